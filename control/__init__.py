@@ -1,0 +1,18 @@
+"""HTTP only: a handler parses, calls one model method, renders.
+
+`sub_nodes` names the resources that the plugin's root serves; Wok reads it to know which paths need a log-in: all do.
+"""
+
+from __future__ import annotations
+
+from .config import Config
+from .storagepools import StoragePools
+from .tasks import Tasks
+from .vms import VMs
+
+sub_nodes: dict[str, type[Config | StoragePools | Tasks | VMs]] = {
+    "config": Config,
+    "storagepools": StoragePools,
+    "tasks": Tasks,
+    "vms": VMs,
+}

@@ -1,0 +1,293 @@
+"""HTTP, once for all resources: routes, bodies, answers, errors.
+
+A controller is a class whose methods carry a route. What a method returns is rendered as JSON; what it raises from
+errors.py becomes the answer of that error, and anything else a 500 whose stack is in the log only.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, ClassVar
+from urllib.parse import quote
+from uuid import uuid4
+
+import cherrypy
+from cherrypy._cpdispatch import Dispatcher
+
+from .. import errors
+from .validation import validate
+
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 64 * 1024
+JSON_TYPE = "application/json;charset=utf-8"
+PROBLEM_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a handler gets: `path` has the parts of the path that the route names, `query` the filters and flags."""
+
+    path: Mapping[str, str]
+    query: Mapping[str, Any]
+    body: Mapping[str, Any]
+    mount: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a handler returns when it is not a plain 200."""
+
+    content: Any = None
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Route:
+    """A method and a path below the controller, such as ('POST', '{name}/clone'), and API.json's key for the body."""
+
+    method: str
+    parts: tuple[str, ...]
+    schema: str | None
+    handler: str = ""
+
+    def match(self, segments: tuple[str, ...]) -> dict[str, str] | None:
+        """The named parts of a path that is this route's, or None."""
+        if len(segments) != len(self.parts):
+            return None
+        pairs = list(zip(self.parts, segments, strict=True))
+        if any(part != segment for part, segment in pairs if not part.startswith("{")):
+            return None
+        return {part[1:-1]: segment for part, segment in pairs if part.startswith("{")}
+
+
+Handler = Callable[[Any, Request], Any]
+
+
+def route(method: str, path: str, *, schema: str | None = None) -> Callable[[Handler], Handler]:
+    """Makes a controller's method answer a route. Without `schema` a body is not read."""
+
+    def mark(handler: Handler) -> Handler:
+        parts = tuple(part for part in path.split("/") if part)
+        handler.route = Route(method, parts, schema, handler.__name__)  # type: ignore[attr-defined]  # read below
+        return handler
+
+    return mark
+
+
+class Controller:
+    """A resource: routes below one path. Wok reads `url_auth`, and protects the path for which it is true."""
+
+    url_auth: ClassVar[bool] = True
+    routes: ClassVar[tuple[Route, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        found = (getattr(member, "route", None) for member in vars(cls).values())
+        cls.routes = (*cls.routes, *(item for item in found if isinstance(item, Route)))
+
+    @cherrypy.expose  # type: ignore[untyped-decorator]  # CherryPy has no types
+    def default(self, *_segments: str, **query: Any) -> bytes:
+        """Every request below this resource. The path is read anew: CherryPy's split takes some names for attributes."""
+        segments = _segments_below_resource(cherrypy.serving.request.path_info)
+        return _answer(lambda: self._serve(segments, query))
+
+    def _serve(self, segments: tuple[str, ...], query: Mapping[str, Any]) -> Any:
+        request = cherrypy.serving.request
+        method = "GET" if request.method == "HEAD" else request.method
+        matches = [(item, path) for item in self.routes if (path := item.match(segments)) is not None]
+        if not matches:
+            raise errors.ResourceNotFound(path=request.path_info)
+        chosen = next(((item, path) for item, path in matches if item.method == method), None)
+        if chosen is None:
+            allow = ", ".join(sorted({item.method for item, _ in matches} | _implied(item.method for item, _ in matches)))
+            cherrypy.serving.response.headers["Allow"] = allow
+            raise errors.MethodNotAllowed(method=request.method, allow=allow)
+        item, path = chosen
+        body = read_json(item.schema) if item.schema else {}
+        return getattr(self, item.handler)(Request(path, query, body, request.script_name))
+
+
+def _implied(methods: Iterable[str]) -> set[str]:
+    return {"HEAD"} if "GET" in methods else set()
+
+
+def _segments_below_resource(path: str) -> tuple[str, ...]:
+    """The parts of a path after the resource's own; one slash at the end makes no difference."""
+    parts = path.split("/")[2:]
+    if parts and parts[-1] == "":
+        parts.pop()
+    return tuple(part.replace("%2F", "/").replace("%2f", "/") for part in parts)
+
+
+class ResourceDispatcher(Dispatcher):  # type: ignore[misc]  # CherryPy has no types
+    """Finds the controller by the first part of the path and nothing more.
+
+    CherryPy's own walks on through the attributes of what it finds, so that a guest called `__class__` is one of them.
+    """
+
+    def find_handler(self, path: str) -> tuple[Any, list[str]]:
+        first = path.split("/")[1] if path.startswith("/") else ""
+        known = first in getattr(cherrypy.serving.request.app.root, "resources", ())
+        handler, _ = super().find_handler(f"/{first}" if known else "/")
+        return (handler, []) if known or path in ("", "/") else (_no_resource, [])
+
+
+def _no_resource(**_query: Any) -> bytes:
+    def refuse() -> None:
+        raise errors.ResourceNotFound(path=cherrypy.serving.request.path_info)
+
+    return _answer(refuse)
+
+
+# --- Bodies ----------------------------------------------------------------------------------------------------------
+
+
+def read_json(action: str) -> Mapping[str, Any]:
+    """The request's body, validated as API.json says of the action; no body is `{}`.
+
+    Raises BodyTooLarge, WrongMediaType, MalformedJSON, NotAnObject, InvalidParameter.
+    """
+    raw = _read_body()
+    if not raw:
+        validate(action, {})
+        return {}
+    media = cherrypy.serving.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if media != "application/json":
+        raise errors.WrongMediaType
+    try:
+        body = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise errors.MalformedJSON(cause=error) from error
+    if not isinstance(body, dict):
+        raise errors.NotAnObject(kind=_JSON_KINDS[type(body)])
+    validate(action, body)
+    return body
+
+
+_JSON_KINDS = {list: "an array", str: "a string", int: "a number", float: "a number", bool: "true or false", type(None): "null"}
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _read_body() -> bytes:
+    request = cherrypy.serving.request
+    length = request.headers.get("Content-Length")
+    chunked = "chunked" in request.headers.get("Transfer-Encoding", "").lower()
+    if not chunked and length in (None, "", "0"):
+        return b""
+    if length and int(length) > MAX_BODY_BYTES:
+        raise errors.BodyTooLarge(limit=MAX_BODY_BYTES)
+    raw: bytes = request.rfile.read(MAX_BODY_BYTES + 1)
+    if len(raw) > MAX_BODY_BYTES:
+        raise errors.BodyTooLarge(limit=MAX_BODY_BYTES)
+    return raw
+
+
+# --- Answers ---------------------------------------------------------------------------------------------------------
+
+
+def _answer(serve: Callable[[], Any]) -> bytes:
+    try:
+        return render(serve())
+    except errors.ClonerError as error:
+        return render_error(error)
+    except cherrypy.HTTPRedirect:
+        raise
+    except Exception:  # the last place where anything unforeseen can be turned into an answer
+        return render_error(unforeseen())
+
+
+def unforeseen() -> errors.ClonerError:
+    """The error being handled as one with a reference, under which the log has its stack."""
+    reference = uuid4().hex[:12]
+    log.exception("unforeseen error, reference %s", reference)
+    return errors.ClonerError(reference=reference)
+
+
+def render(content: Any) -> bytes:
+    """A handler's return value as the answer's body; sets status and headers."""
+    answer = content if isinstance(content, Answer) else Answer(content)
+    response = cherrypy.serving.response
+    response.status = answer.status
+    response.headers.update(answer.headers)
+    if answer.status == HTTPStatus.NO_CONTENT:
+        response.headers.pop("Content-Type", None)
+        return b""
+    response.headers["Content-Type"] = JSON_TYPE
+    return json.dumps(answer.content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
+
+
+def render_error(error: errors.ClonerError) -> bytes:
+    """The error's answer: Wok's object, and RFC 9457's members for those who ask for `application/problem+json`."""
+    response = cherrypy.serving.response
+    status = HTTPStatus(error.status)
+    content: dict[str, Any] = {"code": f"{status.value} {status.phrase}", "reason": error.reason}
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(error.retry_after)
+    if status == HTTPStatus.UNAUTHORIZED and not _is_script():
+        response.headers["WWW-Authenticate"] = "Basic realm=wok"
+    body = render(Answer(content, status.value))
+    if PROBLEM_TYPE in cherrypy.serving.request.headers.get("Accept", ""):
+        code, _, detail = error.reason.partition(": ")
+        problem = {"type": f"urn:cloner:error:{code}", "title": status.phrase, "status": status.value, "detail": detail}
+        body = render(Answer(content | problem, status.value))
+        response.headers["Content-Type"] = PROBLEM_TYPE
+    return body
+
+
+def _is_script() -> bool:
+    """Whether a page's script asks, for which a browser must not open its own log-in window."""
+    return bool(cherrypy.serving.request.headers.get("X-Requested-With", "").lower() == "xmlhttprequest")
+
+
+class Refusal(cherrypy.HTTPError):  # type: ignore[misc]  # CherryPy has no types
+    """An error of ours raised where CherryPy, not a controller, has the word: in a tool, before any handler."""
+
+    def __init__(self, error: errors.ClonerError) -> None:
+        super().__init__(error.status)
+        self.error = error
+
+    def set_response(self) -> None:
+        cherrypy.serving.response.body = render_error(self.error)
+
+
+def error_page(status: str, message: str, **_rest: str) -> bytes:
+    """CherryPy's own errors (`error_page.default`) in our shape."""
+    code = int(status[:3])
+    known = {404: errors.ResourceNotFound(path=cherrypy.serving.request.path_info), 413: errors.BodyTooLarge(limit=MAX_BODY_BYTES)}
+    return render_error(known.get(code) or _FromCherryPy(code, message))
+
+
+class _FromCherryPy(errors.BadRequest):
+    def __init__(self, status: int, cause: str) -> None:
+        super().__init__(cause=cause)
+        self.status = status  # type: ignore[misc]  # the one error whose status is CherryPy's
+
+
+def handle_error() -> None:
+    """CherryPy's `request.error_response`: what nobody caught."""
+    cherrypy.serving.response.body = render_error(unforeseen())
+
+
+def config() -> dict[str, Any]:
+    """What CherryPy must be told of every mount of ours."""
+    return {
+        "request.dispatch": ResourceDispatcher(),
+        "request.process_request_body": False,
+        "request.show_tracebacks": False,
+        "request.error_response": handle_error,
+        "error_page.default": error_page,
+        "tools.trailing_slash.on": False,
+    }
+
+
+def location(*parts: str) -> str:
+    """A path whose parts are safe in a header."""
+    return "/".join(quote(part, safe="") for part in parts)

@@ -1,0 +1,54 @@
+"""Request bodies against API.json, the one source of what a request may say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError, best_match
+
+from .. import errors
+
+API_FILE = Path(__file__).resolve().parent.parent / "API.json"
+
+
+@cache
+def api_schema() -> dict[str, Any]:
+    """API.json as it is."""
+    schema: dict[str, Any] = json.loads(API_FILE.read_text("utf-8"))
+    return schema
+
+
+@cache
+def _validator(action: str) -> Draft202012Validator:
+    return Draft202012Validator(api_schema()["properties"][action])
+
+
+def validate(action: str, body: Mapping[str, Any]) -> None:
+    """Raises InvalidParameter, naming the field, when the body is not as API.json says of the action."""
+    problem = best_match(_validator(action).iter_errors(body))
+    if problem is not None:
+        raise errors.InvalidParameter(field=_field(problem), cause=_cause(problem))
+
+
+def _field(problem: ValidationError) -> str:
+    path = ".".join(str(part) for part in problem.absolute_path)
+    if problem.validator == "additionalProperties" and isinstance(problem.instance, Mapping):
+        known = problem.schema.get("properties", {})  # type: ignore[union-attr]  # a schema with this keyword is an object
+        return ", ".join(sorted(set(problem.instance) - set(known)))[:200]
+    if problem.validator == "required" and isinstance(problem.instance, Mapping):
+        return ", ".join(name for name in problem.validator_value if name not in problem.instance)
+    return path or "(the body)"
+
+
+def _cause(problem: ValidationError) -> str:
+    if problem.validator == "additionalProperties":
+        known = ", ".join(problem.schema.get("properties", {})) or "none"  # type: ignore[union-attr]  # as above
+        return f"not a field of this request. Its fields: {known}"
+    if problem.validator == "required":
+        return "it is required"
+    return problem.message[:300]

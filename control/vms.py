@@ -1,0 +1,33 @@
+"""`P/vms`: domains over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..model.services import Services
+from ..model.vms import VMsModel
+from .base import Answer, Controller, Request, route
+from .filters import select
+from .tasks import accepted
+
+
+class VMs(Controller):
+    def __init__(self, services: Services) -> None:
+        self._model = VMsModel(services)
+
+    @route("GET", "")
+    def get_list(self, request: Request) -> list[dict[str, Any]]:
+        return select(self._model.get_list(), request.query)
+
+    @route("GET", "{name}")
+    def lookup(self, request: Request) -> dict[str, Any]:
+        return self._model.lookup(request.path["name"])
+
+    @route("DELETE", "{name}", schema="vm_delete")
+    def delete(self, request: Request) -> Answer:
+        self._model.delete(request.path["name"], storage=request.body.get("storage", False))
+        return Answer(status=204)
+
+    @route("POST", "{name}/clone", schema="vm_clone")
+    def clone(self, request: Request) -> Answer:
+        return accepted(self._model.clone(request.path["name"], request.body, request.mount), request.mount)

@@ -1,0 +1,1 @@
+"""How a clone is made: decided (plan), written down (journal), done and undone step by step (executor)."""

@@ -1,0 +1,349 @@
+"""The durable record of what was promised and what was done, shared by every server on one state directory.
+
+SQLite in WAL mode by default; the statements are SQLAlchemy Core and run on PostgreSQL as well. A transaction that
+writes takes the write lock at its start, so whatever it read is still true when it commits. The order in which
+transactions commit is the order of their stamps.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from .. import errors
+from ..clock import Clock, StampSource, wall_clock
+from .migrations import MIGRATIONS
+
+log = logging.getLogger(__name__)
+
+RUNNING, FINISHED, FAILED, KILLED = "running", "finished", "failed", "killed"
+"""The words that Kimchi's page knows for a task's status, and `killed` for one that was cancelled."""
+
+BEGUN, DONE, UNDONE = "begun", "done", "undone"
+
+_WAIT_FOR_LOCK_S = 30.0
+
+_metadata = sa.MetaData()
+_counters = sa.Table("counters", _metadata, sa.Column("name", sa.String), sa.Column("last", sa.BigInteger))
+_tasks = sa.Table(
+    "tasks",
+    _metadata,
+    *(sa.Column(name, sa.BigInteger) for name in ("id", "created", "ended")),
+    *(sa.Column(name, sa.String) for name in ("kind", "status", "message", "target_uri", "server", "plan")),
+    sa.Column("cancelled", sa.Integer),
+)
+_reservations = sa.Table(
+    "reservations",
+    _metadata,
+    *(sa.Column(name, sa.String) for name in ("kind", "scope", "name", "domain")),
+    sa.Column("task", sa.BigInteger),
+)
+_promises = sa.Table(
+    "promises",
+    _metadata,
+    *(sa.Column(name, sa.String) for name in ("pool", "item")),
+    *(sa.Column(name, sa.BigInteger) for name in ("task", "bytes")),
+)
+_steps = sa.Table(
+    "steps",
+    _metadata,
+    *(sa.Column(name, sa.String) for name in ("kind", "state", "args", "result")),
+    *(sa.Column(name, sa.BigInteger) for name in ("task", "number", "begun")),
+)
+_clones = sa.Table(
+    "clones",
+    _metadata,
+    *(sa.Column(name, sa.String) for name in ("uuid", "name", "storage")),
+    sa.Column("created", sa.BigInteger),
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A clone that was accepted, as the journal has it. Times in microseconds since 1970."""
+
+    id: int
+    kind: str
+    status: str
+    message: str
+    target_uri: str
+    server: str
+    cancelled: bool
+    created: int
+    ended: int | None
+    plan: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that a task was going to do (`begun`), has done (`done`) or has taken back (`undone`)."""
+
+    task: int
+    number: int
+    kind: str
+    state: str
+    begun: int
+    args: Mapping[str, Any]
+    result: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Clone:
+    """A domain that we made, and the storage that we made for it: (pool, volume) pairs and file paths."""
+
+    uuid: str
+    name: str
+    created: int
+    storage: Sequence[Mapping[str, str]]
+
+
+class Transaction(StampSource):
+    """What can be written together. Comes from `Journal.transaction()`, and ends with it."""
+
+    def __init__(self, connection: sa.Connection, clock: Clock) -> None:
+        self._connection = connection
+        self._clock = clock
+
+    def stamp(self) -> int:
+        """A stamp in µs since 1970, greater than every one that this journal gave out before."""
+        now = self._clock()
+        return self._count("stamp", sa.case((_counters.c.last >= now, _counters.c.last + 1), else_=now))
+
+    def _count(self, name: str, value: sa.ColumnElement[int]) -> int:
+        update = sa.update(_counters).where(_counters.c.name == name).values(last=value).returning(_counters.c.last)
+        return int(self._connection.execute(update).scalar_one())
+
+    def reserve(self, kind: str, scope: str, name: str, *, task: int | None = None, domain: str | None = None) -> bool:
+        """Makes the name ours. False if it is already somebody's."""
+        insert = postgresql.insert if self._connection.dialect.name == "postgresql" else sqlite.insert
+        row = {"kind": kind, "scope": scope, "name": name, "task": task, "domain": domain}
+        reserved = insert(_reservations).values(row).on_conflict_do_nothing().returning(_reservations.c.name)
+        return self._connection.execute(reserved).first() is not None
+
+    def is_reserved(self, kind: str, scope: str, name: str) -> bool:
+        """Whether a name is somebody's already."""
+        key = (_reservations.c.kind == kind, _reservations.c.scope == scope, _reservations.c.name == name)
+        return self._connection.execute(sa.select(_reservations.c.name).where(*key)).first() is not None
+
+    def promised(self, pool: str) -> int:
+        """Bytes that accepted clones are still going to write to the pool."""
+        total = sa.select(sa.func.coalesce(sa.func.sum(_promises.c.bytes), 0)).where(_promises.c.pool == pool)
+        return int(self._connection.execute(total).scalar_one())
+
+    def promise(self, task: int, pool: str, item: str, size: int) -> None:
+        """Counts `size` bytes as taken in the pool until the promise is kept or the task ends."""
+        self._connection.execute(sa.insert(_promises).values(task=task, pool=pool, item=item, bytes=size))
+
+    def new_task_id(self) -> int:
+        return self._count("task", _counters.c.last + 1)
+
+    def add_task(self, task_id: int, kind: str, target_uri: str, server: str, plan: Mapping[str, Any]) -> Task:
+        """Writes down a task that runs from now on."""
+        row: dict[str, Any] = {"id": task_id, "kind": kind, "status": RUNNING, "message": "", "target_uri": target_uri}
+        row |= {"server": server, "cancelled": 0, "created": self._clock(), "ended": None, "plan": json.dumps(plan)}
+        self._connection.execute(sa.insert(_tasks).values(row))
+        return _task(row)
+
+
+class Journal:
+    """Opens the journal at an SQLAlchemy URL and brings its schema up to date.
+
+    Raises JournalTooNew when a newer program has changed the schema, JournalUnavailable when it cannot be opened.
+    """
+
+    def __init__(self, url: str, *, clock: Clock = wall_clock) -> None:
+        self._clock = clock
+        self._engine = _engine(url)
+        # Threads of one process queue here rather than in SQLite's busy loop, which is a lottery with naps of up to 100 ms.
+        self._writing = threading.Lock()
+        with _unavailable():
+            self._migrate()
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """All of it is written, or, when the block raises, none of it."""
+        with self._write() as connection:
+            yield Transaction(connection, self._clock)
+
+    @contextmanager
+    def _write(self) -> Iterator[sa.Connection]:
+        with self._writing, _unavailable(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _read(self) -> Iterator[sa.Connection]:
+        with _unavailable(), self._engine.connect().execution_options(reads_only=True) as connection:
+            yield connection
+
+    def _migrate(self) -> None:
+        with self._writing, self._engine.begin() as connection:
+            connection.execute(sa.text("CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, applied BIGINT)"))
+            found = connection.execute(sa.text("SELECT coalesce(max(version), 0) FROM migrations")).scalar_one()
+            if found > len(MIGRATIONS):
+                raise errors.JournalTooNew(found=found, known=len(MIGRATIONS))
+            for version, statements in enumerate(MIGRATIONS[found:], found + 1):
+                log.info("journal: migration %d", version)
+                for statement in statements:
+                    connection.execute(sa.text(statement))
+                applied = {"version": version, "applied": self._clock()}
+                connection.execute(sa.text("INSERT INTO migrations VALUES (:version, :applied)"), applied)
+
+    # --- Tasks -------------------------------------------------------------------------------------------------------
+
+    def task(self, task_id: int) -> Task | None:
+        with self._read() as connection:
+            row = connection.execute(sa.select(_tasks).where(_tasks.c.id == task_id)).mappings().first()
+        return _task(dict(row)) if row else None
+
+    def tasks(self, status: str | None = None) -> list[Task]:
+        """Every task, or those of one status, in the order of their acceptance."""
+        query = sa.select(_tasks).order_by(_tasks.c.id)
+        if status is not None:
+            query = query.where(_tasks.c.status == status)
+        with self._read() as connection:
+            return [_task(dict(row)) for row in connection.execute(query).mappings()]
+
+    def servers_with_tasks(self) -> set[str]:
+        """Ids of the servers that have running tasks."""
+        query = sa.select(_tasks.c.server).where(_tasks.c.status == RUNNING).distinct()
+        with self._read() as connection:
+            return set(connection.execute(query).scalars())
+
+    def cancel(self, task_id: int) -> bool:
+        """Asks for a running task's end. False if it does not run."""
+        wanted = sa.update(_tasks).where(_tasks.c.id == task_id, _tasks.c.status == RUNNING).values(cancelled=1)
+        with self._write() as connection:
+            return connection.execute(wanted).rowcount == 1
+
+    def adopt(self, task_id: int, of: str, by: str) -> bool:
+        """Makes a running task of one server another's. False if somebody else was faster."""
+        here = (_tasks.c.id == task_id, _tasks.c.status == RUNNING, _tasks.c.server == of)
+        with self._write() as connection:
+            return connection.execute(sa.update(_tasks).where(*here).values(server=by)).rowcount == 1
+
+    def end(self, task_id: int, status: str, message: str, clone: Clone | None = None) -> None:
+        """Ends a task: its names and promises are free again; a clone that came of it is remembered with its MACs."""
+        with self._write() as connection:
+            ended = {"status": status, "message": message, "ended": self._clock()}
+            connection.execute(sa.update(_tasks).where(_tasks.c.id == task_id).values(ended))
+            connection.execute(sa.delete(_promises).where(_promises.c.task == task_id))
+            connection.execute(sa.delete(_steps).where(_steps.c.task == task_id))
+            held = sa.and_(_reservations.c.task == task_id, _reservations.c.domain.is_not(None))
+            if clone is not None:
+                connection.execute(sa.update(_reservations).where(held).values(task=None))
+                storage = json.dumps(list(clone.storage))
+                row = {"uuid": clone.uuid, "name": clone.name, "created": clone.created, "storage": storage}
+                connection.execute(sa.insert(_clones).values(row))
+            connection.execute(sa.delete(_reservations).where(_reservations.c.task == task_id))
+
+    def forget(self, task_id: int) -> None:
+        """Takes an ended task out of the list."""
+        with self._write() as connection:
+            connection.execute(sa.delete(_tasks).where(_tasks.c.id == task_id, _tasks.c.status != RUNNING))
+
+    def age_out(self, older_than: int) -> int:
+        """Forgets the tasks that ended before `older_than` (µs since 1970); returns how many."""
+        old = sa.delete(_tasks).where(_tasks.c.status != RUNNING, _tasks.c.ended < older_than)
+        with self._write() as connection:
+            return connection.execute(old).rowcount
+
+    # --- Steps -------------------------------------------------------------------------------------------------------
+
+    def begin(self, task_id: int, number: int, kind: str, args: Mapping[str, Any], message: str) -> Step:
+        """Writes a step down before it is taken, and says so in the task's message.
+
+        Raises CloneCancelled, writing nothing, when the task's end was asked for.
+        """
+        row: dict[str, Any] = {"task": task_id, "number": number, "kind": kind, "state": BEGUN, "begun": self._clock()}
+        row |= {"args": json.dumps(args), "result": None}
+        with self._write() as connection:
+            goes_on = sa.update(_tasks).where(_tasks.c.id == task_id, _tasks.c.cancelled == 0).values(message=message)
+            if connection.execute(goes_on).rowcount == 0:
+                raise errors.CloneCancelled
+            connection.execute(sa.insert(_steps).values(row))
+        return _step(row)
+
+    def mark(self, step: Step, state: str, result: Mapping[str, Any] | None = None, kept: str | None = None) -> None:
+        """Writes how a step went. `kept` names the item of a promise that is kept now: its bytes are written."""
+        here = (_steps.c.task == step.task, _steps.c.number == step.number)
+        with self._write() as connection:
+            values = {"state": state, "result": json.dumps(result)}
+            connection.execute(sa.update(_steps).where(*here).values(values))
+            if kept is not None:
+                connection.execute(sa.delete(_promises).where(_promises.c.task == step.task, _promises.c.item == kept))
+
+    def steps(self, task_id: int) -> list[Step]:
+        query = sa.select(_steps).where(_steps.c.task == task_id).order_by(_steps.c.number)
+        with self._read() as connection:
+            return [_step(dict(row)) for row in connection.execute(query).mappings()]
+
+    # --- Clones ------------------------------------------------------------------------------------------------------
+
+    def clone(self, uuid: str) -> Clone | None:
+        """What is known of a domain that we made."""
+        with self._read() as connection:
+            row = connection.execute(sa.select(_clones).where(_clones.c.uuid == uuid)).mappings().first()
+        return Clone(row["uuid"], row["name"], row["created"], json.loads(row["storage"])) if row else None
+
+    def clone_is_gone(self, uuid: str) -> None:
+        """Forgets a clone that was deleted, and frees its MACs."""
+        with self._write() as connection:
+            connection.execute(sa.delete(_clones).where(_clones.c.uuid == uuid))
+            connection.execute(sa.delete(_reservations).where(_reservations.c.domain == uuid, _reservations.c.task.is_(None)))
+
+    def reserved(self) -> list[tuple[str, str, str]]:
+        """(kind, scope, name) of every reservation that a task holds."""
+        held = sa.select(_reservations.c.kind, _reservations.c.scope, _reservations.c.name)
+        with self._read() as connection:
+            return [tuple(row) for row in connection.execute(held.where(_reservations.c.task.is_not(None)))]
+
+
+def _engine(url: str) -> sa.Engine:
+    engine = sa.create_engine(url, pool_size=8, max_overflow=-1)
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _configure_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    # The driver's own transactions begin too late, at the first write; SQLAlchemy's manual has this remedy.
+    connection.isolation_level = None
+    connection.execute(f"PRAGMA busy_timeout = {int(_WAIT_FOR_LOCK_S * 1000)}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    # Survives the death of any process at any moment. After a power cut the last commits may be missing, never torn.
+    connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    reads_only = connection.get_execution_options().get("reads_only")
+    connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    try:
+        yield
+    except sa.exc.OperationalError as error:
+        raise errors.JournalUnavailable(cause=error.orig or error) from error
+
+
+def _task(row: Mapping[str, Any]) -> Task:
+    return Task(**{**row, "cancelled": bool(row["cancelled"]), "plan": json.loads(row["plan"])})
+
+
+def _step(row: Mapping[str, Any]) -> Step:
+    result = json.loads(row["result"]) if row["result"] else None
+    return Step(**{**row, "args": json.loads(row["args"]), "result": result})

@@ -1,0 +1,54 @@
+"""Whether a server lives: each holds a lock on a file of its own, which the kernel drops when it dies, however it dies.
+
+No clock is involved, so a server that was suspended for an hour is not taken for dead, and one that was killed is known
+to be dead at once. SQLite's WAL mode ties a journal to one host, and a lock on a file reaches just as far.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+
+class Lease:
+    """This server's sign of life, in a folder that the servers of one journal share."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder = folder
+        self.id = uuid.uuid4().hex
+        unseen = folder / f".{self.id}"  # until it is locked: an unlocked file is that of a dead server
+        self._descriptor = os.open(unseen, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        unseen.rename(folder / self.id)
+
+    def is_alive(self, server: str) -> bool:
+        """Whether the server with this id runs. One that never was, or ended in order, does not."""
+        if server == self.id:
+            return True
+        try:
+            descriptor = os.open(self._folder / server, os.O_RDWR)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        else:
+            return False
+        finally:
+            os.close(descriptor)
+
+    def forget_the_dead(self) -> None:
+        """Removes the files of servers that died; what they left is to be recovered before."""
+        for path in self._folder.iterdir():
+            if not path.name.startswith(".") and not self.is_alive(path.name):
+                path.unlink(missing_ok=True)
+
+    def release(self) -> None:
+        with suppress(FileNotFoundError):
+            (self._folder / self.id).unlink()
+        os.close(self._descriptor)

@@ -1,0 +1,66 @@
+"""The journal's schema, as numbered steps: each is applied once, in order, and never changed after it was released.
+
+Plain SQL that SQLite and PostgreSQL both take. Identifiers come from the table `counters`, so that neither one's own
+kind of serial number is needed. Times are microseconds since 1970.
+"""
+
+from __future__ import annotations
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        "CREATE TABLE counters (name VARCHAR(20) PRIMARY KEY, last BIGINT NOT NULL)",
+        "INSERT INTO counters (name, last) VALUES ('stamp', 0), ('task', 0)",
+        # A clone that was accepted. `plan` and `disks` are JSON.
+        """CREATE TABLE tasks (
+            id BIGINT PRIMARY KEY,
+            kind VARCHAR(20) NOT NULL,
+            status VARCHAR(20) NOT NULL,
+            message TEXT NOT NULL,
+            target_uri TEXT NOT NULL,
+            server VARCHAR(40) NOT NULL,
+            cancelled INTEGER NOT NULL DEFAULT 0,
+            created BIGINT NOT NULL,
+            ended BIGINT,
+            plan TEXT NOT NULL
+        )""",
+        "CREATE INDEX tasks_by_status ON tasks (status, ended)",
+        # Names that are ours from the acceptance of a clone to its end; MAC addresses for as long as the clone is there.
+        """CREATE TABLE reservations (
+            kind VARCHAR(20) NOT NULL,
+            scope VARCHAR(300) NOT NULL,
+            name VARCHAR(300) NOT NULL,
+            task BIGINT,
+            domain VARCHAR(40),
+            PRIMARY KEY (kind, scope, name)
+        )""",
+        "CREATE INDEX reservations_by_task ON reservations (task)",
+        "CREATE INDEX reservations_by_domain ON reservations (domain)",
+        # Bytes that accepted clones are still going to write, per pool.
+        """CREATE TABLE promises (
+            task BIGINT NOT NULL,
+            pool VARCHAR(300) NOT NULL,
+            item VARCHAR(300) NOT NULL,
+            bytes BIGINT NOT NULL,
+            PRIMARY KEY (task, pool, item)
+        )""",
+        "CREATE INDEX promises_by_pool ON promises (pool)",
+        # What a task has done, written before it is done. `args` and `result` are JSON.
+        """CREATE TABLE steps (
+            task BIGINT NOT NULL,
+            number INTEGER NOT NULL,
+            kind VARCHAR(20) NOT NULL,
+            state VARCHAR(20) NOT NULL,
+            begun BIGINT NOT NULL,
+            args TEXT NOT NULL,
+            result TEXT,
+            PRIMARY KEY (task, number)
+        )""",
+        # What we made and may therefore delete with its domain. `storage` is JSON.
+        """CREATE TABLE clones (
+            uuid VARCHAR(40) PRIMARY KEY,
+            name VARCHAR(300) NOT NULL,
+            created BIGINT NOT NULL,
+            storage TEXT NOT NULL
+        )""",
+    ),
+)

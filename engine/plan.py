@@ -1,0 +1,302 @@
+"""What a clone will do, as data, decided before anything is written. Pure: a survey in, a plan or a refusal out.
+
+A draft has everything but the names; it becomes a plan when the journal has made a name ours.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from .. import errors
+from ..hypervisor.host import PoolInfo, VolumeInfo
+from ..utils import MAX_FILE_NAME_BYTES, MAX_NAME_BYTES, byte_length, compose
+from . import domainxml
+from .survey import FALLBACK_POOL, SourceDisk, Survey
+
+CLONE, SHARE, EMPTY = "clone", "share", "empty"
+
+_MAX_EXTENSION_BYTES = 16
+_QCOW2_METADATA = 1 << 20
+"""What an empty qcow2 image takes, rounded up, in bytes; its tables grow by 1/1024 of the data beyond that."""
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A volume to be made from another. `item` is the disk's target device, or `volume`; sizes in bytes."""
+
+    item: str
+    source: VolumeInfo
+    pool: str
+    format: str
+    size: int
+    method: str
+    reason: str
+    extension: str
+    name: str = ""
+
+    def describe(self) -> dict[str, object]:
+        """As a task shows it."""
+        source = {"pool": self.source.pool, "name": self.source.name, "path": self.source.path}
+        target = {"pool": self.pool, "name": self.name, "format": self.format}
+        shown = {"disk": self.item, "action": CLONE, "source": source, "target": target}
+        return shown | {"bytes": self.size, "method": self.method, "reason": self.reason}
+
+
+@dataclass(frozen=True)
+class Left:
+    """A disk that is not cloned: shared with the source, or an empty drive."""
+
+    item: str
+    action: str
+    reason: str
+
+    def describe(self) -> dict[str, object]:
+        return {"disk": self.item, "action": self.action, "reason": self.reason}
+
+
+@dataclass(frozen=True)
+class DomainPlan:
+    """The clone of a domain, complete."""
+
+    source: str
+    source_uuid: str
+    xml: str
+    identity: domainxml.Identity
+    copies: tuple[Copy, ...]
+    left: tuple[Left, ...]
+    nvram: tuple[str, str] | None
+    """Paths of the source's and the clone's NVRAM."""
+
+    def describe(self) -> dict[str, object]:
+        items: tuple[Copy | Left, ...] = (*self.copies, *self.left)
+        shown = {"source": self.source, "name": self.identity.name, "uuid": self.identity.uuid}
+        return {**shown, "disks": [item.describe() for item in items]}
+
+
+@dataclass(frozen=True)
+class VolumePlan:
+    """The clone of a volume, complete."""
+
+    copy: Copy
+
+    @property
+    def copies(self) -> tuple[Copy, ...]:
+        return (self.copy,)
+
+    def describe(self) -> dict[str, object]:
+        copy = self.copy
+        return {"source": copy.source.name, "name": copy.name, "pool": copy.pool, "disks": [copy.describe()]}
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A plan without its names. `pools` are those that it writes to."""
+
+    copies: tuple[Copy, ...]
+    left: tuple[Left, ...]
+    survey: Survey
+
+    def pool(self, name: str) -> PoolInfo:
+        return self.survey.pools[name]
+
+    def volume_name(self, copy: Copy, clone: str) -> str:
+        """A disk is named after its guest's clone, so that people can tell whose it is."""
+        return compose(clone, f"-{copy.item}{copy.extension}", MAX_FILE_NAME_BYTES)
+
+    def nvram_path(self, clone: str) -> str | None:
+        path = domainxml.nvram(self._domain)
+        if not path:
+            return None
+        folder, name = os.path.split(path)
+        return os.path.join(folder, compose(clone, "_VARS" + _extension(name), MAX_FILE_NAME_BYTES))
+
+    def max_name_bytes(self) -> int:
+        """The longest name whose disks and NVRAM can still be called after it in full."""
+        endings = [f"-{copy.item}{copy.extension}" for copy in self.copies] + ["_VARS.qcow2"]
+        return min(MAX_NAME_BYTES, MAX_FILE_NAME_BYTES - max(map(byte_length, endings)))
+
+    def macs(self) -> list[str]:
+        return domainxml.macs(self._domain)
+
+    def domain_plan(self, identity: domainxml.Identity) -> DomainPlan:
+        domain = self.survey.domain
+        if domain is None:
+            raise ValueError("the draft is of a volume")
+        source, target = domainxml.nvram(self._domain), self.nvram_path(identity.name)
+        return DomainPlan(
+            source=domain.name,
+            source_uuid=domain.uuid,
+            xml=domain.xml,
+            identity=identity,
+            copies=tuple(_named(copy, self.volume_name(copy, identity.name)) for copy in self.copies),
+            left=self.left,
+            nvram=(source, target) if source and target else None,
+        )
+
+    def volume_plan(self, name: str) -> VolumePlan:
+        return VolumePlan(_named(self.copies[0], name))
+
+    @property
+    def _domain(self) -> domainxml.Element:
+        return domainxml.parse(self.survey.domain.xml if self.survey.domain else "<domain/>")
+
+
+def draft_domain(survey: Survey, pool: str | None, room: Callable[[PoolInfo], int]) -> Draft:
+    """Decides about each disk of a domain.
+
+    Args:
+        survey: of the source.
+        pool: where its disks shall go; None for where they come from, or `default` if they cannot stay there.
+        room: bytes free in a pool, less what was promised to others.
+
+    Raises: DomainNotShutOff, DomainHasSavedState, DeviceNotCloneable, DiskNotCloneable, and what `_Room.place` raises.
+    """
+    domain = survey.domain
+    if domain is None:
+        raise ValueError("the survey is of a volume")
+    if not domain.is_off:
+        raise errors.DomainNotShutOff(name=domain.name, state=domain.state)
+    if domain.saved_state:
+        raise errors.DomainHasSavedState(name=domain.name)
+    if survey.nvram_refusal:
+        raise errors.DeviceNotCloneable(name=domain.name, cause=survey.nvram_refusal)
+    if domainxml.has_emulated_tpm(domainxml.parse(domain.xml)):
+        cause = "it has an emulated TPM, whose state cannot be cloned yet"
+        raise errors.DeviceNotCloneable(name=domain.name, cause=cause)
+    copies, left, space = [], [], _Room(survey, room)
+    for disk in survey.disks:
+        action, reason = _action(domain.name, disk)
+        if action == CLONE and disk.volume is not None:
+            candidates = (pool,) if pool else (disk.volume.pool, FALLBACK_POOL)
+            copies.append(space.place(disk.disk.target, disk, disk.volume, candidates))
+        else:
+            left.append(Left(disk.disk.target, action, reason))
+    return Draft(tuple(copies), tuple(left), survey)
+
+
+def draft_volume(survey: Survey, pool: str | None, room: Callable[[PoolInfo], int]) -> Draft:
+    """Decides about the clone of a volume. Raises VolumeNotCloneable, and what `_Room.place` raises."""
+    (disk,) = survey.disks
+    volume = disk.volume
+    if volume is None:
+        raise ValueError("the survey has no volume")
+    if volume.encrypted:
+        raise errors.VolumeNotCloneable(name=volume.name, cause="it is encrypted, which is not supported yet")
+    if volume.type not in ("file", "block"):
+        raise errors.VolumeNotCloneable(name=volume.name, cause=f"it is of type {volume.type}, not a disk image")
+    copy = _Room(survey, room).place("volume", disk, volume, (pool or volume.pool,))
+    return Draft((copy,), (), survey)
+
+
+def split_volume_name(name: str) -> tuple[str, str]:
+    """A volume's name as base and extension; an ending too long to be one belongs to the base."""
+    extension = _extension(name)
+    return name[: len(name) - len(extension)], extension
+
+
+class _Room:
+    """Finds a pool for each copy of one clone, and counts them together."""
+
+    def __init__(self, survey: Survey, room: Callable[[PoolInfo], int]) -> None:
+        self._survey = survey
+        self._room = room
+        self._taken: dict[str, int] = {}
+
+    def place(self, item: str, disk: SourceDisk, volume: VolumeInfo, candidates: Sequence[str]) -> Copy:
+        """A copy in the first of the candidates that can take it.
+
+        Raises PoolInactive, PoolCannotCreate or NoRoom, as the first candidate has it.
+        """
+        refusal: errors.ClonerError | None = None
+        for name in candidates:
+            pool = self._survey.pools.get(name)
+            if pool is None:
+                continue
+            copy = _copy(item, disk, volume, pool)
+            problem = self._problem(pool, copy)
+            if problem is None:
+                self._taken[name] = self._taken.get(name, 0) + copy.size
+                return copy
+            refusal = refusal or problem
+        raise refusal or errors.PoolNotFound(pool=candidates[0])
+
+    def _problem(self, pool: PoolInfo, copy: Copy) -> errors.ClonerError | None:
+        if not pool.is_active:
+            return errors.PoolInactive(pool=pool.name)
+        if not pool.can_create:
+            return errors.PoolCannotCreate(pool=pool.name, type=pool.type)
+        needed = copy.size + self._taken.get(pool.name, 0)
+        available = self._room(pool)
+        if needed > available:
+            return errors.NoRoom(pool=pool.name, available=max(available, 0), needed=needed)
+        return None
+
+
+def _copy(item: str, disk: SourceDisk, volume: VolumeInfo, pool: PoolInfo) -> Copy:
+    form = _image_format(volume.format) if pool.holds_files else "raw"
+    extension = _extension(volume.name) if form == _image_format(volume.format) else ""
+    reason = "made by libvirt, which every pool supports"
+    return Copy(item, volume, pool.name, form, _size(disk, volume, pool, form), "libvirt", reason, extension)
+
+
+def _size(disk: SourceDisk, volume: VolumeInfo, pool: PoolInfo, form: str) -> int:
+    """Bytes that the copy is going to occupy: what is stored, not what the guest sees, except where a pool allots it whole."""
+    if not pool.holds_files:
+        return volume.capacity
+    if form == "raw":
+        return min(disk.stored, volume.capacity)
+    return min(disk.stored, volume.capacity + volume.capacity // 1024) + _QCOW2_METADATA
+
+
+def _action(domain: str, source: SourceDisk) -> tuple[str, str]:
+    """What happens to a disk, and why. Raises DiskNotCloneable."""
+    disk, volume = source.disk, source.volume
+    if not disk.has_source:
+        return EMPTY, "an empty drive"
+    if disk.readonly or disk.device == "cdrom":
+        return SHARE, "read-only"
+    if disk.shareable:
+        return SHARE, "marked as shareable"
+    cause = disk.oddity or (_volume_problem(disk, volume) if volume else _no_volume(source))
+    if cause:
+        raise errors.DiskNotCloneable(name=domain, disk=disk.target, cause=cause)
+    return CLONE, ""
+
+
+def _volume_problem(disk: domainxml.Disk, volume: VolumeInfo) -> str | None:
+    if volume.encrypted:
+        return "its volume is encrypted, which is not supported yet"
+    if volume.type not in ("file", "block"):
+        return f"its volume is of type {volume.type}"
+    stated, found = disk.format or "raw", _image_format(volume.format)
+    if stated != found:
+        # The guest may have written an image header into its own raw disk; to follow it would read files of the host.
+        return f"the guest's configuration says {stated}, and libvirt takes the volume for {found}; make them agree"
+    return None
+
+
+def _no_volume(source: SourceDisk) -> str:
+    disk = source.disk
+    if disk.type not in ("file", "block", "volume"):
+        return f"a disk of type {disk.type} is not supported yet"
+    place = disk.path or f"{disk.pool}/{disk.volume}"
+    if source.unrefreshed_pool:
+        pool = source.unrefreshed_pool
+        return f"storage pool {pool} has not noticed {place} yet: refresh it (virsh pool-refresh {pool})"
+    return f"{place} is no volume of an active storage pool"
+
+
+def _image_format(form: str) -> str:
+    """libvirt's `format` of a volume as the format of a disk image: what it cannot name, and an ISO, is raw."""
+    return "raw" if form in ("unknown", "iso", "none", "") else form
+
+
+def _extension(name: str) -> str:
+    extension = os.path.splitext(name)[1]
+    return extension if byte_length(extension) <= _MAX_EXTENSION_BYTES else ""
+
+
+def _named(copy: Copy, name: str) -> Copy:
+    return Copy(**{**vars(copy), "name": name})

@@ -1,0 +1,262 @@
+"""What can go wrong, as a user meets it: one class an error, with a stable code, an HTTP status and a text that says what to do.
+
+Codes that start with KCH or WOK are Kimchi's and Wok's, which consumers know; CLN are ours. Names and messages from
+outside appear in a text with `<` and `>` replaced, since Kimchi's page shows texts as markup.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import ClassVar
+
+
+def plain(value: object) -> str:
+    """`value` as text that no page takes for markup and no terminal for a command."""
+    text = str(value).replace("<", "‹").replace(">", "›")
+    return "".join(c if unicodedata.category(c) not in ("Cc", "Cf", "Cs") else "�" for c in text)
+
+
+class ClonerError(Exception):
+    """An error that has an answer. `data` fills the places in the class's text."""
+
+    code: ClassVar[str] = "CLN0001E"
+    status: ClassVar[int] = 500
+    text: ClassVar[str] = "Something unforeseen happened. The log has more under reference {reference}"
+    retry_after: ClassVar[int | None] = None
+    """Seconds after which a repetition may succeed, where one can."""
+
+    def __init__(self, **data: object) -> None:
+        self.data = data
+        super().__init__(self.reason)
+
+    @property
+    def reason(self) -> str:
+        """The code and the text, as `reason` of an HTTP answer or `message` of a failed task has them."""
+        return f"{self.code}: {self.text.format(**{key: plain(value) for key, value in self.data.items()})}"
+
+
+# --- Not there -------------------------------------------------------------------------------------------------------
+
+
+class DomainNotFound(ClonerError):
+    code, status, text = "KCHVM0002E", 404, "Virtual machine {name} does not exist"
+
+
+class PoolNotFound(ClonerError):
+    code, status, text = "KCHPOOL0002E", 404, "Storage pool {pool} does not exist"
+
+
+class VolumeNotFound(ClonerError):
+    code, status, text = "KCHVOL0002E", 404, "Storage volume {name} does not exist in storage pool {pool}"
+
+
+class TaskNotFound(ClonerError):
+    code, status, text = "WOKASYNC0001E", 404, "Task {id} does not exist"
+
+
+class ResourceNotFound(ClonerError):
+    code, status, text = "CLNAPI0001E", 404, "There is nothing at {path}. GET the collection to see what there is"
+
+
+# --- Requests that cannot be understood ------------------------------------------------------------------------------
+
+
+class MethodNotAllowed(ClonerError):
+    code, status, text = "CLNAPI0002E", 405, "{method} is not possible here. Possible: {allow}"
+
+
+class MalformedJSON(ClonerError):
+    code, status, text = "WOKAPI0006E", 400, "The body is not valid JSON: {cause}"
+
+
+class WrongMediaType(ClonerError):
+    code, status, text = "WOKAPI0007E", 415, "The body must be sent as Content-Type: application/json"
+
+
+class NotAnObject(ClonerError):
+    code, status, text = "CLNAPI0003E", 400, "The body must be a JSON object such as {{}}, not {kind}"
+
+
+class InvalidParameter(ClonerError):
+    code, status, text = "CLNAPI0004E", 400, "Field {field}: {cause}"
+
+
+class BodyTooLarge(ClonerError):
+    code, status, text = "CLNAPI0005E", 413, "The body has more than {limit} bytes"
+
+
+class InvalidFilter(ClonerError):
+    code, status, text = "CLNAPI0006E", 400, "The filter on {field} is not a usable regular expression: {cause}"
+
+
+class BadRequest(ClonerError):
+    code, status, text = "CLNAPI0007E", 400, "The request cannot be understood: {cause}"
+
+
+# --- Who asks --------------------------------------------------------------------------------------------------------
+
+
+class NotLoggedIn(ClonerError):
+    code, status, text = "WOKAUTH0002E", 401, "You are not logged in. Log in, or send a token"
+
+
+class WrongCredentials(ClonerError):
+    code, status, text = "WOKAUTH0008E", 401, "The user name or password is wrong"
+
+
+class TooManyAttempts(ClonerError):
+    code, status, text = "WOKAUTH0004E", 403, "Too many failed log-ins. Try again in {seconds} seconds"
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(seconds=seconds)
+        self.retry_after = seconds  # type: ignore[misc]  # this one wait is known only when it happens
+
+
+# --- Names -----------------------------------------------------------------------------------------------------------
+
+
+class InvalidName(ClonerError):
+    code, status, text = "CLNNAME0001E", 400, "The name {name} cannot be used: {cause}"
+
+
+class NameTaken(ClonerError):
+    code, status, text = "CLNNAME0002E", 409, "The name {name} is taken. Choose another, or leave it out to get a new one"
+
+
+# --- What cannot be cloned -------------------------------------------------------------------------------------------
+
+
+class DomainNotShutOff(ClonerError):
+    code, status, text = "KCHVM0033E", 400, "Virtual machine {name} is {state}. Shut it down, then clone it"
+
+
+class DomainHasSavedState(ClonerError):
+    code, status, text = (
+        "CLNVM0001E",
+        400,
+        "Virtual machine {name} has a saved memory image, without which its disks are as after a power cut. Start it and "
+        "shut it down, or discard the image (virsh managedsave-remove), then clone it",
+    )
+
+
+class DiskNotCloneable(ClonerError):
+    code, status, text = "CLNVM0002E", 400, "Disk {disk} of virtual machine {name} cannot be cloned: {cause}"
+
+
+class DeviceNotCloneable(ClonerError):
+    code, status, text = "CLNVM0003E", 400, "Virtual machine {name} cannot be cloned: {cause}"
+
+
+class DomainIsRunning(ClonerError):
+    code, status, text = "CLNVM0004E", 400, "Virtual machine {name} is {state}. Shut it down before it is deleted"
+
+
+class DomainDeletedInPart(ClonerError):
+    code, status, text = (
+        "CLNVM0005E",
+        502,
+        "Virtual machine {name} is deleted, but not its storage {storage}: {cause}. Delete that storage by hand",
+    )
+
+
+class VolumeNotCloneable(ClonerError):
+    code, status, text = "CLNVOL0001E", 400, "Storage volume {name} cannot be cloned: {cause}"
+
+
+# --- Where to --------------------------------------------------------------------------------------------------------
+
+
+class PoolInactive(ClonerError):
+    code, status, text = "CLNPOOL0001E", 400, "Storage pool {pool} is not active. Start it (virsh pool-start) or choose another"
+
+
+class PoolCannotCreate(ClonerError):
+    code, status, text = (
+        "CLNPOOL0002E",
+        400,
+        "Storage pool {pool} of type {type} cannot create volumes. Name another pool in the field pool",
+    )
+
+
+class NoRoom(ClonerError):
+    code, status, text = (
+        "KCHVM0034E",
+        507,
+        "Storage pool {pool} has room for {available} bytes, and {needed} are needed. Free some, or name another pool",
+    )
+
+
+# --- libvirt and the journal -----------------------------------------------------------------------------------------
+
+
+class LibvirtUnavailable(ClonerError):
+    code, status, text = (
+        "CLNVIRT0001E",
+        503,
+        "libvirt at {uri} does not answer: {cause}. It is tried again by itself; see that libvirtd runs",
+    )
+    retry_after = 2
+
+
+class LibvirtFailed(ClonerError):
+    code, status, text = "CLNVIRT0002E", 502, "libvirt could not {act}: {cause}"
+
+
+class Busy(ClonerError):
+    code, status, text = "CLNVIRT0003E", 503, "libvirt is busy with {what}. Try again shortly"
+    retry_after = 1
+
+
+class JournalUnavailable(ClonerError):
+    code, status, text = "CLNJRN0001E", 503, "The journal cannot be written: {cause}. See that its disk has room"
+    retry_after = 5
+
+
+class JournalTooNew(ClonerError):
+    code, status, text = (
+        "CLNJRN0002E",
+        500,
+        "The journal is of version {found}, and this program knows versions up to {known}. Use the newer program",
+    )
+
+
+# --- How a task ended ------------------------------------------------------------------------------------------------
+
+
+class CloneFailed(ClonerError):
+    code, status, text = "CLNTASK0001E", 502, "{step} failed: {cause}. Everything made for this clone was removed"
+
+
+class CloneFailedLeavingRests(ClonerError):
+    code, status, text = (
+        "CLNTASK0002E",
+        502,
+        "{step} failed: {cause}. Not everything made for this clone could be removed yet: {rest}",
+    )
+
+
+class CloneCancelled(ClonerError):
+    code, status, text = "CLNTASK0003E", 409, "The clone was cancelled. Everything made for it was removed"
+
+
+class ServerStopped(ClonerError):
+    code, status, text = (
+        "CLNTASK0004E",
+        503,
+        "The server stopped before this clone was complete. Everything made for it was removed: clone again",
+    )
+
+
+class VolumeInTheWay(ClonerError):
+    code, status, text = "CLNVOL0002E", 409, "{pool} has something named {name} already, which is left alone: {cause}"
+
+
+class StepFailed(ClonerError):
+    code, status, text = "CLNTASK0005E", 502, "{cause}"
+
+
+# --- Configuration ---------------------------------------------------------------------------------------------------
+
+
+class InvalidConfiguration(ClonerError):
+    code, status, text = "CLNCONF0001E", 500, "Configuration: {cause}"

@@ -1,0 +1,363 @@
+"""The questions and orders that we have for libvirt: names in, plain data out, libvirt's errors as ours.
+
+Each method is a handful of short calls on the control connection. None lists all domains or refreshes a pool, except
+those whose name says that they list.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import libvirt
+from lxml import etree
+
+from .. import errors
+from .connection import Connections
+
+STATES = {
+    libvirt.VIR_DOMAIN_NOSTATE: "nostate",
+    libvirt.VIR_DOMAIN_RUNNING: "running",
+    libvirt.VIR_DOMAIN_BLOCKED: "blocked",
+    libvirt.VIR_DOMAIN_PAUSED: "paused",
+    libvirt.VIR_DOMAIN_SHUTDOWN: "shutdown",
+    libvirt.VIR_DOMAIN_SHUTOFF: "shutoff",
+    libvirt.VIR_DOMAIN_CRASHED: "crashed",
+    libvirt.VIR_DOMAIN_PMSUSPENDED: "pmsuspended",
+}
+POOL_STATES = ("inactive", "initializing", "active", "degraded", "inaccessible")
+
+_DOMAIN_XML = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
+
+_EXISTS = {libvirt.VIR_ERR_DOM_EXIST, libvirt.VIR_ERR_OPERATION_FAILED}
+_NOT_FOUND = {
+    libvirt.VIR_ERR_NO_DOMAIN: errors.DomainNotFound,
+    libvirt.VIR_ERR_NO_STORAGE_POOL: errors.PoolNotFound,
+    libvirt.VIR_ERR_NO_STORAGE_VOL: errors.VolumeNotFound,
+}
+
+
+@dataclass(frozen=True)
+class DomainInfo:
+    """A domain as it is defined. `xml` is the persistent definition, with its secrets."""
+
+    name: str
+    uuid: str
+    state: str
+    xml: str
+    persistent: bool
+    autostart: bool
+    saved_state: bool
+
+    @property
+    def is_off(self) -> bool:
+        return self.state in ("shutoff", "crashed")
+
+
+@dataclass(frozen=True)
+class PoolInfo:
+    """A storage pool. Sizes in bytes; `path` is where its volumes appear, '' where they do not appear as paths."""
+
+    FILE_TYPES: ClassVar[frozenset[str]] = frozenset({"dir", "fs", "netfs", "vstorage"})
+    READ_ONLY_TYPES: ClassVar[frozenset[str]] = frozenset({"scsi", "iscsi", "iscsi-direct", "mpath", "gluster"})
+
+    name: str
+    uuid: str
+    type: str
+    state: str
+    capacity: int
+    allocated: int
+    available: int
+    path: str
+    source: dict[str, str]
+    autostart: bool
+    persistent: bool
+
+    @property
+    def is_active(self) -> bool:
+        return self.state not in ("inactive", "inaccessible")
+
+    @property
+    def can_create(self) -> bool:
+        """Whether libvirt can make volumes in a pool of this type (its storage drivers' createVol)."""
+        return self.type not in self.READ_ONLY_TYPES
+
+    @property
+    def holds_files(self) -> bool:
+        """Whether volumes are files, and so have a format; elsewhere they are raw block or network devices."""
+        return self.type in self.FILE_TYPES
+
+
+@dataclass(frozen=True)
+class VolumeInfo:
+    """A storage volume. Sizes in bytes; `changed` is its file's ctime in microseconds since 1970, None where there is none."""
+
+    pool: str
+    name: str
+    path: str
+    type: str
+    format: str
+    capacity: int
+    allocation: int
+    compat: str | None
+    features: tuple[str, ...]
+    cluster_size: int | None
+    backing: str | None
+    encrypted: bool
+    changed: int | None
+
+
+class Host:
+    """One libvirt host, through its connections.
+
+    Every method raises LibvirtUnavailable when the host cannot be asked, and LibvirtFailed for what is not foreseen.
+    """
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    # --- Domains -----------------------------------------------------------------------------------------------------
+
+    def domain(self, name: str) -> DomainInfo:
+        """Raises DomainNotFound."""
+        with self._doing("look up a domain", name=name):
+            return _domain_info(self._connections.control().lookupByName(name))
+
+    def list_domains(self) -> list[DomainInfo]:
+        with self._doing("list the domains"):
+            domains = self._connections.control().listAllDomains()
+        infos = []
+        for domain in domains:
+            with suppress(errors.DomainNotFound), self._doing("look up a domain", name="?"):
+                infos.append(_domain_info(domain))
+        return sorted(infos, key=lambda info: info.name)
+
+    def has_domain(self, name: str) -> bool:
+        try:
+            with self._doing("look up a domain", name=name):
+                self._connections.control().lookupByName(name)
+        except errors.DomainNotFound:
+            return False
+        return True
+
+    def has_domain_uuid(self, uuid: str) -> bool:
+        try:
+            with self._doing("look up a domain", name=uuid):
+                self._connections.control().lookupByUUIDString(uuid)
+        except errors.DomainNotFound:
+            return False
+        return True
+
+    def define(self, name: str, xml: str) -> None:
+        """Defines a domain whose UUID is new, so that one of the same name is an error. Raises NameTaken."""
+        with self._doing("define the domain", name=name):
+            try:
+                self._connections.control().defineXML(xml)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() in _EXISTS and self.has_domain(name):
+                    raise errors.NameTaken(name=name) from error
+                raise
+
+    def undefine(self, uuid: str, *, keep_nvram: bool = False) -> None:
+        """Undefines a domain that is shut off, with what libvirt keeps for it. One that is not there is fine."""
+        flags = libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+        flags |= libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+        flags |= libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM if keep_nvram else libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+        with suppress(errors.DomainNotFound), self._doing("undefine the domain", name=uuid):
+            domain = self._connections.control().lookupByUUIDString(uuid)
+            if self._connections.is_test_driver:
+                domain.undefine()
+            else:
+                domain.undefineFlags(flags)
+
+    # --- Pools -------------------------------------------------------------------------------------------------------
+
+    def pool(self, name: str) -> PoolInfo:
+        """Raises PoolNotFound."""
+        with self._doing("look up a storage pool", pool=name):
+            return self._pool_info(self._connections.control().storagePoolLookupByName(name))
+
+    def list_pools(self) -> list[PoolInfo]:
+        with self._doing("list the storage pools"):
+            pools = self._connections.control().listAllStoragePools()
+        infos = []
+        for pool in pools:
+            with suppress(errors.PoolNotFound), self._doing("look up a storage pool", pool="?"):
+                infos.append(self._pool_info(pool))
+        return sorted(infos, key=lambda info: info.name)
+
+    def available(self, pool: PoolInfo) -> int:
+        """Bytes free in the pool now. libvirt's own figure is as old as its last refresh, so a file system is asked itself."""
+        if self._connections.is_local and pool.holds_files:
+            with suppress(OSError):
+                room = os.statvfs(pool.path)
+                return room.f_bavail * room.f_frsize
+        with self._doing("look up a storage pool", pool=pool.name):
+            return int(self._connections.control().storagePoolLookupByName(pool.name).info()[3])
+
+    def pool_of_folder(self, folder: str) -> str | None:
+        """Name of the pool whose volumes appear in a folder."""
+        try:
+            with self._doing("look up a storage pool", pool=folder):
+                return str(self._connections.control().storagePoolLookupByTargetPath(folder).name())
+        except (errors.PoolNotFound, errors.LibvirtFailed):
+            return None
+
+    # --- Volumes -----------------------------------------------------------------------------------------------------
+
+    def volume(self, pool: str, name: str) -> VolumeInfo:
+        """Raises PoolNotFound, PoolInactive, VolumeNotFound."""
+        with self._doing("look up a storage volume", pool=pool, name=name):
+            return _volume_info(pool, self._active_pool(pool).storageVolLookupByName(name))
+
+    def volume_at(self, path: str) -> VolumeInfo | None:
+        """The volume with this path in any active pool."""
+        try:
+            with self._doing("look up a storage volume", pool="", name=path):
+                volume = self._connections.control().storageVolLookupByPath(path)
+                return _volume_info(volume.storagePoolLookupByVolume().name(), volume)
+        except errors.VolumeNotFound:
+            return None
+
+    def list_volumes(self, pool: str) -> list[VolumeInfo]:
+        """Raises PoolNotFound, PoolInactive."""
+        with self._doing("list the storage volumes", pool=pool):
+            volumes = self._active_pool(pool).listAllVolumes()
+        infos = []
+        for volume in volumes:
+            with suppress(errors.VolumeNotFound), self._doing("look up a storage volume", pool=pool, name="?"):
+                infos.append(_volume_info(pool, volume))
+        return sorted(infos, key=lambda info: info.name)
+
+    def count_volumes(self, pool: str) -> int:
+        with self._doing("count the storage volumes", pool=pool):
+            return int(self._connections.control().storagePoolLookupByName(pool).numOfVolumes())
+
+    def has_volume(self, pool: PoolInfo, name: str) -> bool:
+        """Whether a name in an active pool is taken: by a volume, or by a file that libvirt has not noticed yet."""
+        if self._connections.is_local and pool.holds_files and os.path.lexists(Path(pool.path, name)):
+            return True
+        try:
+            with self._doing("look up a storage volume", pool=pool.name, name=name):
+                self._connections.control().storagePoolLookupByName(pool.name).storageVolLookupByName(name)
+        except errors.VolumeNotFound:
+            return False
+        return True
+
+    def delete_volume(self, pool: str, name: str) -> None:
+        """Deletes a volume. One that is not there is fine. Raises Busy while libvirt still works on it or its pool."""
+        with suppress(errors.VolumeNotFound), self._doing("delete the storage volume", pool=pool, name=name):
+            volume = self._active_pool(pool).storageVolLookupByName(name)
+            try:
+                volume.delete(0)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() in (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_INTERNAL_ERROR):
+                    self._raise_if_lost(error)
+                    raise errors.Busy(what=f"the volume {name}: {error.get_error_message()}") from error
+                raise
+
+    def refresh_pool(self, pool: str) -> None:
+        """Makes libvirt look at the pool's files again: slow, for repairs only. Raises Busy while a copy runs in it."""
+        with self._doing("refresh the storage pool", pool=pool):
+            try:
+                self._active_pool(pool).refresh(0)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() == libvirt.VIR_ERR_INTERNAL_ERROR:
+                    self._raise_if_lost(error)
+                    raise errors.Busy(what=f"the storage pool {pool}: {error.get_error_message()}") from error
+                raise
+
+    # --- Translation -------------------------------------------------------------------------------------------------
+
+    def _active_pool(self, name: str) -> libvirt.virStoragePool:
+        pool = self._connections.control().storagePoolLookupByName(name)
+        if not pool.isActive():
+            raise errors.PoolInactive(pool=name)
+        return pool
+
+    def _pool_info(self, pool: libvirt.virStoragePool) -> PoolInfo:
+        state, capacity, allocated, available = pool.info()
+        root = etree.fromstring(pool.XMLDesc(0))
+        return PoolInfo(
+            name=pool.name(),
+            uuid=pool.UUIDString(),
+            type=root.get("type", ""),
+            state=POOL_STATES[state] if state < len(POOL_STATES) else "inaccessible",
+            capacity=capacity,
+            allocated=allocated,
+            available=available,
+            path=root.findtext("target/path") or "",
+            source=_source(root),
+            autostart=bool(pool.autostart()),
+            persistent=bool(pool.isPersistent()),
+        )
+
+    @contextmanager
+    def _doing(self, act: str, **names: str) -> Iterator[None]:
+        try:
+            yield
+        except libvirt.libvirtError as error:
+            self._raise_if_lost(error)
+            not_found = _NOT_FOUND.get(error.get_error_code())
+            if not_found is not None:
+                raise not_found(**names) from error
+            raise errors.LibvirtFailed(act=act, cause=error.get_error_message()) from error
+
+    def _raise_if_lost(self, error: libvirt.libvirtError) -> None:
+        if self._connections.failed(error):
+            raise errors.LibvirtUnavailable(uri=self._connections.uri, cause=error.get_error_message()) from error
+
+
+def _domain_info(domain: libvirt.virDomain) -> DomainInfo:
+    try:
+        saved = bool(domain.hasManagedSaveImage())
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
+            raise
+        saved = False
+    return DomainInfo(
+        name=domain.name(),
+        uuid=domain.UUIDString(),
+        state=STATES.get(domain.state()[0], "nostate"),
+        xml=domain.XMLDesc(_DOMAIN_XML),
+        persistent=bool(domain.isPersistent()),
+        autostart=bool(domain.autostart()),
+        saved_state=saved,
+    )
+
+
+def _volume_info(pool: str, volume: libvirt.virStorageVol) -> VolumeInfo:
+    root = etree.fromstring(volume.XMLDesc(0))
+    changed = root.findtext("target/timestamps/ctime")  # libvirt 9 gives 0 as time of birth
+    form = root.find("target/format")
+    return VolumeInfo(
+        pool=pool,
+        name=volume.name(),
+        path=volume.path(),
+        type=root.get("type") or "file",
+        format="raw" if form is None else form.get("type", "raw"),
+        capacity=int(root.findtext("capacity", "0")),
+        allocation=int(root.findtext("allocation", "0")),
+        compat=root.findtext("target/compat"),
+        features=tuple(str(feature.tag) for feature in root.iterfind("target/features/*")),
+        cluster_size=int(root.findtext("target/clusterSize") or 0) or None,
+        backing=root.findtext("backingStore/path"),
+        encrypted=root.find("target/encryption") is not None,
+        changed=int(float(changed) * 1_000_000) if changed else None,
+    )
+
+
+def _source(pool: etree._Element) -> dict[str, str]:
+    """What a pool's volumes come from, in Kimchi's words: host address, path, adapter name."""
+    found = {
+        "addr": pool.find("source/host[@name]"),
+        "path": pool.find("source/dir[@path]"),
+        "device": pool.find("source/device[@path]"),
+        "name": pool.find("source/adapter[@name]"),
+    }
+    attribute = {"addr": "name", "path": "path", "device": "path", "name": "name"}
+    return {key: str(node.get(attribute[key])) for key, node in found.items() if node is not None}

@@ -1,0 +1,74 @@
+"""What every model works with, and what several of them do with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .. import errors
+from ..engine import domainxml
+from ..engine.executor import Executor
+from ..engine.journal import Journal, Transaction
+from ..engine.lease import Lease
+from ..hypervisor.connection import Connections
+from ..hypervisor.host import DomainInfo, Host, PoolInfo
+from ..utils import MAX_FILE_NAME_BYTES, MAX_NAME_BYTES, byte_length
+
+DOMAIN_NAME, VOLUME_NAME, MAC = "domain", "volume", "mac"
+"""Kinds of reservations."""
+
+_FORBIDDEN = frozenset({".", ".."})
+
+
+@dataclass(frozen=True)
+class Services:
+    """One server's parts, built in plugin.py."""
+
+    connections: Connections
+    host: Host
+    journal: Journal
+    executor: Executor
+    lease: Lease
+
+
+def room(transaction: Transaction, host: Host) -> Callable[[PoolInfo], int]:
+    """Bytes that a pool has free and nobody was promised."""
+    return lambda pool: host.available(pool) - transaction.promised(pool.name)
+
+
+def check_domain_name(name: str) -> str:
+    """Raises InvalidName for what libvirt, a file system or a URL would not take as a domain's name."""
+    return _check_name(name, MAX_NAME_BYTES)
+
+
+def check_volume_name(name: str) -> str:
+    """Raises InvalidName for what cannot be a file's name."""
+    return _check_name(name, MAX_FILE_NAME_BYTES)
+
+
+def _check_name(name: str, max_bytes: int) -> str:
+    problems = {
+        "it is empty": not name.strip(),
+        "it has a slash": "/" in name,
+        "it has control characters or halves of characters": not name.isprintable(),
+        "it means a folder": name in _FORBIDDEN,
+        f"it is longer than {max_bytes} bytes": byte_length(name) > max_bytes,
+        "it begins or ends with a space": name != name.strip(),
+    }
+    cause = next((words for words, is_so in problems.items() if is_so), None)
+    if cause:
+        raise errors.InvalidName(name=name[:80], cause=cause)
+    return name
+
+
+def paths_in_use(domains: list[DomainInfo]) -> dict[str, list[str]]:
+    """Names of the domains that use each path or `pool/volume`."""
+
+
+    used: dict[str, list[str]] = {}
+    for domain in domains:
+        for disk in domainxml.disks(domainxml.parse(domain.xml)):
+            place = disk.path or (f"{disk.pool}/{disk.volume}" if disk.volume else None)
+            if place and domain.name not in used.setdefault(place, []):
+                used[place].append(domain.name)
+    return used

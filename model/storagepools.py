@@ -1,0 +1,37 @@
+"""Storage pools: what exists."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..hypervisor.host import PoolInfo
+from .services import Services
+
+
+class StoragePoolsModel:
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def get_list(self) -> list[dict[str, Any]]:
+        return [self._resource(pool) for pool in self._services.host.list_pools()]
+
+    def lookup(self, name: str) -> dict[str, Any]:
+        """Raises PoolNotFound."""
+        return self._resource(self._services.host.pool(name))
+
+    def _resource(self, pool: PoolInfo) -> dict[str, Any]:
+        """A pool in Kimchi's words; sizes in bytes."""
+        return {
+            "name": pool.name,
+            "state": pool.state,
+            "type": pool.type,
+            "capacity": pool.capacity,
+            "allocated": pool.allocated,
+            "available": self._services.host.available(pool) if pool.is_active else 0,
+            "path": pool.path,
+            "source": pool.source,
+            "nr_volumes": self._services.host.count_volumes(pool.name) if pool.is_active else 0,
+            "autostart": pool.autostart,
+            "persistent": pool.persistent,
+            "in_use": None,
+        }

@@ -1,0 +1,103 @@
+"""Storage volumes: what exists, and its clones."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from typing import Any
+
+from .. import errors
+from ..engine.journal import Task, Transaction
+from ..engine.plan import Draft, VolumePlan, draft_volume, split_volume_name
+from ..engine.survey import survey_volume
+from ..hypervisor.host import Host, PoolInfo, VolumeInfo
+from ..utils import MAX_FILE_NAME_BYTES, get_next_clone_name
+from .services import VOLUME_NAME, Services, check_volume_name, paths_in_use, room
+
+
+class StorageVolumesModel:
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def get_list(self, pool: str) -> list[dict[str, Any]]:
+        """Raises PoolNotFound, PoolInactive."""
+        volumes = self._services.host.list_volumes(pool)
+        used = paths_in_use(self._services.host.list_domains())
+        return [_resource(volume, used) for volume in volumes]
+
+    def lookup(self, pool: str, name: str) -> dict[str, Any]:
+        """Raises PoolNotFound, PoolInactive, VolumeNotFound."""
+        volume = self._services.host.volume(pool, name)
+        return _resource(volume, paths_in_use(self._services.host.list_domains()))
+
+    def clone(self, pool: str, name: str, params: Mapping[str, Any], mount: str) -> Task:
+        """Accepts a clone of the volume; workers make it.
+
+        Args:
+            pool: of the source.
+            name: of the source.
+            params: as API.json's `storagevolume_clone` has them.
+            mount: URI path that the plugin is served at, which `target_uri` starts with.
+
+        Raises what the survey and the plan raise, InvalidName and NameTaken; nothing is written then.
+        """
+        services = self._services
+        wanted, target = params.get("name"), params.get("pool")
+        if wanted is not None:
+            check_volume_name(wanted)
+        survey = survey_volume(services.host, pool, name, target)
+        with services.journal.transaction() as transaction:
+            draft = draft_volume(survey, target, room(transaction, services.host))
+            plan, task = self._accept(transaction, draft, name, wanted, mount)
+        services.executor.submit(task.id, plan)
+        return task
+
+    def _accept(
+        self, transaction: Transaction, draft: Draft, name: str, wanted: str | None, mount: str
+    ) -> tuple[VolumePlan, Task]:
+        copy = draft.copies[0]
+        taken = _TakenNames(self._services.host, transaction, draft.pool(copy.pool))
+        if wanted is not None and wanted in taken:
+            raise errors.NameTaken(name=wanted)
+        base, _ = split_volume_name(name)
+        new_name = wanted or get_next_clone_name(
+            taken, base, copy.extension, ts=True, clock=transaction, max_bytes=MAX_FILE_NAME_BYTES
+        )
+        task_id = transaction.new_task_id()
+        plan = draft.volume_plan(new_name)
+        transaction.reserve(VOLUME_NAME, copy.pool, new_name, task=task_id)
+        transaction.promise(task_id, copy.pool, copy.item, copy.size)
+        uri = f"{mount}/storagepools/{copy.pool}/storagevolumes/{new_name}/clone"
+        return plan, transaction.add_task(task_id, VOLUME_NAME, uri, self._services.lease.id, plan.describe())
+
+
+class _TakenNames(Container[str]):
+    """Names that a volume of one pool cannot have: asked one by one, never listed."""
+
+    def __init__(self, host: Host, transaction: Transaction, pool: PoolInfo) -> None:
+        self._host = host
+        self._transaction = transaction
+        self._pool = pool
+
+    def __contains__(self, name: object) -> bool:
+        if not isinstance(name, str):
+            return False
+        if self._transaction.is_reserved(VOLUME_NAME, self._pool.name, name):
+            return True
+        return self._host.has_volume(self._pool, name)
+
+
+def _resource(volume: VolumeInfo, used: Mapping[str, list[str]]) -> dict[str, Any]:
+    """A volume in Kimchi's words; sizes in bytes. What is not looked into is null."""
+    users = [*used.get(volume.path, ()), *used.get(f"{volume.pool}/{volume.name}", ())]
+    resource: dict[str, Any] = {
+        "name": volume.name,
+        "type": volume.type,
+        "capacity": volume.capacity,
+        "allocation": volume.allocation,
+        "path": volume.path,
+        "used_by": users,
+        "format": volume.format,
+        "isvalid": None,
+        "has_permission": None,
+    }
+    return resource | ({"base": {"path": volume.backing}} if volume.backing else {})

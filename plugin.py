@@ -1,0 +1,113 @@
+"""The CherryPy application: builds the model and hangs the controllers on it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cherrypy
+
+from . import errors
+from .clock import wall_clock
+from .control import sub_nodes
+from .control.base import config
+from .control.validation import api_schema
+from .engine.copying import LibvirtCopy
+from .engine.executor import Executor
+from .engine.journal import Journal
+from .engine.lease import Lease
+from .hypervisor.connection import Connections
+from .hypervisor.host import Host
+from .model.services import Services
+from .settings import Settings, default_uri, load
+
+_STOP_PRIORITY = 60
+"""After CherryPy's HTTP server (25), so that nothing is accepted any more when the workers end."""
+
+STOP_PATIENCE_S = 3.0
+_AGE_OUT_INTERVAL_S = 60.0
+
+
+class Cloner:
+    """The root of the plugin, as Wok's loader and `cloner serve` mount it.
+
+    Args:
+        options: Wok's options, which hold nothing that this plugin needs, or the Settings of `cloner serve`.
+
+    Raises InvalidConfiguration, JournalUnavailable and JournalTooNew.
+    """
+
+    domain = "cloner"
+    depends: tuple[str, ...] = ()
+    extends: Mapping[str, Any] = {}
+    resources = frozenset(sub_nodes)
+
+    def __init__(self, options: object = None) -> None:
+        settings = options if isinstance(options, Settings) else load()
+        self.settings = settings if settings.connect else replace(settings, connect=default_uri())
+        self.messages = _messages()
+        self.paths = _Paths()
+        self.api_schema = api_schema()
+        self.services = _build(self.settings)
+        for name, controller in sub_nodes.items():
+            setattr(self, name, controller(self.services))
+        self._housekeeping = cherrypy.process.plugins.BackgroundTask(_AGE_OUT_INTERVAL_S, self._age_out, bus=cherrypy.engine)
+        cherrypy.engine.subscribe("start", self.start)
+        cherrypy.engine.subscribe("stop", self.stop, priority=_STOP_PRIORITY)
+
+    def get_custom_conf(self) -> dict[str, dict[str, Any]]:
+        """What CherryPy must know of this mount."""
+        return {"/": config()}
+
+    def start(self) -> None:
+        """Starts the threads: after CherryPy has turned into a daemon, since a fork would lose them."""
+        self.services.connections.start()
+        self.services.executor.start()
+        self._housekeeping.start()
+
+    def stop(self) -> None:
+        """Ends or undoes what runs; what takes longer than STOP_PATIENCE_S is left to the next start."""
+        self._housekeeping.cancel()
+        if not self.services.executor.stop(STOP_PATIENCE_S):
+            cherrypy.log("a copy goes on in libvirt; the next start removes what it leaves", severity=30)
+        self.services.connections.stop()
+        self.services.journal.close()
+        self.services.lease.release()
+
+    def _age_out(self) -> None:
+        self.services.journal.age_out(wall_clock() - int(self.settings.keep_tasks_hours * 3_600_000_000))
+
+
+class _Paths:
+    """Where Wok finds the plugin's files."""
+
+    def __init__(self) -> None:
+        self.prefix = str(Path(__file__).resolve().parent)
+        self.conf_dir = self.prefix
+        self.src_dir = self.prefix
+        self.ui_dir = str(Path(self.prefix, "ui"))
+        self.mo_dir = str(Path(self.prefix, "mo"))
+
+
+def _build(settings: Settings) -> Services:
+    folder = settings.folder
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lease = Lease(folder / "servers")
+    except OSError as error:
+        raise errors.InvalidConfiguration(cause=f"the state directory cannot be used: {error}") from error
+    journal = Journal(settings.journal_url)
+    connections = Connections(settings.connect, long_calls=settings.workers)
+    host = Host(connections)
+    copying = LibvirtCopy(connections, host)
+    executor = Executor(journal, host, {copying.name: copying}, lease, workers=settings.workers)
+    return Services(connections, host, journal, executor, lease)
+
+
+def _messages() -> dict[str, str]:
+    """Texts by code, in the form that Wok's exceptions look them up."""
+    classes = (member for _, member in inspect.getmembers(errors, inspect.isclass) if issubclass(member, errors.ClonerError))
+    return {member.code: member.text for member in classes}

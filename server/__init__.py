@@ -1,0 +1,1 @@
+"""What Wok gives a plugin when Wok is there: command line, HTTP server, authentication."""

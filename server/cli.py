@@ -1,0 +1,110 @@
+"""The command line: `cloner serve`."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import logging
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from .. import __version__, errors
+from ..settings import AUTH_MODES, Settings, default_uri, demo_uri, load
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status: 0, or 2 for what the user must change."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except errors.ClonerError as error:
+        print(f"cloner: {error.reason}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cloner", description="Clones libvirt guests and volumes.")
+    parser.add_argument("--version", action="version", version=f"cloner {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    serve = commands.add_parser("serve", help="serve the REST API and the page", description="Serves the REST API and the page.")
+    where = serve.add_mutually_exclusive_group()
+    where.add_argument("--connect", metavar="URI", help="libvirt to work on; left out: the host's, or the demo if none answers")
+    where.add_argument("--demo", action="store_true", help="work on libvirt's test driver with a made-up inventory")
+    serve.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    serve.add_argument("--port", type=int, help="port to listen on (default 8010; 0 picks a free one)")
+    serve.add_argument("--state-dir", metavar="DIR", help="where the journal and the token lie")
+    serve.add_argument("--auth", choices=AUTH_MODES, help="token (default), or none, which a loopback address only may have")
+    serve.add_argument("--config", metavar="FILE", type=Path, help="configuration file in the manner of cloner.conf")
+    serve.set_defaults(run=_serve)
+    return parser
+
+
+def _serve(options: argparse.Namespace) -> int:
+    names = ("connect", "host", "port", "state_dir", "auth")
+    settings = _connected(load(options.config, {name: getattr(options, name) for name in names}), demo=options.demo)
+    _refuse_open_door(settings)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    _say_where(settings)
+    import cherrypy  # noqa: PLC0415 - `cloner --help` need not load a web server
+
+    from . import http  # noqa: PLC0415 - as above
+
+    site = http.mount(settings)
+    try:
+        address = http.start(settings)
+    except OSError as error:
+        cherrypy.engine.exit()
+        raise errors.InvalidConfiguration(cause=f"{settings.host} port {settings.port} cannot be listened on: {error}") from error
+    link = "" if site.door.is_open else f"?once={site.door.one_time_link()}"
+    print(f"cloner {__version__} is ready: open {address}/{link}", flush=True)
+    cherrypy.engine.block()
+    return 0
+
+
+def _connected(settings: Settings, *, demo: bool) -> Settings:
+    """The settings with a URI: the one that was given, the host's if libvirt answers there, or else the demo's."""
+    overrides = {name: getattr(settings, name) for name in vars(settings)}
+    if demo:
+        overrides["connect"] = demo_uri()
+    elif not settings.connect:
+        overrides["connect"] = default_uri() if _host_libvirt_answers() else demo_uri()
+    return Settings(**overrides)
+
+
+def _host_libvirt_answers() -> bool:
+    """Whether somebody listens on the socket of libvirtd, or of virtqemud where libvirt is modular."""
+    runtime = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.geteuid()}")
+    return any(_answers(Path(runtime, "libvirt", name)) for name in ("libvirt-sock", "virtqemud-sock"))
+
+
+def _answers(path: Path) -> bool:
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True
+
+
+def _refuse_open_door(settings: Settings) -> None:
+    if settings.auth != "none" or settings.host == "localhost":
+        return
+    try:
+        is_loopback = ipaddress.ip_address(settings.host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        cause = f"auth none lets everybody in, so it needs a loopback address such as 127.0.0.1, not {settings.host}"
+        raise errors.InvalidConfiguration(cause=cause)
+
+
+def _say_where(settings: Settings) -> None:
+    if settings.is_demo:
+        print("cloner: DEMO. The guests and volumes are made up (libvirt's test driver); nothing real is touched.", file=sys.stderr)
+    else:
+        print(f"cloner: working on the libvirt of {settings.connect}. Clones are real.", file=sys.stderr)

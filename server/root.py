@@ -1,0 +1,70 @@
+"""What `cloner serve` has beside the plugin: log-in, log-out and the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cherrypy
+
+from ..control.base import Controller, Request, route
+from .auth import COOKIE, USER, Door, set_cookie
+
+UI_FOLDER = Path(__file__).resolve().parent.parent / "ui"
+
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+class LogIn(Controller):
+    url_auth: ClassVar[bool] = False
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    @route("POST", "", schema="login")
+    def log_in(self, request: Request) -> dict[str, Any]:
+        user = request.body["username"]
+        secret = self._door.sessions.open(USER) if self._door.is_open else self._door.log_in(user, request.body["password"])
+        set_cookie(secret, self._door.sessions.lifetime_s)
+        return {"username": user, "groups": [], "role": "admin"}
+
+
+class LogOut(Controller):
+    url_auth: ClassVar[bool] = False
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    @route("POST", "", schema="logout")
+    def log_out(self, _request: Request) -> dict[str, Any]:
+        cookie = cherrypy.serving.request.cookie.get(COOKIE)
+        if cookie is not None:
+            self._door.sessions.close(cookie.value)
+            set_cookie("", 0)
+        return {}
+
+
+class Root:
+    """Everything outside the plugin's mount."""
+
+    resources = frozenset({"login", "logout"})
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self.login = LogIn(door)
+        self.logout = LogOut(door)
+
+    @cherrypy.expose  # type: ignore[untyped-decorator]  # CherryPy has no types
+    def index(self, once: str | None = None, **_query: Any) -> bytes:
+        """The page. With the secret of the one-time link: logs in, and opens the page without it."""
+        if once is not None:
+            if isinstance(once, str) and self._door.redeem(once):
+                set_cookie(self._door.sessions.open(USER), self._door.sessions.lifetime_s)
+            raise cherrypy.HTTPRedirect("/", 303)
+        cherrypy.serving.response.headers.update(PAGE_HEADERS)
+        cherrypy.serving.response.headers["Content-Type"] = "text/html;charset=utf-8"
+        return (UI_FOLDER / "index.html").read_bytes()

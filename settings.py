@@ -1,0 +1,105 @@
+"""Configuration: one commented file, cloner.conf, of which every line has a default. What the command line says comes first."""
+
+from __future__ import annotations
+
+import configparser
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from . import errors
+
+DEFAULT_FILE = Path(__file__).resolve().parent / "cloner.conf"
+DEMO_INVENTORY = Path(__file__).resolve().parent / "demo" / "inventory.xml"
+
+AUTH_MODES = ("token", "none")
+_MAX_PORT = 65535
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that can be set. Field names are those of cloner.conf, whose comments explain them."""
+
+    connect: str = ""
+    state_dir: str = ""
+    journal: str = ""
+    workers: int = 4
+    keep_tasks_hours: float = 12.0
+    host: str = "127.0.0.1"
+    port: int = 8010
+    auth: str = "token"
+    threads: int = 64
+    session_minutes: float = 30.0
+
+    @property
+    def is_demo(self) -> bool:
+        return self.connect.startswith("test:")
+
+    @property
+    def folder(self) -> Path:
+        """The state directory. The demo has one of its own, lest its tasks be taken for real ones."""
+        if self.state_dir:
+            return Path(self.state_dir).expanduser().absolute()
+        if os.geteuid() == 0:
+            base = Path("/var/lib")
+        else:
+            base = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
+        return base / ("cloner-demo" if self.is_demo else "cloner")
+
+    @property
+    def journal_url(self) -> str:
+        return self.journal or f"sqlite:///{self.folder / 'journal.sqlite'}"
+
+
+def default_uri() -> str:
+    """libvirt's URI for this user: the system's for root, the session's for others."""
+    return "qemu:///system" if os.geteuid() == 0 else "qemu:///session"
+
+
+def demo_uri() -> str:
+    """libvirt's in-process test driver with the demo's inventory."""
+    return f"test://{DEMO_INVENTORY}"
+
+
+def load(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Settings of a file (cloner.conf beside this module if none is named) with overrides that are not None.
+
+    Raises InvalidConfiguration, naming the setting.
+    """
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        with open(path or DEFAULT_FILE, encoding="utf-8") as file:
+            parser.read_file(file)
+    except (OSError, UnicodeDecodeError, configparser.Error) as error:
+        raise errors.InvalidConfiguration(cause=error) from error
+    found = {name: value for section in ("cloner", "server") if section in parser for name, value in parser[section].items()}
+    known = {field.name: field.type for field in fields(Settings)}
+    for name in found.keys() - known.keys():
+        raise errors.InvalidConfiguration(cause=f"there is no setting {name}")
+    values = {name: _typed(name, str(known[name]), value) for name, value in found.items() if value != ""}
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    return _checked(replace(Settings(), **(values | given)))
+
+
+def _typed(name: str, kind: str, value: str) -> Any:
+    try:
+        return {"int": int, "float": float}.get(kind, str)(value)
+    except ValueError as error:
+        raise errors.InvalidConfiguration(cause=f"{name} must be a number, not {value}") from error
+
+
+def _checked(settings: Settings) -> Settings:
+    problems = {
+        f"auth must be one of {', '.join(AUTH_MODES)}": settings.auth not in AUTH_MODES,
+        f"port must be 0 to {_MAX_PORT}": not 0 <= settings.port <= _MAX_PORT,
+        "workers must be at least 1": settings.workers < 1,
+        "threads must be at least 2": settings.threads < 2,  # noqa: PLR2004 - one to wait, one to serve
+        "session_minutes must be more than 0": settings.session_minutes <= 0,
+        "keep_tasks_hours must be 0 or more": settings.keep_tasks_hours < 0,
+    }
+    cause = next((words for words, is_so in problems.items() if is_so), None)
+    if cause:
+        raise errors.InvalidConfiguration(cause=cause)
+    return settings
