@@ -1,0 +1,35 @@
+# Every target does its own set-up; see scripts/setup.sh. ARGS are handed on: make test ARGS="-k names"
+
+# The Python that .venv is made with, 3.11 or newer; to change it, `make clean` first.
+PYTHON ?= python3
+export PYTHON
+
+.PHONY: help install run test check bench clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+install: ## Set up what `make run` needs, and nothing else
+	@scripts/setup.sh run
+
+run: install ## Start the server; options of `cloner serve` in ARGS
+	@exec .venv/bin/cloner serve $(ARGS)
+
+test: ## Run the tests; pytest's options in ARGS
+	@scripts/setup.sh test
+	@.venv/bin/pytest $(ARGS)
+
+check: ## Lint, check the format and the types
+	@scripts/setup.sh check
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy --package cloner
+	.venv/bin/mypy tests
+
+bench: ## Run the benchmarks; options of tests/bench/run.py in ARGS
+	@scripts/setup.sh test
+	@PYTHONPATH=tests .venv/bin/python tests/bench/run.py $(ARGS)
+
+clean: ## Remove .venv, caches and builds
+	rm -rf .venv *.egg-info build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
