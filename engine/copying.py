@@ -40,7 +40,7 @@ class Method(Protocol):
 
 
 class LibvirtCopy:
-    """`virStoragePool.createXMLFrom`: libvirt copies, on a connection of its own. It serves every pool that can create."""
+    """`virStoragePool.createXMLFrom`: libvirt copies, on a connection of its own, in every pool that can create."""
 
     name = "libvirt"
 
@@ -83,7 +83,7 @@ class LibvirtCopy:
 
 
 def _volume_xml(copy: Copy) -> str:
-    """The new volume. `allocation` 0 keeps a sparse source sparse, and without `compat` libvirt would write qcow2 of 2010."""
+    """The new volume. `allocation` 0 keeps it sparse; without `compat` libvirt writes qcow2 in its old form."""
     source = copy.source
     target = E.target(E.format(type=copy.format))
     if copy.format == source.format:
@@ -102,7 +102,8 @@ def _volume_xml(copy: Copy) -> str:
 def copy_file(source: str, target: str) -> dict[str, int]:
     """Copies a small file with its owner and mode to a name that must be free; returns what identifies it.
 
-    A source that is not there leaves the target missing as well, and returns nothing. Raises VolumeInTheWay, StepFailed.
+    A source that is not there leaves the target missing as well, and returns nothing. Raises VolumeInTheWay and
+    StepFailed.
     """
     try:
         with open(source, "rb") as reader:

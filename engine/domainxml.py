@@ -152,6 +152,7 @@ def _set_source(disk: Element, new: NewSource) -> None:
     if disk.get("type") == "volume":
         source.set("pool", new.pool)
         source.set("volume", new.volume)
+        source.attrib.pop("mode", None)  # how an iSCSI pool's LUN is reached; no volume can be made in such a pool
     else:
         disk.set("type", new.type)
         for attribute in {"file", "dev"} & set(source.attrib):

@@ -33,7 +33,7 @@ VOLUME, NVRAM, DOMAIN = "volume", "nvram", "domain"
 
 _JANITOR_INTERVAL_S = 1.0
 _COARSE_CLOCK_US = 50_000
-"""A file system takes its times from the kernel's coarse clock, which lags by a tick; a file this much older may be ours."""
+"""A file system takes its times from the kernel's coarse clock, which lags: a file this much older may be ours."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Executor:
             self._changed.notify()
 
     def cancel(self, task: int) -> bool:
-        """Asks for the end of a running task: one that waits ends now, one that runs before its next step. False if it has ended."""
+        """Asks for a running task's end: now if it waits, before its next step if it runs. False if it has ended."""
         if not self._journal.cancel(task):
             return False
         with self._changed:

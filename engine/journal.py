@@ -31,6 +31,10 @@ RUNNING, FINISHED, FAILED, KILLED = "running", "finished", "failed", "killed"
 BEGUN, DONE, UNDONE = "begun", "done", "undone"
 
 _WAIT_FOR_LOCK_S = 30.0
+_POSTGRESQL_LOCK = 0x636C6F6E6572  # "cloner"; a number for all who write to one database
+
+_OUR_MISTAKES = (sa.exc.DataError, sa.exc.IntegrityError, sa.exc.NotSupportedError, sa.exc.ProgrammingError)
+"""Errors that speak of the statement; the others, such as that of a damaged file, speak of the database."""
 
 _metadata = sa.MetaData()
 _counters = sa.Table("counters", _metadata, sa.Column("name", sa.String), sa.Column("last", sa.BigInteger))
@@ -157,16 +161,19 @@ class Transaction(StampSource):
 class Journal:
     """Opens the journal at an SQLAlchemy URL and brings its schema up to date.
 
-    Raises JournalTooNew when a newer program has changed the schema, JournalUnavailable when it cannot be opened.
+    Raises JournalTooNew when a newer program has changed the schema, JournalUnavailable when it cannot be opened, and
+    InvalidConfiguration for a URL that means no database or one whose driver is not installed.
     """
 
-    def __init__(self, url: str, *, clock: Clock = wall_clock) -> None:
+    def __init__(self, url: str | sa.URL, *, clock: Clock = wall_clock) -> None:
         self._clock = clock
         self._engine = _engine(url)
-        # Threads of one process queue here rather than in SQLite's busy loop, which is a lottery with naps of up to 100 ms.
+        # Threads of one process queue here rather than in SQLite's busy loop, a lottery with naps of up to 100 ms.
         self._writing = threading.Lock()
         with _unavailable():
             self._migrate()
+        # CherryPy may turn into a daemon after this, and a database does not survive to be carried across a fork.
+        self._engine.dispose()
 
     def close(self) -> None:
         self._engine.dispose()
@@ -189,7 +196,9 @@ class Journal:
 
     def _migrate(self) -> None:
         with self._writing, self._engine.begin() as connection:
-            connection.execute(sa.text("CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, applied BIGINT)"))
+            connection.execute(
+                sa.text("CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, applied BIGINT)")
+            )
             found = connection.execute(sa.text("SELECT coalesce(max(version), 0) FROM migrations")).scalar_one()
             if found > len(MIGRATIONS):
                 raise errors.JournalTooNew(found=found, known=len(MIGRATIONS))
@@ -301,7 +310,9 @@ class Journal:
         """Forgets a clone that was deleted, and frees its MACs."""
         with self._write() as connection:
             connection.execute(sa.delete(_clones).where(_clones.c.uuid == uuid))
-            connection.execute(sa.delete(_reservations).where(_reservations.c.domain == uuid, _reservations.c.task.is_(None)))
+            connection.execute(
+                sa.delete(_reservations).where(_reservations.c.domain == uuid, _reservations.c.task.is_(None))
+            )
 
     def reserved(self) -> list[tuple[str, str, str]]:
         """(kind, scope, name) of every reservation that a task holds."""
@@ -310,11 +321,16 @@ class Journal:
             return [tuple(row) for row in connection.execute(held.where(_reservations.c.task.is_not(None)))]
 
 
-def _engine(url: str) -> sa.Engine:
-    engine = sa.create_engine(url, pool_size=8, max_overflow=-1)
+def _engine(url: str | sa.URL) -> sa.Engine:
+    try:
+        engine = sa.create_engine(url, pool_size=8, max_overflow=-1)
+    except (sa.exc.ArgumentError, ImportError, TypeError) as error:
+        raise errors.InvalidConfiguration(cause=f"journal: {error}") from error
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _configure_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
+    else:
+        sa.event.listen(engine, "begin", _begin_postgresql)
     return engine
 
 
@@ -332,11 +348,21 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
 
 
+def _begin_postgresql(connection: sa.Connection) -> None:
+    if connection.get_execution_options().get("reads_only"):
+        return
+    # Readers do not lock there: two clones would each be promised the same last bytes of a pool.
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(_WAIT_FOR_LOCK_S * 1000)}")
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_POSTGRESQL_LOCK})")
+
+
 @contextmanager
 def _unavailable() -> Iterator[None]:
     try:
         yield
-    except sa.exc.OperationalError as error:
+    except _OUR_MISTAKES:
+        raise
+    except sa.exc.DatabaseError as error:
         raise errors.JournalUnavailable(cause=error.orig or error) from error
 
 

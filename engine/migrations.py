@@ -24,7 +24,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             plan TEXT NOT NULL
         )""",
         "CREATE INDEX tasks_by_status ON tasks (status, ended)",
-        # Names that are ours from the acceptance of a clone to its end; MAC addresses for as long as the clone is there.
+        # Names that are ours while a clone is made; MAC addresses for as long as the clone is there.
         """CREATE TABLE reservations (
             kind VARCHAR(20) NOT NULL,
             scope VARCHAR(300) NOT NULL,

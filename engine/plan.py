@@ -114,8 +114,10 @@ class Draft:
 
     def max_name_bytes(self) -> int:
         """The longest name whose disks and NVRAM can still be called after it in full."""
-        endings = [f"-{copy.item}{copy.extension}" for copy in self.copies] + ["_VARS.qcow2"]
-        return min(MAX_NAME_BYTES, MAX_FILE_NAME_BYTES - max(map(byte_length, endings)))
+        endings = [f"-{copy.item}{copy.extension}" for copy in self.copies]
+        if self.nvram_path("x"):
+            endings.append("_VARS.fd.new")  # what libvirt calls an NVRAM while it makes it from its template
+        return min(MAX_NAME_BYTES, MAX_FILE_NAME_BYTES - max(map(byte_length, endings), default=0))
 
     def macs(self) -> list[str]:
         return domainxml.macs(self._domain)
@@ -242,7 +244,7 @@ def _copy(item: str, disk: SourceDisk, volume: VolumeInfo, pool: PoolInfo) -> Co
 
 
 def _size(disk: SourceDisk, volume: VolumeInfo, pool: PoolInfo, form: str) -> int:
-    """Bytes that the copy is going to occupy: what is stored, not what the guest sees, except where a pool allots it whole."""
+    """Bytes that the copy is going to occupy: what is stored, not the capacity, except where a pool allots it whole."""
     if not pool.holds_files:
         return volume.capacity
     if form == "raw":

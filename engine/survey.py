@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from .. import errors
@@ -16,7 +17,7 @@ _LONGEST_CHAIN = 64
 
 @dataclass(frozen=True)
 class SourceDisk:
-    """A disk of the source and the volume that it lies in, if it does. `stored` is what its whole chain occupies, in bytes."""
+    """A disk of the source, and the volume that it lies in. `stored` is what its whole chain occupies, in bytes."""
 
     disk: domainxml.Disk
     volume: VolumeInfo | None
@@ -68,10 +69,8 @@ def survey_volume(host: Host, pool: str, name: str, target_pool: str | None) -> 
 def _pools(host: Host, of_disks: set[str], wanted: str | None) -> dict[str, PoolInfo]:
     pools = {name: host.pool(name) for name in of_disks | ({wanted} if wanted else set())}
     if FALLBACK_POOL not in pools:
-        try:
+        with suppress(errors.PoolNotFound):
             pools[FALLBACK_POOL] = host.pool(FALLBACK_POOL)
-        except errors.PoolNotFound:
-            pass
     return pools
 
 
@@ -95,7 +94,7 @@ def _volume_of(host: Host, disk: domainxml.Disk) -> VolumeInfo | None:
 
 
 def _stored(host: Host, volume: VolumeInfo) -> int:
-    """Bytes that a flat copy of the volume and its backing files takes; its capacity where a backing file is in no pool."""
+    """Bytes that a flat copy of the volume takes; its capacity where a backing file of it is in no pool."""
     stored = volume.allocation
     backing = volume.backing
     for _ in range(_LONGEST_CHAIN):

@@ -1,8 +1,8 @@
 """Connections to libvirt: one for the many short calls, a few of their own for long ones, all of them kept alive.
 
-No request waits for a connection to be made. A thread of its own opens it, watches it and opens it again; while there is
-none, whoever asks is told so at once. A connection serves five calls at a time (libvirtd's max_client_requests), and all
-of libvirtd twenty (max_workers), hence few long calls and each on its own connection.
+No request waits for a connection to be made. A thread of its own opens it, watches it and opens it again; while there
+is none, whoever asks is told so at once. A connection serves five calls at a time (libvirtd's max_client_requests), and
+all of libvirtd twenty (max_workers), hence few long calls and each on its own connection.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ KEEPALIVE_COUNT = 3
 
 _RETRY_S = 0.5
 
-LOST = frozenset({
-    libvirt.VIR_ERR_SYSTEM_ERROR,
-    libvirt.VIR_ERR_INVALID_CONN,
-    libvirt.VIR_ERR_RPC,
-    libvirt.VIR_ERR_NO_CONNECT,
-    libvirt.VIR_ERR_INTERNAL_ERROR,
-})
+LOST = frozenset(
+    {
+        libvirt.VIR_ERR_SYSTEM_ERROR,
+        libvirt.VIR_ERR_INVALID_CONN,
+        libvirt.VIR_ERR_RPC,
+        libvirt.VIR_ERR_NO_CONNECT,
+        libvirt.VIR_ERR_INTERNAL_ERROR,
+    }
+)
 """Errors after which it is worth asking whether the connection is still alive: these are what a dead one gives."""
 
 _event_loop_lock = threading.Lock()

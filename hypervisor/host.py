@@ -94,7 +94,7 @@ class PoolInfo:
 
 @dataclass(frozen=True)
 class VolumeInfo:
-    """A storage volume. Sizes in bytes; `changed` is its file's ctime in microseconds since 1970, None where there is none."""
+    """A storage volume. Sizes in bytes; `changed` is its file's ctime in µs since 1970, None where there is none."""
 
     pool: str
     name: str
@@ -191,7 +191,7 @@ class Host:
         return sorted(infos, key=lambda info: info.name)
 
     def available(self, pool: PoolInfo) -> int:
-        """Bytes free in the pool now. libvirt's own figure is as old as its last refresh, so a file system is asked itself."""
+        """Bytes free in the pool now. libvirt's figure is as old as its last refresh, so a file system is asked."""
         if self._connections.is_local and pool.holds_files:
             with suppress(OSError):
                 room = os.statvfs(pool.path)

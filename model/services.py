@@ -64,7 +64,6 @@ def _check_name(name: str, max_bytes: int) -> str:
 def paths_in_use(domains: list[DomainInfo]) -> dict[str, list[str]]:
     """Names of the domains that use each path or `pool/volume`."""
 
-
     used: dict[str, list[str]] = {}
     for domain in domains:
         for disk in domainxml.disks(domainxml.parse(domain.xml)):

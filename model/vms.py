@@ -11,14 +11,23 @@ from uuid import uuid4
 from .. import errors
 from ..engine import domainxml
 from ..engine.journal import Task, Transaction
-from ..engine.plan import Draft, DomainPlan, draft_domain
-from ..engine.survey import Survey, survey_domain
+from ..engine.plan import DomainPlan, Draft, draft_domain
+from ..engine.survey import survey_domain
 from ..hypervisor.host import DomainInfo, Host
 from ..utils import get_next_clone_name
 from .services import DOMAIN_NAME, MAC, VOLUME_NAME, Services, check_domain_name, paths_in_use, room
 
 _MIB_PER_UNIT = {"b": 2**-20, "bytes": 2**-20, "KB": 1e3 / 2**20, "k": 2**-10, "KiB": 2**-10, "MB": 1e6 / 2**20}
-_MIB_PER_UNIT |= {"M": 1, "MiB": 1, "GB": 1e9 / 2**20, "G": 2**10, "GiB": 2**10, "TB": 1e12 / 2**20, "T": 2**20, "TiB": 2**20}
+_MIB_PER_UNIT |= {
+    "M": 1,
+    "MiB": 1,
+    "GB": 1e9 / 2**20,
+    "G": 2**10,
+    "GiB": 2**10,
+    "TB": 1e12 / 2**20,
+    "T": 2**20,
+    "TiB": 2**20,
+}
 
 
 class VMsModel:
@@ -60,7 +69,9 @@ class VMsModel:
         taken = _TakenNames(self._services.host, transaction, draft)
         if wanted is not None and wanted in taken:
             raise errors.NameTaken(name=wanted)
-        new_name = wanted or get_next_clone_name(taken, name, ts=True, clock=transaction, max_bytes=draft.max_name_bytes())
+        new_name = wanted or get_next_clone_name(
+            taken, name, ts=True, clock=transaction, max_bytes=draft.max_name_bytes()
+        )
         task_id = transaction.new_task_id()
         uuid = str(uuid4())
         macs = _reserve_macs(transaction, draft.macs(), task_id, uuid)
