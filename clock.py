@@ -61,7 +61,7 @@ class ProcessStamps:
         if not 0 <= now < 1 << 63:
             raise ValueError(f"a clock must give microseconds since 1970 as 0 … 2⁶³-1, not {now}")
         with self._lock, self._alone_among_relations():
-            stamp = max(_LAST.unpack(self._last[:])[0] + 1, now)
+            stamp: int = max(_LAST.unpack(self._last[:])[0] + 1, now)
             self._last[:] = _LAST.pack(stamp)
         return stamp
 

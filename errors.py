@@ -1,4 +1,4 @@
-"""What can go wrong, as a user meets it: one class an error, with a stable code, an HTTP status and a text that says what to do.
+"""What can go wrong, as a user meets it: a class each, with a stable code, an HTTP status and a text with advice.
 
 Codes that start with KCH or WOK are Kimchi's and Wok's, which consumers know; CLN are ours. Names and messages from
 outside appear in a text with `<` and `>` replaced, since Kimchi's page shows texts as markup.
@@ -13,7 +13,7 @@ from typing import ClassVar
 def plain(value: object) -> str:
     """`value` as text that no page takes for markup and no terminal for a command."""
     text = str(value).replace("<", "‹").replace(">", "›")
-    return "".join(c if unicodedata.category(c) not in ("Cc", "Cf", "Cs") else "�" for c in text)
+    return "".join(c if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp") else "�" for c in text)
 
 
 class ClonerError(Exception):
@@ -120,7 +120,11 @@ class InvalidName(ClonerError):
 
 
 class NameTaken(ClonerError):
-    code, status, text = "CLNNAME0002E", 409, "The name {name} is taken. Choose another, or leave it out to get a new one"
+    code, status, text = (
+        "CLNNAME0002E",
+        409,
+        "The name {name} is taken. Choose another, or leave it out to get a new one",
+    )
 
 
 # --- What cannot be cloned -------------------------------------------------------------------------------------------
@@ -134,7 +138,7 @@ class DomainHasSavedState(ClonerError):
     code, status, text = (
         "CLNVM0001E",
         400,
-        "Virtual machine {name} has a saved memory image, without which its disks are as after a power cut. Start it and "
+        "Virtual machine {name} has a saved memory image, without which its disks are as after a power cut. Start and "
         "shut it down, or discard the image (virsh managedsave-remove), then clone it",
     )
 
@@ -167,7 +171,11 @@ class VolumeNotCloneable(ClonerError):
 
 
 class PoolInactive(ClonerError):
-    code, status, text = "CLNPOOL0001E", 400, "Storage pool {pool} is not active. Start it (virsh pool-start) or choose another"
+    code, status, text = (
+        "CLNPOOL0001E",
+        400,
+        "Storage pool {pool} is not active. Start it (virsh pool-start) or choose another",
+    )
 
 
 class PoolCannotCreate(ClonerError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +55,17 @@ class Cloner:
         self.services = _build(self.settings)
         for name, controller in sub_nodes.items():
             setattr(self, name, controller(self.services))
-        self._housekeeping = cherrypy.process.plugins.BackgroundTask(_AGE_OUT_INTERVAL_S, self._age_out, bus=cherrypy.engine)
+        self._housekeeping = cherrypy.process.plugins.BackgroundTask(
+            _AGE_OUT_INTERVAL_S, self._age_out, bus=cherrypy.engine
+        )
         cherrypy.engine.subscribe("start", self.start)
         cherrypy.engine.subscribe("stop", self.stop, priority=_STOP_PRIORITY)
+        if cherrypy.engine.state == cherrypy.engine.states.STARTED:  # Wok loads what is enabled on its page at once
+            self.start()
 
     def get_custom_conf(self) -> dict[str, dict[str, Any]]:
-        """What CherryPy must know of this mount."""
-        return {"/": config()}
+        """What CherryPy must know of this mount. Wok gives up its own settings of the root for these."""
+        return {"/": _wok_config() | config()}
 
     def start(self) -> None:
         """Starts the threads: after CherryPy has turned into a daemon, since a fork would lose them."""
@@ -92,6 +97,18 @@ class _Paths:
         self.mo_dir = str(Path(self.prefix, "mo"))
 
 
+def _wok_config() -> dict[str, Any]:
+    """Inside Wok: what it sets for a plugin's root (src/wok/config.py, PluginConfig), such as sessions, and its log-in.
+
+    Wok itself asks for the log-in on the paths of `sub_nodes` only; what is not there is nobody's business either.
+    """
+    package, _, name = __package__.rpartition(".")
+    if package != "wok.plugins":
+        return {}
+    settings: dict[str, Any] = import_module("wok.config").PluginConfig(name)["/"]
+    return settings | {"tools.wokauth.on": True}
+
+
 def _build(settings: Settings) -> Services:
     folder = settings.folder
     try:
@@ -109,5 +126,7 @@ def _build(settings: Settings) -> Services:
 
 def _messages() -> dict[str, str]:
     """Texts by code, in the form that Wok's exceptions look them up."""
-    classes = (member for _, member in inspect.getmembers(errors, inspect.isclass) if issubclass(member, errors.ClonerError))
+    classes = (
+        member for _, member in inspect.getmembers(errors, inspect.isclass) if issubclass(member, errors.ClonerError)
+    )
     return {member.code: member.text for member in classes}

@@ -1,13 +1,16 @@
-"""Configuration: one commented file, cloner.conf, of which every line has a default. What the command line says comes first."""
+"""Configuration: one commented file, cloner.conf, where every setting has a default. The command line comes first."""
 
 from __future__ import annotations
 
 import configparser
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+
+from sqlalchemy import URL
 
 from . import errors
 
@@ -49,8 +52,8 @@ class Settings:
         return base / ("cloner-demo" if self.is_demo else "cloner")
 
     @property
-    def journal_url(self) -> str:
-        return self.journal or f"sqlite:///{self.folder / 'journal.sqlite'}"
+    def journal_url(self) -> str | URL:
+        return self.journal or URL.create("sqlite", database=str(self.folder / "journal.sqlite"))
 
 
 def default_uri() -> str:
@@ -74,7 +77,9 @@ def load(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -
             parser.read_file(file)
     except (OSError, UnicodeDecodeError, configparser.Error) as error:
         raise errors.InvalidConfiguration(cause=error) from error
-    found = {name: value for section in ("cloner", "server") if section in parser for name, value in parser[section].items()}
+    found = {
+        name: value for section in ("cloner", "server") if section in parser for name, value in parser[section].items()
+    }
     known = {field.name: field.type for field in fields(Settings)}
     for name in found.keys() - known.keys():
         raise errors.InvalidConfiguration(cause=f"there is no setting {name}")
@@ -96,8 +101,8 @@ def _checked(settings: Settings) -> Settings:
         f"port must be 0 to {_MAX_PORT}": not 0 <= settings.port <= _MAX_PORT,
         "workers must be at least 1": settings.workers < 1,
         "threads must be at least 2": settings.threads < 2,  # noqa: PLR2004 - one to wait, one to serve
-        "session_minutes must be more than 0": settings.session_minutes <= 0,
-        "keep_tasks_hours must be 0 or more": settings.keep_tasks_hours < 0,
+        "session_minutes must be more than 0": not 0 < settings.session_minutes < math.inf,
+        "keep_tasks_hours must be 0 or more": not 0 <= settings.keep_tasks_hours < math.inf,
     }
     cause = next((words for words, is_so in problems.items() if is_so), None)
     if cause:

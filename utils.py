@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Container, Iterable, Mapping, Set
+from contextlib import suppress
 
 from .clock import Clock, StampSource, process_stamps, wall_clock
 
@@ -19,6 +20,9 @@ MAX_FILE_NAME_BYTES = 255
 
 MARK = "-clone-"
 _ZERO_WIDTH_JOINER = "\u200d"
+_CONTINUATIONS = (range(0x1160, 0x1200), range(0x1F3FB, 0x1F400), range(0xE0020, 0xE0080))
+"""Vowels and finals of decomposed Hangul, skin tones, tags of a region's flag: all drawn as one with what is before."""
+_FLAG_LETTERS = "".join(map(chr, range(0x1F1E6, 0x1F200)))
 
 
 def get_next_clone_name(
@@ -49,12 +53,17 @@ def get_next_clone_name(
         ValueError: `max_bytes` leaves no room for any of the base, or the clock is out of range.
     """
     if ts:
-        as_it_is = isinstance(all_names, Set | Mapping) or not isinstance(all_names, Iterable)
-        names = all_names if as_it_is else set(all_names)
-        return _next_by_stamp(names, basename, name_suffix, clock, max_bytes)
+        return _next_by_stamp(_askable(all_names), basename, name_suffix, clock, max_bytes)
     if not isinstance(all_names, Iterable):
         raise TypeError("counting needs names that can be read through; with ts=True any container will do")
     return _next_by_count(all_names, basename, name_suffix, max_bytes)
+
+
+def _askable(names: Iterable[str] | Container[str]) -> Container[str]:
+    """Names that can be asked for one by one: those that can already, as they are."""
+    if isinstance(names, Set | Mapping) or not isinstance(names, Iterable):
+        return names
+    return set(names)
 
 
 def _next_by_stamp(
@@ -79,7 +88,10 @@ def _number_of(name: str, basename: str, suffix: str, max_bytes: int) -> int:
     _, mark, digits = name[: len(name) - len(suffix)].rpartition(MARK)
     if not (mark and digits.isascii() and digits.isdigit() and len(digits) < max_bytes):
         return 0
-    return int(digits) if name == compose(basename, f"{MARK}{digits}{suffix}", max_bytes) else 0
+    with suppress(ValueError):  # a number that leaves no room for the base is not one of ours
+        if name == compose(basename, f"{MARK}{digits}{suffix}", max_bytes):
+            return int(digits)
+    return 0
 
 
 def compose(basename: str, ending: str, max_bytes: int) -> str:
@@ -108,11 +120,15 @@ def _cut(text: str, max_bytes: int) -> str:
             break
         end += 1
     whole = end
-    while 0 < whole < len(text) and _joined(text[whole - 1], text[whole]):
+    while 0 < whole < len(text) and _within_character(text[:whole], text[whole]):
         whole -= 1
     return text[: whole or end]
 
 
-def _joined(before: str, after: str) -> bool:
-    """Whether two code points are drawn as one character: an accent on its letter, the parts of a joined emoji."""
-    return unicodedata.category(after).startswith("M") or _ZERO_WIDTH_JOINER in (before, after)
+def _within_character(before: str, after: str) -> bool:
+    """Whether what follows is drawn as one with what is before: an accent on its letter, a part of an emoji."""
+    if after in _FLAG_LETTERS:  # they go in pairs
+        return (len(before) - len(before.rstrip(_FLAG_LETTERS))) % 2 == 1
+    if unicodedata.category(after).startswith("M") or _ZERO_WIDTH_JOINER in (before[-1], after):
+        return True
+    return any(ord(after) in part for part in _CONTINUATIONS)

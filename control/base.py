@@ -16,10 +16,11 @@ from urllib.parse import quote
 from uuid import uuid4
 
 import cherrypy
+from cheroot.errors import MaxSizeExceeded
 from cherrypy._cpdispatch import Dispatcher
 
 from .. import errors
-from .validation import validate
+from .validation import is_text, validate
 
 log = logging.getLogger(__name__)
 
@@ -91,20 +92,21 @@ class Controller:
         cls.routes = (*cls.routes, *(item for item in found if isinstance(item, Route)))
 
     @cherrypy.expose  # type: ignore[untyped-decorator]  # CherryPy has no types
-    def default(self, *_segments: str, **query: Any) -> bytes:
-        """Every request below this resource. The path is read anew: CherryPy's split takes some names for attributes."""
-        segments = _segments_below_resource(cherrypy.serving.request.path_info)
-        return _answer(lambda: self._serve(segments, query))
+    def default(self, /, *_segments: str, **query: Any) -> bytes:
+        """Every request below this resource. The path is read anew: CherryPy takes some names for attributes."""
+        return _answer(lambda: self._serve(_segments_below_resource(), query))
 
     def _serve(self, segments: tuple[str, ...], query: Mapping[str, Any]) -> Any:
         request = cherrypy.serving.request
         method = "GET" if request.method == "HEAD" else request.method
         matches = [(item, path) for item in self.routes if (path := item.match(segments)) is not None]
         if not matches:
-            raise errors.ResourceNotFound(path=request.path_info)
+            raise nothing_here()
         chosen = next(((item, path) for item, path in matches if item.method == method), None)
         if chosen is None:
-            allow = ", ".join(sorted({item.method for item, _ in matches} | _implied(item.method for item, _ in matches)))
+            allow = ", ".join(
+                sorted({item.method for item, _ in matches} | _implied(item.method for item, _ in matches))
+            )
             cherrypy.serving.response.headers["Allow"] = allow
             raise errors.MethodNotAllowed(method=request.method, allow=allow)
         item, path = chosen
@@ -116,12 +118,24 @@ def _implied(methods: Iterable[str]) -> set[str]:
     return {"HEAD"} if "GET" in methods else set()
 
 
-def _segments_below_resource(path: str) -> tuple[str, ...]:
-    """The parts of a path after the resource's own; one slash at the end makes no difference."""
-    parts = path.split("/")[2:]
-    if parts and parts[-1] == "":
-        parts.pop()
-    return tuple(part.replace("%2F", "/").replace("%2f", "/") for part in parts)
+def _segments_below_resource() -> tuple[str, ...]:
+    """The parts of the path after the resource's own; one slash at the end makes no difference.
+
+    An escaped slash stays as it was sent, as the HTTP server hands it on: no name has a slash. Raises ResourceNotFound
+    for what is no text, which CherryPy would take for Latin-1 and thus for another name.
+    """
+    request = cherrypy.serving.request
+    sent = str(request.wsgi_environ.get("PATH_INFO", "")).encode("latin-1", "replace")  # WSGI's form, see PEP 3333
+    if not is_text(sent):
+        raise nothing_here()
+    parts = request.path_info.split("/")[2:]
+    return tuple(parts[:-1] if parts and parts[-1] == "" else parts)
+
+
+def nothing_here() -> errors.ResourceNotFound:
+    """The error of a path that nothing is at."""
+    request = cherrypy.serving.request
+    return errors.ResourceNotFound(path=request.script_name + request.path_info)
 
 
 class ResourceDispatcher(Dispatcher):  # type: ignore[misc]  # CherryPy has no types
@@ -134,14 +148,11 @@ class ResourceDispatcher(Dispatcher):  # type: ignore[misc]  # CherryPy has no t
         first = path.split("/")[1] if path.startswith("/") else ""
         known = first in getattr(cherrypy.serving.request.app.root, "resources", ())
         handler, _ = super().find_handler(f"/{first}" if known else "/")
-        return (handler, []) if known or path in ("", "/") else (_no_resource, [])
+        return (handler, []) if handler and (known or path in ("", "/")) else (_no_resource, [])
 
 
 def _no_resource(**_query: Any) -> bytes:
-    def refuse() -> None:
-        raise errors.ResourceNotFound(path=cherrypy.serving.request.path_info)
-
-    return _answer(refuse)
+    return render_error(nothing_here())
 
 
 # --- Bodies ----------------------------------------------------------------------------------------------------------
@@ -150,7 +161,7 @@ def _no_resource(**_query: Any) -> bytes:
 def read_json(action: str) -> Mapping[str, Any]:
     """The request's body, validated as API.json says of the action; no body is `{}`.
 
-    Raises BodyTooLarge, WrongMediaType, MalformedJSON, NotAnObject, InvalidParameter.
+    Raises BadRequest, BodyTooLarge, WrongMediaType, MalformedJSON, NotAnObject, InvalidParameter.
     """
     raw = _read_body()
     if not raw:
@@ -160,7 +171,7 @@ def read_json(action: str) -> Mapping[str, Any]:
     if media != "application/json":
         raise errors.WrongMediaType
     try:
-        body = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+        body = json.loads(raw.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_once_each)
     except (ValueError, RecursionError) as error:
         raise errors.MalformedJSON(cause=error) from error
     if not isinstance(body, dict):
@@ -169,25 +180,59 @@ def read_json(action: str) -> Mapping[str, Any]:
     return body
 
 
-_JSON_KINDS = {list: "an array", str: "a string", int: "a number", float: "a number", bool: "true or false", type(None): "null"}
+_JSON_KINDS = {
+    list: "an array",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
 
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a field is there more than once")
+    return found
+
+
 def _read_body() -> bytes:
     request = cherrypy.serving.request
-    length = request.headers.get("Content-Length")
-    chunked = "chunked" in request.headers.get("Transfer-Encoding", "").lower()
-    if not chunked and length in (None, "", "0"):
-        return b""
-    if length and int(length) > MAX_BODY_BYTES:
+    if "Transfer-Encoding" in request.headers:
+        return _read_chunks()
+    length = request.headers.get("Content-Length") or "0"
+    if not (length.isascii() and length.isdigit()):
+        raise errors.BadRequest(cause=f"{length} is no Content-Length")
+    if int(length) > MAX_BODY_BYTES:
         raise errors.BodyTooLarge(limit=MAX_BODY_BYTES)
-    raw: bytes = request.rfile.read(MAX_BODY_BYTES + 1)
+    raw = _read(int(length))
+    if len(raw) < int(length):
+        raise errors.BadRequest(cause="the body ends before its Content-Length")
+    return raw
+
+
+def _read_chunks() -> bytes:
+    try:
+        raw = _read(MAX_BODY_BYTES + 1)
+    except ValueError as error:
+        raise errors.BadRequest(cause=error) from error
+    except (OSError, MaxSizeExceeded):  # cheroot's two ways to say it
+        raise errors.BodyTooLarge(limit=MAX_BODY_BYTES) from None
     if len(raw) > MAX_BODY_BYTES:
         raise errors.BodyTooLarge(limit=MAX_BODY_BYTES)
     return raw
+
+
+def _read(size: int) -> bytes:
+    try:
+        return bytes(cherrypy.serving.request.rfile.read(size))
+    except (TimeoutError, ConnectionError) as error:
+        raise errors.BadRequest(cause=f"the body did not arrive: {error}") from error
 
 
 # --- Answers ---------------------------------------------------------------------------------------------------------
@@ -200,7 +245,7 @@ def _answer(serve: Callable[[], Any]) -> bytes:
         return render_error(error)
     except cherrypy.HTTPRedirect:
         raise
-    except Exception:  # the last place where anything unforeseen can be turned into an answer
+    except Exception:  # noqa: BLE001 - the last place where anything unforeseen can be turned into an answer
         return render_error(unforeseen())
 
 
@@ -228,7 +273,7 @@ def render_error(error: errors.ClonerError) -> bytes:
     """The error's answer: Wok's object, and RFC 9457's members for those who ask for `application/problem+json`."""
     response = cherrypy.serving.response
     status = HTTPStatus(error.status)
-    content: dict[str, Any] = {"code": f"{status.value} {status.phrase}", "reason": error.reason}
+    content = error_content(error)
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(error.retry_after)
     if status == HTTPStatus.UNAUTHORIZED and not _is_script():
@@ -240,6 +285,12 @@ def render_error(error: errors.ClonerError) -> bytes:
         body = render(Answer(content | problem, status.value))
         response.headers["Content-Type"] = PROBLEM_TYPE
     return body
+
+
+def error_content(error: errors.ClonerError) -> dict[str, Any]:
+    """The error as Wok's consumers know it."""
+    status = HTTPStatus(error.status)
+    return {"code": f"{status.value} {status.phrase}", "reason": error.reason}
 
 
 def _is_script() -> bool:
@@ -261,14 +312,21 @@ class Refusal(cherrypy.HTTPError):  # type: ignore[misc]  # CherryPy has no type
 def error_page(status: str, message: str, **_rest: str) -> bytes:
     """CherryPy's own errors (`error_page.default`) in our shape."""
     code = int(status[:3])
-    known = {404: errors.ResourceNotFound(path=cherrypy.serving.request.path_info), 413: errors.BodyTooLarge(limit=MAX_BODY_BYTES)}
-    return render_error(known.get(code) or _FromCherryPy(code, message))
+    if code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return render_error(unforeseen())
+    if code == HTTPStatus.UNAUTHORIZED:
+        return render_error(errors.NotLoggedIn())
+    if code == HTTPStatus.NOT_FOUND:  # not of a path, since those are ours to find: of a query that is no UTF-8
+        code = HTTPStatus.BAD_REQUEST
+    return render_error(Foreign(code, message))
 
 
-class _FromCherryPy(errors.BadRequest):
+class Foreign(errors.BadRequest):
+    """An error that CherryPy or cheroot found, with its status."""
+
     def __init__(self, status: int, cause: str) -> None:
         super().__init__(cause=cause)
-        self.status = status  # type: ignore[misc]  # the one error whose status is CherryPy's
+        self.status = status  # type: ignore[misc]  # the one error whose status is somebody else's
 
 
 def handle_error() -> None:

@@ -1,4 +1,4 @@
-"""Filters of a list: `field=value`, where the value is the field's or a regular expression that matches it from the start.
+"""Filters of a list: `field=value`; the value is the field's or a regular expression that matches from its start.
 
 The expressions run on RE2, which is linear in its input whatever the expression: Python's own engine lets one request
 like `^((/|[a-z-])+)+X$` occupy the server for ever.
@@ -6,7 +6,7 @@ like `^((/|[a-z-])+)+X$` occupy the server for ever.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import re2
@@ -26,7 +26,7 @@ def select(items: list[dict[str, Any]], query: Mapping[str, Any]) -> list[dict[s
     return items
 
 
-def _matcher(field: str, value: Any) -> "Any":
+def _matcher(field: str, value: Any) -> Callable[[Any], bool]:
     if not isinstance(value, str):
         raise errors.InvalidFilter(field=field, cause="it is given more than once")
     if len(value) > _MAX_EXPRESSION:
@@ -37,7 +37,10 @@ def _matcher(field: str, value: Any) -> "Any":
     try:
         expression = re2.compile(value, options)
     except re2.error as error:
-        raise errors.InvalidFilter(field=field, cause=error) from error
+        cause = error.args[0] if error.args else error
+        raise errors.InvalidFilter(
+            field=field, cause=cause.decode("utf-8", "replace") if isinstance(cause, bytes) else cause
+        ) from error
     return lambda found: _text(found) == value or expression.match(_text(found)) is not None
 
 

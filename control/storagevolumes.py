@@ -1,4 +1,7 @@
-"""`P/storagepools/<pool>/storagevolumes`: volumes over HTTP. Part of the pools' controller, since their path lies below a pool's."""
+"""`P/storagepools/<pool>/storagevolumes`: volumes over HTTP.
+
+Part of the pools' controller, since their path lies below a pool's.
+"""
 
 from __future__ import annotations
 

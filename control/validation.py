@@ -23,6 +23,15 @@ def api_schema() -> dict[str, Any]:
     return schema
 
 
+def is_text(value: bytes | str) -> bool:
+    """Whether a value from outside can be handed to libvirt and to the journal: UTF-8 without NUL."""
+    try:
+        encoded = value if isinstance(value, bytes) else value.encode("utf-8")
+        return "\0" not in encoded.decode("utf-8")
+    except UnicodeError:
+        return False
+
+
 @cache
 def _validator(action: str) -> Draft202012Validator:
     return Draft202012Validator(api_schema()["properties"][action])
@@ -30,6 +39,9 @@ def _validator(action: str) -> Draft202012Validator:
 
 def validate(action: str, body: Mapping[str, Any]) -> None:
     """Raises InvalidParameter, naming the field, when the body is not as API.json says of the action."""
+    for field, value in body.items():
+        if isinstance(value, str) and not is_text(value):
+            raise errors.InvalidParameter(field=field, cause="it has characters that no text can have")
     problem = best_match(_validator(action).iter_errors(body))
     if problem is not None:
         raise errors.InvalidParameter(field=_field(problem), cause=_cause(problem))
@@ -41,7 +53,8 @@ def _field(problem: ValidationError) -> str:
         known = problem.schema.get("properties", {})  # type: ignore[union-attr]  # a schema with this keyword is an object
         return ", ".join(sorted(set(problem.instance) - set(known)))[:200]
     if problem.validator == "required" and isinstance(problem.instance, Mapping):
-        return ", ".join(name for name in problem.validator_value if name not in problem.instance)
+        required: Any = problem.validator_value
+        return ", ".join(name for name in required if name not in problem.instance)
     return path or "(the body)"
 
 

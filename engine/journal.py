@@ -170,10 +170,11 @@ class Journal:
         self._engine = _engine(url)
         # Threads of one process queue here rather than in SQLite's busy loop, a lottery with naps of up to 100 ms.
         self._writing = threading.Lock()
-        with _unavailable():
-            self._migrate()
-        # CherryPy may turn into a daemon after this, and a database does not survive to be carried across a fork.
-        self._engine.dispose()
+        try:
+            with _unavailable():
+                self._migrate()
+        finally:  # CherryPy may turn into a daemon next, and no open database may be carried across a fork
+            self._engine.dispose()
 
     def close(self) -> None:
         self._engine.dispose()
@@ -273,13 +274,13 @@ class Journal:
     def begin(self, task_id: int, number: int, kind: str, args: Mapping[str, Any], message: str) -> Step:
         """Writes a step down before it is taken, and says so in the task's message.
 
-        Raises CloneCancelled, writing nothing, when the task's end was asked for.
+        Raises CloneCancelled, writing nothing, when the task's end was asked for or has come.
         """
         row: dict[str, Any] = {"task": task_id, "number": number, "kind": kind, "state": BEGUN, "begun": self._clock()}
         row |= {"args": json.dumps(args), "result": None}
         with self._write() as connection:
-            goes_on = sa.update(_tasks).where(_tasks.c.id == task_id, _tasks.c.cancelled == 0).values(message=message)
-            if connection.execute(goes_on).rowcount == 0:
+            goes_on = (_tasks.c.id == task_id, _tasks.c.status == RUNNING, _tasks.c.cancelled == 0)
+            if connection.execute(sa.update(_tasks).where(*goes_on).values(message=message)).rowcount == 0:
                 raise errors.CloneCancelled
             connection.execute(sa.insert(_steps).values(row))
         return _step(row)

@@ -1,4 +1,4 @@
-"""Who may come in: a token as Bearer or as password of the user `admin`, a session from a log-in, or a one-time link."""
+"""Who may come in: a token as Bearer or as password of the user `admin`, a session, or a one-time link."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import binascii
 import hmac
 import os
 import secrets
+import tempfile
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,25 +28,30 @@ _FREE_ATTEMPTS = 3
 _FIRST_DELAY_S = 30
 _LONGEST_DELAY_S = 3600
 _MOST_REMEMBERED = 10_000
+_LONGEST_REMEMBERED = 64
 
 
 def load_token(folder: Path) -> str:
-    """The token of CLONER_TOKEN, or of the state directory, where it is made at the first start, for its owner's eyes only."""
+    """The token of CLONER_TOKEN, or the state directory's, made at the first start for its owner's eyes only."""
     given = os.environ.get("CLONER_TOKEN", "").strip()
     if given:
         return given
     path = folder / "token"
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        token = path.read_text("ascii").strip()
-        if token:
-            return token
-        raise errors.InvalidConfiguration(cause=f"{path} is empty; delete it to get a new token") from None
-    token = secrets.token_urlsafe(TOKEN_BYTES)
-    with open(descriptor, "w", encoding="ascii") as file:
-        file.write(token + "\n")
+    if not path.exists():
+        _make_token(path)
+    token = path.read_text("utf-8", "replace").strip()
+    if not token:
+        raise errors.InvalidConfiguration(cause=f"{path} is empty; delete it to get a new token")
     return token
+
+
+def _make_token(path: Path) -> None:
+    """Makes the file appear with its content, so that a server that starts at the same moment reads the same token."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".token-", encoding="ascii") as file:  # of mode 0600
+        file.write(secrets.token_urlsafe(TOKEN_BYTES) + "\n")
+        file.flush()
+        with suppress(FileExistsError):
+            os.link(file.name, path)
 
 
 @dataclass
@@ -87,7 +94,7 @@ class Sessions:
 
 
 class Attempts:
-    """Counts wrong log-ins per user and address: after three, each more must wait, 30 s at first and then twice as long."""
+    """Counts wrong log-ins per user and address: after three, each must wait, 30 s at first and then twice as long."""
 
     def __init__(self) -> None:
         self._failures: dict[tuple[str, str], tuple[int, float]] = {}
@@ -95,26 +102,32 @@ class Attempts:
 
     def check(self, user: str, address: str) -> None:
         """Raises TooManyAttempts while waiting is due."""
-        count, since = self._failures.get((user, address), (0, 0.0))
+        count, since = self._failures.get(_shortened(user, address), (0, 0.0))
         left = since + self._delay(count) - time.monotonic()
         if left > 0:
             raise errors.TooManyAttempts(int(left) + 1)
 
     def failed(self, user: str, address: str) -> None:
+        key = _shortened(user, address)
         with self._lock:
-            count, _ = self._failures.pop((user, address), (0, 0.0))
-            self._failures[(user, address)] = (count + 1, time.monotonic())
+            count, _ = self._failures.pop(key, (0, 0.0))
+            self._failures[key] = (count + 1, time.monotonic())
             while len(self._failures) > _MOST_REMEMBERED:
                 del self._failures[next(iter(self._failures))]
 
     def succeeded(self, user: str, address: str) -> None:
         with self._lock:
-            self._failures.pop((user, address), None)
+            self._failures.pop(_shortened(user, address), None)
 
     @staticmethod
     def _delay(count: int) -> float:
         over = count - _FREE_ATTEMPTS
         return 0.0 if over < 0 else min(_FIRST_DELAY_S * 2.0 ** min(over, 10), _LONGEST_DELAY_S)
+
+
+def _shortened(user: str, address: str) -> tuple[str, str]:
+    """What a log-in is remembered by; a user name from outside can be of any length."""
+    return user[:_LONGEST_REMEMBERED], address
 
 
 class Door:
@@ -149,7 +162,7 @@ class Door:
         return self.sessions.open(user)
 
     def check(self) -> None:
-        """CherryPy's tool: lets the request pass, or raises NotLoggedIn, WrongCredentials or TooManyAttempts as a Refusal."""
+        """CherryPy's tool: lets a request pass, or raises a Refusal: NotLoggedIn, WrongCredentials, TooManyAttempts."""
         try:
             cherrypy.serving.request.login = USER if self.is_open else self._who()
         except errors.ClonerError as error:

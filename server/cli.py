@@ -30,14 +30,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cloner", description="Clones libvirt guests and volumes.")
     parser.add_argument("--version", action="version", version=f"cloner {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    serve = commands.add_parser("serve", help="serve the REST API and the page", description="Serves the REST API and the page.")
+    serve = commands.add_parser(
+        "serve", help="serve the REST API and the page", description="Serves the REST API and the page."
+    )
     where = serve.add_mutually_exclusive_group()
-    where.add_argument("--connect", metavar="URI", help="libvirt to work on; left out: the host's, or the demo if none answers")
+    where.add_argument(
+        "--connect", metavar="URI", help="libvirt to work on; left out: the host's, or the demo if none answers"
+    )
     where.add_argument("--demo", action="store_true", help="work on libvirt's test driver with a made-up inventory")
     serve.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     serve.add_argument("--port", type=int, help="port to listen on (default 8010; 0 picks a free one)")
     serve.add_argument("--state-dir", metavar="DIR", help="where the journal and the token lie")
-    serve.add_argument("--auth", choices=AUTH_MODES, help="token (default), or none, which a loopback address only may have")
+    serve.add_argument(
+        "--auth", choices=AUTH_MODES, help="token (default), or none, which a loopback address only may have"
+    )
     serve.add_argument("--config", metavar="FILE", type=Path, help="configuration file in the manner of cloner.conf")
     serve.set_defaults(run=_serve)
     return parser
@@ -53,12 +59,9 @@ def _serve(options: argparse.Namespace) -> int:
 
     from . import http  # noqa: PLC0415 - as above
 
+    http.check_address(settings)
     site = http.mount(settings)
-    try:
-        address = http.start(settings)
-    except OSError as error:
-        cherrypy.engine.exit()
-        raise errors.InvalidConfiguration(cause=f"{settings.host} port {settings.port} cannot be listened on: {error}") from error
+    address = http.start(settings)
     link = "" if site.door.is_open else f"?once={site.door.one_time_link()}"
     print(f"cloner {__version__} is ready: open {address}/{link}", flush=True)
     cherrypy.engine.block()
@@ -105,6 +108,9 @@ def _refuse_open_door(settings: Settings) -> None:
 
 def _say_where(settings: Settings) -> None:
     if settings.is_demo:
-        print("cloner: DEMO. The guests and volumes are made up (libvirt's test driver); nothing real is touched.", file=sys.stderr)
+        print(
+            "cloner: DEMO. The guests and volumes are made up (libvirt's test driver); nothing real is touched.",
+            file=sys.stderr,
+        )
     else:
         print(f"cloner: working on the libvirt of {settings.connect}. Clones are real.", file=sys.stderr)

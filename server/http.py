@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
+import threading
 from dataclasses import dataclass
-from typing import Any
+from email.errors import HeaderParseError
+from pathlib import Path
+from typing import Any, ClassVar
 
 import cherrypy
 
 from .. import errors
-from ..control.base import MAX_BODY_BYTES, Refusal, config
+from ..control.base import MAX_BODY_BYTES, Refusal, config, error_page
 from ..plugin import Cloner
 from ..settings import Settings
 from .auth import Door, load_token
+from .protocol import HTTPServer
 from .root import PAGE_HEADERS, UI_FOLDER, Root
+
+log = logging.getLogger(__name__)
 
 MOUNT = "/plugins/kimchi"
 """Where consumers of Kimchi's API expect it."""
@@ -22,6 +30,8 @@ BACKLOG = 2048
 """Connections that the kernel holds until a thread takes them; Linux itself allows 4096 (net.core.somaxconn)."""
 
 _SHUTDOWN_S = 1
+_LONGEST_STOP_S = 4.5
+_FIRST = 0
 
 
 @dataclass(frozen=True)
@@ -32,34 +42,80 @@ class Site:
     door: Door
 
 
+def check_address(settings: Settings) -> None:
+    """Raises InvalidConfiguration if nothing can listen there. To be asked before anything is started."""
+    try:
+        family, *_, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+            probe.bind(address)
+    except OSError as error:
+        cause = f"nothing can listen on {settings.host} port {settings.port}: {error.strerror}"
+        raise errors.InvalidConfiguration(cause=cause) from error
+
+
 def mount(settings: Settings) -> Site:
     """Builds the plugin and hangs everything into CherryPy's tree."""
     plugin = Cloner(settings)
     token = load_token(plugin.settings.folder) if settings.auth == "token" else None
     door = Door(token, settings.session_minutes * 60)
-    cherrypy.tools.cloner_limits = cherrypy.Tool("on_start_resource", _refuse_large_bodies, priority=10)
     cherrypy.tools.cloner_door = cherrypy.Tool("on_start_resource", door.check, priority=20)
-    common = {"tools.cloner_limits.on": True}
     plugin_config = plugin.get_custom_conf()
-    plugin_config["/"] |= common | {"tools.cloner_door.on": True}
-    cherrypy.tree.mount(plugin, MOUNT, plugin_config)
-    cherrypy.tree.mount(Root(door), "", {"/": config() | common})
-    static = {"tools.staticdir.on": True, "tools.staticdir.dir": str(UI_FOLDER), "tools.response_headers.on": True}
-    static |= {"tools.response_headers.headers": list(PAGE_HEADERS.items())}
-    cherrypy.tree.mount(None, "/ui", {"/": config() | common | static | {"request.dispatch": cherrypy.dispatch.Dispatcher()}})
+    plugin_config["/"] |= {"tools.cloner_door.on": True}
+    for root, path, settings_of_path in (
+        (plugin, MOUNT, plugin_config),
+        (Root(door), "", {"/": config()}),
+        (None, "/ui", {"/": config() | _static(UI_FOLDER)}),
+    ):
+        cherrypy.tree.mount(root, path, settings_of_path).request_class = _Request
     return Site(plugin, door)
+
+
+class _Request(cherrypy._cprequest.Request):  # type: ignore[misc]  # CherryPy has no types
+    """Errors in our shape from the first header on; what `config` says comes into force only after the headers."""
+
+    error_page: ClassVar[dict[str, Any]] = {"default": error_page}
+    show_tracebacks = False
+
+    def process_headers(self) -> None:
+        try:
+            super().process_headers()
+        except (LookupError, TypeError, ValueError, HeaderParseError) as error:  # it decodes RFC 2047 and may stumble
+            raise Refusal(errors.BadRequest(cause="a header cannot be decoded")) from error
+
+
+def _static(folder: Path) -> dict[str, Any]:
+    """CherryPy's configuration of a folder whose files are served."""
+    served = {"tools.staticdir.on": True, "tools.staticdir.dir": str(folder)}
+    return served | {"tools.response_headers.on": True, "tools.response_headers.headers": list(PAGE_HEADERS.items())}
 
 
 def start(settings: Settings) -> str:
     """Starts the engine and the server; returns the address that it listens on, as `http://host:port`."""
     cherrypy.config.update(_global_config(settings))
-    for log in (cherrypy.log, *(app.log for app in cherrypy.tree.apps.values())):
-        log.access_log.setLevel(logging.WARNING)
-        log.error_log.setLevel(logging.WARNING)
+    for logs in (cherrypy.log, *(app.log for app in cherrypy.tree.apps.values())):
+        logs.access_log.setLevel(logging.WARNING)
+        logs.error_log.setLevel(logging.WARNING)
+    cherrypy.server.instance = HTTPServer(cherrypy.server)
+    cherrypy.engine.subscribe("stop", _begin_last_resort, priority=_FIRST)
     cherrypy.engine.signals.subscribe()
     cherrypy.engine.start()
     host, port = cherrypy.server.bound_addr[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _begin_last_resort() -> None:
+    """Sees to it that the process ends in time, whoever hangs: the next start learns from the journal what to undo."""
+    timer = threading.Timer(_LONGEST_STOP_S, _end)
+    timer.daemon = True
+    timer.start()
+
+
+def _end() -> None:
+    log.error("a request or a copy does not end; what it leaves is undone at the next start")
+    os._exit(0)
 
 
 def _global_config(settings: Settings) -> dict[str, Any]:
@@ -68,7 +124,7 @@ def _global_config(settings: Settings) -> dict[str, Any]:
         "server.socket_port": settings.port,
         "server.socket_queue_size": BACKLOG,
         "server.thread_pool": settings.threads,
-        "server.max_request_body_size": 0,  # our own limit answers in our own shape
+        "server.max_request_body_size": MAX_BODY_BYTES,
         "server.shutdown_timeout": _SHUTDOWN_S,
         "engine.autoreload.on": False,
         "checker.on": False,
@@ -76,9 +132,3 @@ def _global_config(settings: Settings) -> dict[str, Any]:
         "tools.log_tracebacks.on": False,
         "request.dispatch": cherrypy.dispatch.Dispatcher(),
     }
-
-
-def _refuse_large_bodies() -> None:
-    length = cherrypy.serving.request.headers.get("Content-Length", "0")
-    if length.isdigit() and int(length) > MAX_BODY_BYTES:
-        raise Refusal(errors.BodyTooLarge(limit=MAX_BODY_BYTES))

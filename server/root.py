@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 import cherrypy
 
-from ..control.base import Controller, Request, route
+from .. import errors
+from ..control.base import Controller, Refusal, Request, route
 from .auth import COOKIE, USER, Door, set_cookie
 
 UI_FOLDER = Path(__file__).resolve().parent.parent / "ui"
@@ -28,7 +29,9 @@ class LogIn(Controller):
     @route("POST", "", schema="login")
     def log_in(self, request: Request) -> dict[str, Any]:
         user = request.body["username"]
-        secret = self._door.sessions.open(USER) if self._door.is_open else self._door.log_in(user, request.body["password"])
+        secret = (
+            self._door.sessions.open(USER) if self._door.is_open else self._door.log_in(user, request.body["password"])
+        )
         set_cookie(secret, self._door.sessions.lifetime_s)
         return {"username": user, "groups": [], "role": "admin"}
 
@@ -59,12 +62,24 @@ class Root:
         self.logout = LogOut(door)
 
     @cherrypy.expose  # type: ignore[untyped-decorator]  # CherryPy has no types
-    def index(self, once: str | None = None, **_query: Any) -> bytes:
+    def index(self, /, once: str | None = None, **_query: Any) -> bytes:
         """The page. With the secret of the one-time link: logs in, and opens the page without it."""
+        _refuse_other_methods()
         if once is not None:
-            if isinstance(once, str) and self._door.redeem(once):
+            if _method() == "GET" and isinstance(once, str) and self._door.redeem(once):
                 set_cookie(self._door.sessions.open(USER), self._door.sessions.lifetime_s)
             raise cherrypy.HTTPRedirect("/", 303)
         cherrypy.serving.response.headers.update(PAGE_HEADERS)
         cherrypy.serving.response.headers["Content-Type"] = "text/html;charset=utf-8"
         return (UI_FOLDER / "index.html").read_bytes()
+
+
+def _method() -> str:
+    return str(cherrypy.serving.request.method)
+
+
+def _refuse_other_methods() -> None:
+    """Lets pass what only reads; CherryPy itself would answer any method, TRACE too."""
+    if _method() not in ("GET", "HEAD"):
+        cherrypy.serving.response.headers["Allow"] = "GET, HEAD"
+        raise Refusal(errors.MethodNotAllowed(method=_method(), allow="GET, HEAD"))

@@ -1,0 +1,165 @@
+"""Whether a server lives is known at once, and never wrong, however it started and ended."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from cloner.engine.lease import Lease
+
+SERVER = """
+import sys
+from pathlib import Path
+from cloner.engine.lease import Lease
+lease = Lease(Path(sys.argv[1]))
+print(lease.id, flush=True)
+sys.stdin.read()
+lease.release()
+"""
+
+
+class Server:
+    """A process that lives until it is killed, or told to end in order."""
+
+    def __init__(self, folder: Path) -> None:
+        argv = [sys.executable, "-c", SERVER, str(folder)]
+        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout
+        self.id = self._process.stdout.readline().strip()
+
+    def kill(self) -> None:
+        """Kills it as -9 does."""
+        self._process.kill()
+        self._process.communicate()
+
+    def end(self) -> None:
+        self._process.communicate()
+        assert self._process.returncode == 0
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The folder of the leases, which nobody has made yet."""
+    return tmp_path / "state" / "servers"
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Callable[[], Server]]:
+    with ExitStack() as running:
+
+        def start() -> Server:
+            server = Server(folder)
+            running.callback(server.kill)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def lease(folder: Path) -> Iterator[Lease]:
+    """Our own."""
+    lease = Lease(folder)
+    yield lease
+    lease.release()
+
+
+def test_a_server_that_runs_is_alive(lease: Lease, start: Callable[[], Server]) -> None:
+    server = start()
+    lease.forget_the_dead()
+    assert lease.is_alive(server.id)
+
+
+def test_we_are_alive(lease: Lease) -> None:
+    lease.forget_the_dead()
+    assert lease.is_alive(lease.id)
+
+
+def test_others_know_that_we_are_alive(lease: Lease, folder: Path) -> None:
+    other = Lease(folder)
+    other.forget_the_dead()
+    assert other.is_alive(lease.id)
+    other.release()
+
+
+def test_a_server_that_was_killed_is_dead_at_once(lease: Lease, start: Callable[[], Server]) -> None:
+    server = start()
+    server.kill()
+    assert not lease.is_alive(server.id)
+
+
+def test_a_server_that_ended_in_order_is_dead(lease: Lease, start: Callable[[], Server], folder: Path) -> None:
+    server = start()
+    server.end()
+    assert not lease.is_alive(server.id)
+    assert [path.name for path in folder.iterdir()] == [lease.id]
+
+
+def test_a_server_that_never_was_is_dead(lease: Lease) -> None:
+    assert not lease.is_alive("0" * 32)
+
+
+def test_the_dead_are_forgotten_and_the_living_are_not(lease: Lease, start: Callable[[], Server], folder: Path) -> None:
+    living, dead = start(), start()
+    dead.kill()
+    lease.forget_the_dead()
+    assert {path.name for path in folder.iterdir()} == {lease.id, living.id}
+    assert lease.is_alive(living.id)
+    assert not lease.is_alive(dead.id)
+
+
+def test_a_dead_server_is_dead_to_all_who_ask_at_once(lease: Lease, start: Callable[[], Server], folder: Path) -> None:
+    """To ask is not to live: an answer must not come from somebody else's question."""
+    dead = start()
+    dead.kill()
+    barrier = threading.Barrier(8)
+
+    def ask(_: int) -> list[bool]:
+        barrier.wait()
+        return [lease.is_alive(dead.id) for _ in range(500)]
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = [answer for answers in pool.map(ask, range(8)) for answer in answers]
+    assert answers == [False] * 8 * 500
+
+
+def test_a_server_that_starts_is_never_taken_for_dead(lease: Lease, folder: Path) -> None:
+    """Others tidy up all the time while it makes its lease."""
+    started = threading.Event()
+
+    def tidy() -> None:
+        other = Lease(folder)
+        while not started.is_set():
+            other.forget_the_dead()
+        other.release()
+
+    with ThreadPoolExecutor(4) as pool:
+        tidying = [pool.submit(tidy) for _ in range(4)]
+        try:
+            leases = [Lease(folder) for _ in range(500)]
+        finally:
+            started.set()
+    assert [future.result() for future in tidying] == [None] * 4
+    assert {path.name for path in folder.iterdir()} == {lease.id, *(lease.id for lease in leases)}
+    assert all(lease.is_alive(other.id) for other in leases)
+    for other in leases:
+        other.release()
+
+
+def test_nobody_else_may_look_into_the_folder(lease: Lease, folder: Path) -> None:
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+
+
+def test_ids_are_distinct(folder: Path) -> None:
+    leases = [Lease(folder) for _ in range(10)]
+    assert len({lease.id for lease in leases}) == 10
+    for lease in leases:
+        lease.release()
+    assert list(folder.iterdir()) == []
