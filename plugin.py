@@ -15,12 +15,14 @@ from .clock import wall_clock
 from .control import sub_nodes
 from .control.base import config
 from .control.validation import api_schema
-from .engine.copying import LibvirtCopy
+from .engine.copying import methods
 from .engine.executor import Executor
 from .engine.journal import Journal
 from .engine.lease import Lease
+from .engine.survey import Surveyor
 from .hypervisor.connection import Connections
 from .hypervisor.host import Host
+from .hypervisor.making import VolumeMaker
 from .model.services import Services
 from .settings import Settings, default_uri, load
 
@@ -54,7 +56,9 @@ class Cloner:
         self.services = _build(self.settings)
         for name, controller in sub_nodes.items():
             setattr(self, name, controller(self.services))
-        self._housekeeping = cherrypy.process.plugins.BackgroundTask(_AGE_OUT_INTERVAL_S, self._age_out, bus=cherrypy.engine)
+        self._housekeeping = cherrypy.process.plugins.BackgroundTask(
+            _AGE_OUT_INTERVAL_S, self._age_out, bus=cherrypy.engine
+        )
         cherrypy.engine.subscribe("start", self.start)
         cherrypy.engine.subscribe("stop", self.stop, priority=_STOP_PRIORITY)
 
@@ -100,14 +104,17 @@ def _build(settings: Settings) -> Services:
     except OSError as error:
         raise errors.InvalidConfiguration(cause=f"the state directory cannot be used: {error}") from error
     journal = Journal(settings.journal_url)
-    connections = Connections(settings.connect, long_calls=settings.workers)
+    connections = Connections(settings.connect, long_calls=settings.copies)
     host = Host(connections)
-    copying = LibvirtCopy(connections, host)
-    executor = Executor(journal, host, {copying.name: copying}, lease, workers=settings.workers)
-    return Services(connections, host, journal, executor, lease)
+    ways = methods(VolumeMaker(connections, host))
+    executor = Executor(journal, host, ways, lease, workers=settings.workers, copies=settings.copies)
+    surveyor = Surveyor(host, is_local=connections.is_local, is_test=connections.is_test_driver)
+    return Services(connections, host, journal, executor, lease, surveyor)
 
 
 def _messages() -> dict[str, str]:
     """Texts by code, in the form that Wok's exceptions look them up."""
-    classes = (member for _, member in inspect.getmembers(errors, inspect.isclass) if issubclass(member, errors.ClonerError))
+    classes = (
+        member for _, member in inspect.getmembers(errors, inspect.isclass) if issubclass(member, errors.ClonerError)
+    )
     return {member.code: member.text for member in classes}

@@ -10,9 +10,13 @@ from ..engine import domainxml
 from ..engine.executor import Executor
 from ..engine.journal import Journal, Transaction
 from ..engine.lease import Lease
+from ..engine.survey import Surveyor
 from ..hypervisor.connection import Connections
 from ..hypervisor.host import DomainInfo, Host, PoolInfo
 from ..utils import MAX_FILE_NAME_BYTES, MAX_NAME_BYTES, byte_length
+
+AUTO = "auto"
+"""The method that finds the best one."""
 
 DOMAIN_NAME, VOLUME_NAME, MAC = "domain", "volume", "mac"
 """Kinds of reservations."""
@@ -29,6 +33,7 @@ class Services:
     journal: Journal
     executor: Executor
     lease: Lease
+    surveyor: Surveyor
 
 
 def room(transaction: Transaction, host: Host) -> Callable[[PoolInfo], int]:

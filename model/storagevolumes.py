@@ -8,10 +8,9 @@ from typing import Any
 from .. import errors
 from ..engine.journal import Task, Transaction
 from ..engine.plan import Draft, VolumePlan, draft_volume, split_volume_name
-from ..engine.survey import survey_volume
 from ..hypervisor.host import Host, PoolInfo, VolumeInfo
 from ..utils import MAX_FILE_NAME_BYTES, get_next_clone_name
-from .services import VOLUME_NAME, Services, check_volume_name, paths_in_use, room
+from .services import AUTO, VOLUME_NAME, Services, check_volume_name, paths_in_use, room
 
 
 class StorageVolumesModel:
@@ -44,9 +43,9 @@ class StorageVolumesModel:
         wanted, target = params.get("name"), params.get("pool")
         if wanted is not None:
             check_volume_name(wanted)
-        survey = survey_volume(services.host, pool, name, target)
+        survey = services.surveyor.volume(pool, name, target)
         with services.journal.transaction() as transaction:
-            draft = draft_volume(survey, target, room(transaction, services.host))
+            draft = draft_volume(survey, target, params.get("method", AUTO), room(transaction, services.host))
             plan, task = self._accept(transaction, draft, name, wanted, mount)
         services.executor.submit(task.id, plan)
         return task

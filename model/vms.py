@@ -12,10 +12,9 @@ from .. import errors
 from ..engine import domainxml
 from ..engine.journal import Task, Transaction
 from ..engine.plan import DomainPlan, Draft, draft_domain
-from ..engine.survey import survey_domain
 from ..hypervisor.host import DomainInfo, Host
 from ..utils import get_next_clone_name
-from .services import DOMAIN_NAME, MAC, VOLUME_NAME, Services, check_domain_name, paths_in_use, room
+from .services import AUTO, DOMAIN_NAME, MAC, VOLUME_NAME, Services, check_domain_name, paths_in_use, room
 
 _MIB_PER_UNIT = {"b": 2**-20, "bytes": 2**-20, "KB": 1e3 / 2**20, "k": 2**-10, "KiB": 2**-10, "MB": 1e6 / 2**20}
 _MIB_PER_UNIT |= {
@@ -55,10 +54,9 @@ class VMsModel:
         wanted, pool = params.get("name"), params.get("pool")
         if wanted is not None:
             check_domain_name(wanted)
-        is_local, is_test = services.connections.is_local, services.connections.is_test_driver
-        survey = survey_domain(services.host, name, pool, is_local=is_local, is_test=is_test)
+        survey = services.surveyor.domain(name, pool)
         with services.journal.transaction() as transaction:
-            draft = draft_domain(survey, pool, room(transaction, services.host))
+            draft = draft_domain(survey, pool, params.get("method", AUTO), room(transaction, services.host))
             plan, task = self._accept(transaction, draft, name, wanted, mount)
         services.executor.submit(task.id, plan)
         return task
