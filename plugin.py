@@ -22,7 +22,9 @@ from .engine.lease import Lease
 from .engine.survey import Surveyor
 from .hypervisor.connection import Connections
 from .hypervisor.host import Host
+from .hypervisor.inventory import Inventory
 from .hypervisor.making import VolumeMaker
+from .model.guests import read_guest
 from .model.services import Services
 from .settings import Settings, default_uri, load
 
@@ -68,6 +70,7 @@ class Cloner:
 
     def start(self) -> None:
         """Starts the threads: after CherryPy has turned into a daemon, since a fork would lose them."""
+        self.services.inventory.start()
         self.services.connections.start()
         self.services.executor.start()
         self._housekeeping.start()
@@ -78,6 +81,7 @@ class Cloner:
         if not self.services.executor.stop(STOP_PATIENCE_S):
             cherrypy.log("a copy goes on in libvirt; the next start removes what it leaves", severity=30)
         self.services.connections.stop()
+        self.services.inventory.stop()
         self.services.journal.close()
         self.services.lease.release()
 
@@ -107,9 +111,12 @@ def _build(settings: Settings) -> Services:
     connections = Connections(settings.connect, long_calls=settings.copies)
     host = Host(connections)
     ways = methods(VolumeMaker(connections, host))
-    executor = Executor(journal, host, ways, lease, workers=settings.workers, copies=settings.copies)
+    inventory = Inventory(connections, host, read_guest)
+    bounds = {"workers": settings.workers, "copies": settings.copies}
+    executor = Executor(journal, host, ways, lease, defining=inventory.defining, **bounds)
+    inventory.on_started = executor.domain_started
     surveyor = Surveyor(host, is_local=connections.is_local, is_test=connections.is_test_driver)
-    return Services(connections, host, journal, executor, lease, surveyor)
+    return Services(connections, host, journal, executor, lease, surveyor, inventory)
 
 
 def _messages() -> dict[str, str]:

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -73,6 +73,7 @@ class Executor:
         host: the libvirt host.
         methods: the ways to copy a volume, by name.
         lease: this server's sign of life.
+        defining: what surrounds the definition of a domain, whose UUID it is given.
         workers: how many clones are made at once.
         copies: how many volumes are filled at once, of all clones together.
     """
@@ -84,6 +85,7 @@ class Executor:
         methods: Mapping[str, Method],
         lease: Lease,
         *,
+        defining: Callable[[str], AbstractContextManager[None]] = lambda _uuid: nullcontext(),
         workers: int = 8,
         copies: int = 4,
     ) -> None:
@@ -91,6 +93,7 @@ class Executor:
         self._host = host
         self._methods = methods
         self._lease = lease
+        self._defining = defining
         # Clones of milliseconds do not wait behind those of minutes.
         self._quick: deque[tuple[int, Plan]] = deque()
         self._long: deque[tuple[int, Plan]] = deque()
@@ -283,7 +286,8 @@ class Executor:
                 raise errors.SourceStarted
             self._check_unchanged(plan.copies)
             xml = domainxml.clone(plan.xml, plan.identity, sources, plan.nvram[1] if plan.nvram else None)
-            self._host.define(plan.identity.name, xml)
+            with self._defining(plan.identity.uuid):
+                self._host.define(plan.identity.name, xml)
             return {}
 
         args = {"uuid": plan.identity.uuid, "name": plan.identity.name}

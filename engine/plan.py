@@ -27,8 +27,11 @@ _REASONS = {
     LIBVIRT: "libvirt does it, since {why}",
     LINKED: "asked for; the source must not change from now on",
 }
+_REFLINK_BYTES = 1 << 16
+"""What a reflink takes, rounded up: an inode and its extents. Blocks are shared until one of the two is written."""
+
 _OVERLAY_BYTES = 1 << 20
-"""What a clone takes that shares its blocks, rounded up: an overlay without data, the extents of a reflink."""
+"""What an overlay without data takes, rounded up."""
 
 _MAX_EXTENSION_BYTES = 16
 _QCOW2_METADATA = 1 << 20
@@ -291,7 +294,7 @@ def _copy(item: str, disk: SourceDisk, volume: VolumeInfo, pool: PoolInfo, metho
         source=volume,
         pool=pool.name,
         format=form,
-        size=min(total, _OVERLAY_BYTES) if method == REFLINK else _OVERLAY_BYTES if method == LINKED else total,
+        size={REFLINK: _REFLINK_BYTES, LINKED: _OVERLAY_BYTES}.get(method, total),
         total=total,
         method=method,
         reason=reason,

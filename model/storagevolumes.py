@@ -20,13 +20,13 @@ class StorageVolumesModel:
     def get_list(self, pool: str) -> list[dict[str, Any]]:
         """Raises PoolNotFound, PoolInactive."""
         volumes = self._services.host.list_volumes(pool)
-        used = paths_in_use(self._services.host.list_domains())
+        used = paths_in_use(self._services.guests())
         return [_resource(volume, used) for volume in volumes]
 
     def lookup(self, pool: str, name: str) -> dict[str, Any]:
         """Raises PoolNotFound, PoolInactive, VolumeNotFound."""
         volume = self._services.host.volume(pool, name)
-        return _resource(volume, paths_in_use(self._services.host.list_domains()))
+        return _resource(volume, paths_in_use(self._services.guests()))
 
     def clone(self, pool: str, name: str, params: Mapping[str, Any], mount: str) -> Task:
         """Accepts a clone of the volume; workers make it.

@@ -1,0 +1,108 @@
+"""A domain in Kimchi's words, and what of it must not be shared: read once from its XML, and kept in the inventory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..engine import domainxml
+from ..hypervisor.host import DomainInfo
+
+_MIB_PER_UNIT = {"b": 2**-20, "bytes": 2**-20, "KB": 1e3 / 2**20, "k": 2**-10, "KiB": 2**-10, "MB": 1e6 / 2**20}
+_MIB_PER_UNIT |= {
+    "M": 1,
+    "MiB": 1,
+    "GB": 1e9 / 2**20,
+    "G": 2**10,
+    "GiB": 2**10,
+    "TB": 1e12 / 2**20,
+    "T": 2**20,
+    "TiB": 2**20,
+}
+
+
+@dataclass(frozen=True)
+class Guest:
+    """What is kept of a domain. `storage` has its disks' paths and `pool/volume`s; MACs are in lower case."""
+
+    name: str
+    uuid: str
+    state: str
+    resource: dict[str, Any]
+    macs: frozenset[str]
+    genid: str | None
+    nvram: str | None
+    storage: frozenset[str]
+
+
+def read_guest(domain: DomainInfo) -> Guest:
+    root = domainxml.parse(domain.xml)
+    places = {disk.path or (f"{disk.pool}/{disk.volume}" if disk.volume else "") for disk in domainxml.disks(root)}
+    return Guest(
+        name=domain.name,
+        uuid=domain.uuid,
+        state=domain.state,
+        resource=_resource(domain, root),
+        macs=frozenset(mac.lower() for mac in domainxml.macs(root)),
+        genid=root.findtext("genid"),
+        nvram=domainxml.nvram(root),
+        storage=frozenset(places - {""}),
+    )
+
+
+def _resource(domain: DomainInfo, root: domainxml.Element) -> dict[str, Any]:
+    """A domain in Kimchi's words. What is not measured is null or 0."""
+    users, groups = domainxml.access(root)
+    measured = ("cpu_utilization", "mem_utilization", "net_throughput", "net_throughput_peak")
+    return {
+        "name": domain.name,
+        "title": root.findtext("title") or "",
+        "description": root.findtext("description") or "",
+        "uuid": domain.uuid,
+        "state": domain.state,
+        "persistent": domain.persistent,
+        "memory": {"current": _mib(root, "memory"), "maxmemory": _mib(root, "maxMemory") or _mib(root, "memory")},
+        "cpu_info": _cpu_info(root),
+        "graphics": _graphics(root, domain.state),
+        "users": users,
+        "groups": groups,
+        "access": "full",
+        "bootorder": [node.get("dev") for node in root.iterfind("os/boot")],
+        "bootmenu": root.find("os/bootmenu[@enable='yes']") is not None,
+        "autostart": domain.autostart,
+        "icon": None,
+        "screenshot": None,
+        "stats": dict.fromkeys((*measured, "io_throughput", "io_throughput_peak"), 0),
+    }
+
+
+def _mib(root: domainxml.Element, tag: str) -> int:
+    node = root.find(tag)
+    if node is None or not node.text:
+        return 0
+    return int(int(node.text) * _MIB_PER_UNIT.get(node.get("unit", "KiB"), 2**-10))
+
+
+def _cpu_info(root: domainxml.Element) -> dict[str, Any]:
+    vcpu = root.find("vcpu")
+    most = int(vcpu.text or 1) if vcpu is not None else 1
+    topology = root.find("cpu/topology")
+    parts = ("sockets", "cores", "threads")
+    return {
+        "vcpus": int(vcpu.get("current", most)) if vcpu is not None else most,
+        "maxvcpus": most,
+        "topology": {} if topology is None else {part: int(topology.get(part, "1")) for part in parts},
+    }
+
+
+def _graphics(root: domainxml.Element, state: str) -> dict[str, Any]:
+    node = root.find("devices/graphics")
+    attributes: Mapping[str, str] = dict(node.attrib) if node is not None else {}
+    port = attributes.get("port", "-1")
+    return {
+        "type": attributes.get("type"),
+        "listen": attributes.get("listen"),
+        "port": int(port) if state == "running" and port.isdigit() else None,
+        "passwd": attributes.get("passwd"),
+        "passwdValidTo": attributes.get("passwdValidTo"),
+    }
