@@ -111,7 +111,7 @@ def _build(settings: Settings) -> Services:
     connections = Connections(settings.connect, long_calls=settings.copies)
     host = Host(connections)
     ways = methods(VolumeMaker(connections, host))
-    inventory = Inventory(connections, host, read_guest)
+    inventory = Inventory(connections, host, read_guest, lambda guest: guest.marks)
     bounds = {"workers": settings.workers, "copies": settings.copies}
     executor = Executor(journal, host, ways, lease, defining=inventory.defining, **bounds)
     inventory.on_started = executor.domain_started

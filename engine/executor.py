@@ -78,7 +78,7 @@ class Executor:
         copies: how many volumes are filled at once, of all clones together.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its parts and its bounds, named where it is built
         self,
         journal: Journal,
         host: Host,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,16 +24,20 @@ _MIB_PER_UNIT |= {
 
 @dataclass(frozen=True)
 class Guest:
-    """What is kept of a domain. `storage` has its disks' paths and `pool/volume`s; MACs are in lower case."""
+    """What is kept of a domain. `storage` has its disks' paths and `pool/volume`s, `marks` what must be its alone."""
 
     name: str
     uuid: str
     state: str
     resource: dict[str, Any]
-    macs: frozenset[str]
-    genid: str | None
+    marks: frozenset[str]
     nvram: str | None
     storage: frozenset[str]
+
+
+def mac_mark(mac: str) -> str:
+    """A MAC address as a mark."""
+    return f"mac {mac.lower()}"
 
 
 def read_guest(domain: DomainInfo) -> Guest:
@@ -43,8 +48,7 @@ def read_guest(domain: DomainInfo) -> Guest:
         uuid=domain.uuid,
         state=domain.state,
         resource=_resource(domain, root),
-        macs=frozenset(mac.lower() for mac in domainxml.macs(root)),
-        genid=root.findtext("genid"),
+        marks=frozenset(map(mac_mark, domainxml.macs(root))),
         nvram=domainxml.nvram(root),
         storage=frozenset(places - {""}),
     )

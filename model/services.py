@@ -42,6 +42,11 @@ class Services:
         known = self.inventory.entries()
         return known if known is not None else [read_guest(domain) for domain in self.host.list_domains()]
 
+    def is_taken(self, mark: str) -> bool:
+        """Whether any domain of the host has what no two should have in common."""
+        taken = self.inventory.is_taken(mark)
+        return taken if taken is not None else any(mark in guest.marks for guest in self.guests())
+
 
 def room(transaction: Transaction, host: Host) -> Callable[[PoolInfo], int]:
     """Bytes that a pool has free and nobody was promised."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -14,7 +14,7 @@ from ..engine.journal import Task, Transaction
 from ..engine.plan import DomainPlan, Draft, draft_domain
 from ..hypervisor.host import DomainInfo, Host
 from ..utils import get_next_clone_name
-from .guests import Guest, read_guest
+from .guests import Guest, mac_mark, read_guest
 from .services import AUTO, DOMAIN_NAME, MAC, VOLUME_NAME, Services, check_domain_name, paths_in_use, room
 
 
@@ -61,8 +61,7 @@ class VMsModel:
         )
         task_id = transaction.new_task_id()
         uuid = str(uuid4())
-        known = {mac for guest in self._services.guests() for mac in guest.macs}
-        macs = _reserve_macs(transaction, draft.macs(), known, task_id, uuid)
+        macs = _reserve_macs(transaction, draft.macs(), self._services.is_taken, task_id, uuid)
         plan = draft.domain_plan(domainxml.Identity(new_name, uuid, str(uuid4()), macs))
         transaction.reserve(DOMAIN_NAME, "", new_name, task=task_id)
         for copy in plan.copies:
@@ -122,13 +121,15 @@ class _TakenNames(Container[str]):
         return False
 
 
-def _reserve_macs(transaction: Transaction, of_source: list[str], known: set[str], task: int, uuid: str) -> list[str]:
-    """New MACs with the vendor prefixes of the source's, which no domain of the host has, nor one that is being made."""
+def _reserve_macs(
+    transaction: Transaction, of_source: list[str], is_taken: Callable[[str], bool], task: int, uuid: str
+) -> list[str]:
+    """New MACs with the vendor prefixes of the source's, which no domain of the host has, nor a clone on its way."""
     macs = []
     for old in of_source:
         while True:
             mac = old[:8].lower() + "".join(f":{byte:02x}" for byte in secrets.token_bytes(3))
-            if mac not in known and transaction.reserve(MAC, "", mac, task=task, domain=uuid):
+            if not is_taken(mac_mark(mac)) and transaction.reserve(MAC, "", mac, task=task, domain=uuid):
                 break
         macs.append(mac)
     return macs
