@@ -285,7 +285,13 @@ class Executor:
             if source.uuid != plan.source_uuid or not source.is_off:
                 raise errors.SourceStarted
             self._check_unchanged(plan.copies)
-            xml = domainxml.clone(plan.xml, plan.identity, sources, plan.nvram[1] if plan.nvram else None)
+            xml = domainxml.clone(
+                plan.xml,
+                plan.identity,
+                sources,
+                plan.nvram[1] if plan.nvram else None,
+                drop_hostdevs=plan.drop_hostdevs,
+            )
             with self._defining(plan.identity.uuid):
                 self._host.define(plan.identity.name, xml)
             return {}

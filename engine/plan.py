@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from .. import errors
 from ..hypervisor.host import PoolInfo, VolumeInfo
 from ..utils import MAX_FILE_NAME_BYTES, MAX_NAME_BYTES, byte_length, compose
-from . import domainxml
+from . import domainxml, ownership
 from .reach import COPY, LIBVIRT, LINKED, REFLINK, Reach
 from .survey import SourceDisk, Survey, candidates
+from .xmltree import Element, parse
 
 CLONE, SHARE, EMPTY = "clone", "share", "empty"
 
@@ -36,6 +37,18 @@ _OVERLAY_BYTES = 1 << 20
 _MAX_EXTENSION_BYTES = 16
 _QCOW2_METADATA = 1 << 20
 """What an empty qcow2 image takes, rounded up, in bytes; its tables grow by 1/1024 of the data beyond that."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What was asked for: where disks go (None: where they come from, or `default` if they cannot stay there), how they
+
+    are cloned (`auto`: as well as possible), and whether devices of the host may be left out.
+    """
+
+    pool: str | None = None
+    method: str = "auto"
+    drop_hostdevs: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,6 +109,8 @@ class DomainPlan:
     nvram: tuple[str, str] | None
     """Paths of the source's and the clone's NVRAM."""
 
+    drop_hostdevs: bool = False
+
     def describe(self) -> dict[str, object]:
         items: tuple[Copy | Left, ...] = (*self.copies, *self.left)
         shown = {"source": self.source, "name": self.identity.name, "uuid": self.identity.uuid}
@@ -124,6 +139,7 @@ class Draft:
     copies: tuple[Copy, ...]
     left: tuple[Left, ...]
     survey: Survey
+    drop_hostdevs: bool = False
 
     def pool(self, name: str) -> PoolInfo:
         return self.survey.pools[name]
@@ -162,23 +178,23 @@ class Draft:
             copies=tuple(_named(copy, self.volume_name(copy, identity.name)) for copy in self.copies),
             left=self.left,
             nvram=(source, target) if source and target else None,
+            drop_hostdevs=self.drop_hostdevs,
         )
 
     def volume_plan(self, name: str) -> VolumePlan:
         return VolumePlan(_named(self.copies[0], name))
 
     @property
-    def _domain(self) -> domainxml.Element:
-        return domainxml.parse(self.survey.domain.xml if self.survey.domain else "<domain/>")
+    def _domain(self) -> Element:
+        return parse(self.survey.domain.xml if self.survey.domain else "<domain/>")
 
 
-def draft_domain(survey: Survey, pool: str | None, method: str, room: Callable[[PoolInfo], int]) -> Draft:
+def draft_domain(survey: Survey, wishes: Wishes, room: Callable[[PoolInfo], int]) -> Draft:
     """Decides about each disk of a domain.
 
     Args:
         survey: of the source.
-        pool: where its disks shall go; None for where they come from, or `default` if they cannot stay there.
-        method: how they are cloned; `auto` for the best that can serve.
+        wishes: what was asked for.
         room: bytes free in a pool, less what was promised to others.
 
     Raises: DomainNotShutOff, DomainHasSavedState, DeviceNotCloneable, DiskNotCloneable, and what `_Room.place` raises.
@@ -192,20 +208,23 @@ def draft_domain(survey: Survey, pool: str | None, method: str, room: Callable[[
         raise errors.DomainHasSavedState(name=domain.name)
     if survey.nvram_refusal:
         raise errors.DeviceNotCloneable(name=domain.name, cause=survey.nvram_refusal)
-    if domainxml.has_emulated_tpm(domainxml.parse(domain.xml)):
-        cause = "it has an emulated TPM, whose state cannot be cloned yet"
-        raise errors.DeviceNotCloneable(name=domain.name, cause=cause)
-    copies, left, space = [], [], _Room(survey, method, room)
+    root = parse(domain.xml)
+    causes = ownership.obstacles(root, drop_hostdevs=wishes.drop_hostdevs)
+    if domainxml.has_emulated_tpm(root):
+        causes.append("it has an emulated TPM, whose state cannot be cloned yet")
+    if causes:
+        raise errors.DeviceNotCloneable(name=domain.name, cause="; ".join(causes))
+    copies, left, space = [], [], _Room(survey, wishes.method, room)
     for disk in survey.disks:
         action, reason = _action(domain.name, disk)
         if action == CLONE and disk.volume is not None:
-            copies.append(space.place(disk.disk.target, disk, disk.volume, pool))
+            copies.append(space.place(disk.disk.target, disk, disk.volume, wishes.pool))
         else:
             left.append(Left(disk.disk.target, action, reason))
-    return Draft(tuple(copies), tuple(left), survey)
+    return Draft(tuple(copies), tuple(left), survey, wishes.drop_hostdevs)
 
 
-def draft_volume(survey: Survey, pool: str | None, method: str, room: Callable[[PoolInfo], int]) -> Draft:
+def draft_volume(survey: Survey, wishes: Wishes, room: Callable[[PoolInfo], int]) -> Draft:
     """Decides about the clone of a volume. Raises VolumeNotCloneable, and what `_Room.place` raises."""
     (disk,) = survey.disks
     volume = disk.volume
@@ -215,7 +234,7 @@ def draft_volume(survey: Survey, pool: str | None, method: str, room: Callable[[
         raise errors.VolumeNotCloneable(name=volume.name, cause="it is encrypted, which is not supported yet")
     if volume.type not in ("file", "block"):
         raise errors.VolumeNotCloneable(name=volume.name, cause=f"it is of type {volume.type}, not a disk image")
-    copy = _Room(survey, method, room).place("volume", disk, volume, pool or volume.pool)
+    copy = _Room(survey, wishes.method, room).place("volume", disk, volume, wishes.pool or volume.pool)
     return Draft((copy,), (), survey)
 
 

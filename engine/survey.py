@@ -12,6 +12,7 @@ from ..hypervisor.host import DomainInfo, Host, PoolInfo, VolumeInfo
 from . import domainxml, files
 from .qcow2 import read_header
 from .reach import Reach, reach
+from .xmltree import parse
 
 FALLBACK_POOL = "default"
 _LONGEST_CHAIN = 64
@@ -52,7 +53,7 @@ class Surveyor:
     def domain(self, name: str, pool: str | None) -> Survey:
         """Raises DomainNotFound, PoolNotFound."""
         domain = self._host.domain(name)
-        root = domainxml.parse(domain.xml)
+        root = parse(domain.xml)
         found = [(disk, self._volume_of(disk)) for disk in domainxml.disks(root)]
         pools = self._pools({volume.pool for _, volume in found if volume and volume.pool}, pool)
         disks = tuple(self._source_disk(disk, volume, pool, pools) for disk, volume in found)

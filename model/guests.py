@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..engine import domainxml
+from ..engine.xmltree import Element, parse
 from ..hypervisor.host import DomainInfo
 
 _MIB_PER_UNIT = {"b": 2**-20, "bytes": 2**-20, "KB": 1e3 / 2**20, "k": 2**-10, "KiB": 2**-10, "MB": 1e6 / 2**20}
@@ -41,7 +42,7 @@ def mac_mark(mac: str) -> str:
 
 
 def read_guest(domain: DomainInfo) -> Guest:
-    root = domainxml.parse(domain.xml)
+    root = parse(domain.xml)
     places = {disk.path or (f"{disk.pool}/{disk.volume}" if disk.volume else "") for disk in domainxml.disks(root)}
     return Guest(
         name=domain.name,
@@ -54,7 +55,7 @@ def read_guest(domain: DomainInfo) -> Guest:
     )
 
 
-def _resource(domain: DomainInfo, root: domainxml.Element) -> dict[str, Any]:
+def _resource(domain: DomainInfo, root: Element) -> dict[str, Any]:
     """A domain in Kimchi's words. What is not measured is null or 0."""
     users, groups = domainxml.access(root)
     measured = ("cpu_utilization", "mem_utilization", "net_throughput", "net_throughput_peak")
@@ -80,14 +81,14 @@ def _resource(domain: DomainInfo, root: domainxml.Element) -> dict[str, Any]:
     }
 
 
-def _mib(root: domainxml.Element, tag: str) -> int:
+def _mib(root: Element, tag: str) -> int:
     node = root.find(tag)
     if node is None or not node.text:
         return 0
     return int(int(node.text) * _MIB_PER_UNIT.get(node.get("unit", "KiB"), 2**-10))
 
 
-def _cpu_info(root: domainxml.Element) -> dict[str, Any]:
+def _cpu_info(root: Element) -> dict[str, Any]:
     vcpu = root.find("vcpu")
     most = int(vcpu.text or 1) if vcpu is not None else 1
     topology = root.find("cpu/topology")
@@ -99,7 +100,7 @@ def _cpu_info(root: domainxml.Element) -> dict[str, Any]:
     }
 
 
-def _graphics(root: domainxml.Element, state: str) -> dict[str, Any]:
+def _graphics(root: Element, state: str) -> dict[str, Any]:
     node = root.find("devices/graphics")
     attributes: Mapping[str, str] = dict(node.attrib) if node is not None else {}
     port = attributes.get("port", "-1")

@@ -16,9 +16,6 @@ from ..hypervisor.inventory import Inventory
 from ..utils import MAX_FILE_NAME_BYTES, MAX_NAME_BYTES, byte_length
 from .guests import Guest, read_guest
 
-AUTO = "auto"
-"""The method that finds the best one."""
-
 DOMAIN_NAME, VOLUME_NAME, MAC = "domain", "volume", "mac"
 """Kinds of reservations."""
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from .. import errors
 from ..engine.journal import Task, Transaction
-from ..engine.plan import Draft, VolumePlan, draft_volume, split_volume_name
+from ..engine.plan import Draft, VolumePlan, Wishes, draft_volume, split_volume_name
 from ..hypervisor.host import Host, PoolInfo, VolumeInfo
 from ..utils import MAX_FILE_NAME_BYTES, get_next_clone_name
-from .services import AUTO, VOLUME_NAME, Services, check_volume_name, paths_in_use, room
+from .services import VOLUME_NAME, Services, check_volume_name, paths_in_use, room
 
 
 class StorageVolumesModel:
@@ -40,12 +40,13 @@ class StorageVolumesModel:
         Raises what the survey and the plan raise, InvalidName and NameTaken; nothing is written then.
         """
         services = self._services
-        wanted, target = params.get("name"), params.get("pool")
+        wanted = params.get("name")
+        wishes = Wishes(params.get("pool"), params.get("method", "auto"))
         if wanted is not None:
             check_volume_name(wanted)
-        survey = services.surveyor.volume(pool, name, target)
+        survey = services.surveyor.volume(pool, name, wishes.pool)
         with services.journal.transaction() as transaction:
-            draft = draft_volume(survey, target, params.get("method", AUTO), room(transaction, services.host))
+            draft = draft_volume(survey, wishes, room(transaction, services.host))
             plan, task = self._accept(transaction, draft, name, wanted, mount)
         services.executor.submit(task.id, plan)
         return task

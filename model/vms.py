@@ -11,11 +11,12 @@ from uuid import uuid4
 from .. import errors
 from ..engine import domainxml
 from ..engine.journal import Task, Transaction
-from ..engine.plan import DomainPlan, Draft, draft_domain
+from ..engine.plan import DomainPlan, Draft, Wishes, draft_domain
+from ..engine.xmltree import parse
 from ..hypervisor.host import DomainInfo, Host
 from ..utils import get_next_clone_name
 from .guests import Guest, mac_mark, read_guest
-from .services import AUTO, DOMAIN_NAME, MAC, VOLUME_NAME, Services, check_domain_name, paths_in_use, room
+from .services import DOMAIN_NAME, MAC, VOLUME_NAME, Services, check_domain_name, paths_in_use, room
 
 
 class VMsModel:
@@ -40,12 +41,13 @@ class VMsModel:
         Raises what the survey and the plan raise, InvalidName and NameTaken; nothing is written then.
         """
         services = self._services
-        wanted, pool = params.get("name"), params.get("pool")
+        wanted = params.get("name")
+        wishes = Wishes(params.get("pool"), params.get("method", "auto"), params.get("drop_hostdevs", False))
         if wanted is not None:
             check_domain_name(wanted)
-        survey = services.surveyor.domain(name, pool)
+        survey = services.surveyor.domain(name, wishes.pool)
         with services.journal.transaction() as transaction:
-            draft = draft_domain(survey, pool, params.get("method", AUTO), room(transaction, services.host))
+            draft = draft_domain(survey, wishes, room(transaction, services.host))
             plan, task = self._accept(transaction, draft, name, wanted, mount)
         services.executor.submit(task.id, plan)
         return task
@@ -84,7 +86,7 @@ class VMsModel:
         others = [read_guest(other) for other in host.list_domains() if other.uuid != domain.uuid]
         ours = None if clone is None else [dict(item) for item in clone.storage]
         doomed = _storage_to_delete(host, domain, ours, others, everything=storage)
-        nvram = domainxml.nvram(domainxml.parse(domain.xml))
+        nvram = domainxml.nvram(parse(domain.xml))
         shared = nvram is not None and any(other.nvram == nvram for other in others)
         host.undefine(domain.uuid, keep_nvram=shared or (clone is None and not storage))
         for pool, volume in doomed:
@@ -146,7 +148,7 @@ def _storage_to_delete(
     """(pool, volume) of each disk that goes with its domain."""
     used = paths_in_use(others)
     doomed = []
-    for disk in domainxml.disks(domainxml.parse(domain.xml)):
+    for disk in domainxml.disks(parse(domain.xml)):
         if not disk.has_source or disk.readonly or disk.shareable or disk.device == "cdrom":
             continue
         volume = host.volume(disk.pool, disk.volume) if disk.pool and disk.volume else host.volume_at(disk.path or "")
