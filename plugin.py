@@ -55,7 +55,7 @@ class Cloner:
         self.messages = _messages()
         self.paths = _Paths()
         self.api_schema = api_schema()
-        self.services = _build(self.settings)
+        self.services = build(self.settings)
         for name, controller in sub_nodes.items():
             setattr(self, name, controller(self.services))
         self._housekeeping = cherrypy.process.plugins.BackgroundTask(
@@ -100,7 +100,7 @@ class _Paths:
         self.mo_dir = str(Path(self.prefix, "mo"))
 
 
-def _build(settings: Settings) -> Services:
+def build(settings: Settings) -> Services:
     folder = settings.folder
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

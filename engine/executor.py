@@ -405,6 +405,18 @@ class Executor:
                 log.exception("the janitor stumbled")
             self._stopping.wait(_JANITOR_INTERVAL_S)
 
+    def orphans(self) -> list[tuple[Task, list[Step]]]:
+        """The running tasks of servers that are dead, with the steps of each that would be undone."""
+        tasks = [task for task in self._journal.tasks(RUNNING) if not self._lease.is_alive(task.server)]
+        return [(task, [] if self._is_complete(task) else self._journal.steps(task.id)) for task in tasks]
+
+    def recover(self) -> None:
+        """Finishes or undoes the tasks of dead servers now. Raises what kept it from that, such as LibvirtUnavailable."""
+        self._adopt_orphans()
+        while self._endings:
+            ending = self._endings.popleft()
+            self._journal.end(ending.task, ending.status, _with_rests(ending.error, self._undo(ending.task)).reason)
+
     def _adopt_orphans(self) -> None:
         """Takes over the running tasks of servers that are dead: what is complete is finished, the rest undone."""
         dead = {server for server in self._journal.servers_with_tasks() if not self._lease.is_alive(server)}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..engine import domainxml
+from ..engine import domainxml, ownership
 from ..engine.xmltree import Element, parse
 from ..hypervisor.host import DomainInfo
 
@@ -38,7 +38,20 @@ class Guest:
 
 def mac_mark(mac: str) -> str:
     """A MAC address as a mark."""
-    return f"mac {mac.lower()}"
+    return f"MAC {mac.lower()}"
+
+
+def _marks(uuid: str, root: Element) -> Iterator[str]:
+    """Everything that no two domains should have in common, in words."""
+    yield f"UUID {uuid}"
+    yield from (f"genid {node.text}" for node in root.iterfind("genid") if node.text)
+    yield from (f"SMBIOS UUID {node.text}" for node in root.iterfind("sysinfo/system/entry[@name='uuid']"))
+    yield from map(mac_mark, domainxml.macs(root))
+    yield from (f"NVRAM {path}" for path in [domainxml.nvram(root)] if path)
+    yield from (f"path {node.get(attribute)}" for node, attribute in ownership.paths(root))
+    for disk in domainxml.disks(root):
+        if disk.has_source and not (disk.readonly or disk.shareable or disk.device == "cdrom"):
+            yield f"writable disk {disk.path or f'{disk.pool}/{disk.volume}'}"
 
 
 def read_guest(domain: DomainInfo) -> Guest:
@@ -49,7 +62,7 @@ def read_guest(domain: DomainInfo) -> Guest:
         uuid=domain.uuid,
         state=domain.state,
         resource=_resource(domain, root),
-        marks=frozenset(map(mac_mark, domainxml.macs(root))),
+        marks=frozenset(_marks(domain.uuid, root)),
         nvram=domainxml.nvram(root),
         storage=frozenset(places - {""}),
     )
