@@ -163,6 +163,10 @@ class DomainDeletedInPart(ClonerError):
     )
 
 
+class MethodCannotServe(ClonerError):
+    code, status, text = "CLNVM0006E", 400, "Method {method} cannot clone {disk}: {cause}. Choose another, or auto"
+
+
 class VolumeNotCloneable(ClonerError):
     code, status, text = "CLNVOL0001E", 400, "Storage volume {name} cannot be cloned: {cause}"
 
@@ -257,6 +261,22 @@ class ServerStopped(ClonerError):
 
 class VolumeInTheWay(ClonerError):
     code, status, text = "CLNVOL0002E", 409, "{pool} has something named {name} already, which is left alone: {cause}"
+
+
+class SourceStarted(ClonerError):
+    code, status, text = (
+        "CLNTASK0006E",
+        409,
+        "The source was started while it was cloned. Everything made for the clone was removed: shut it down, clone again",
+    )
+
+
+class SourceChanged(ClonerError):
+    code, status, text = (
+        "CLNTASK0007E",
+        409,
+        "The source {name} was written to while it was cloned. Everything made for the clone was removed: clone again",
+    )
 
 
 class StepFailed(ClonerError):

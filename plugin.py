@@ -16,12 +16,16 @@ from .clock import wall_clock
 from .control import sub_nodes
 from .control.base import config
 from .control.validation import api_schema
-from .engine.copying import LibvirtCopy
+from .engine.copying import methods
 from .engine.executor import Executor
 from .engine.journal import Journal
 from .engine.lease import Lease
+from .engine.survey import Surveyor
 from .hypervisor.connection import Connections
 from .hypervisor.host import Host
+from .hypervisor.inventory import Inventory
+from .hypervisor.making import VolumeMaker
+from .model.guests import read_guest
 from .model.services import Services
 from .settings import Settings, default_uri, load
 
@@ -52,7 +56,7 @@ class Cloner:
         self.messages = _messages()
         self.paths = _Paths()
         self.api_schema = api_schema()
-        self.services = _build(self.settings)
+        self.services = build(self.settings)
         for name, controller in sub_nodes.items():
             setattr(self, name, controller(self.services))
         self._housekeeping = cherrypy.process.plugins.BackgroundTask(
@@ -69,6 +73,7 @@ class Cloner:
 
     def start(self) -> None:
         """Starts the threads: after CherryPy has turned into a daemon, since a fork would lose them."""
+        self.services.inventory.start()
         self.services.connections.start()
         self.services.executor.start()
         self._housekeeping.start()
@@ -79,6 +84,7 @@ class Cloner:
         if not self.services.executor.stop(STOP_PATIENCE_S):
             cherrypy.log("a copy goes on in libvirt; the next start removes what it leaves", severity=30)
         self.services.connections.stop()
+        self.services.inventory.stop()
         self.services.journal.close()
         self.services.lease.release()
 
@@ -109,7 +115,7 @@ def _wok_config() -> dict[str, Any]:
     return settings | {"tools.wokauth.on": True}
 
 
-def _build(settings: Settings) -> Services:
+def build(settings: Settings) -> Services:
     folder = settings.folder
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -117,11 +123,15 @@ def _build(settings: Settings) -> Services:
     except OSError as error:
         raise errors.InvalidConfiguration(cause=f"the state directory cannot be used: {error}") from error
     journal = Journal(settings.journal_url)
-    connections = Connections(settings.connect, long_calls=settings.workers)
+    connections = Connections(settings.connect, long_calls=settings.copies)
     host = Host(connections)
-    copying = LibvirtCopy(connections, host)
-    executor = Executor(journal, host, {copying.name: copying}, lease, workers=settings.workers)
-    return Services(connections, host, journal, executor, lease)
+    ways = methods(VolumeMaker(connections, host))
+    inventory = Inventory(connections, host, read_guest, lambda guest: guest.marks)
+    bounds = {"workers": settings.workers, "copies": settings.copies}
+    executor = Executor(journal, host, ways, lease, defining=inventory.defining, **bounds)
+    inventory.on_started = executor.domain_started
+    surveyor = Surveyor(host, is_local=connections.is_local, is_test=connections.is_test_driver)
+    return Services(connections, host, journal, executor, lease, surveyor, inventory)
 
 
 def _messages() -> dict[str, str]:

@@ -28,7 +28,8 @@ class Settings:
     connect: str = ""
     state_dir: str = ""
     journal: str = ""
-    workers: int = 4
+    workers: int = 8
+    copies: int = 4
     keep_tasks_hours: float = 12.0
     host: str = "127.0.0.1"
     port: int = 8010

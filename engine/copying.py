@@ -1,141 +1,195 @@
 """How the bytes get there: one small class a method, each with the same three verbs.
 
-`refusal` says why a method cannot serve a copy, `make` makes the volume or raises and leaves nothing of its own,
-`remove` takes a volume back that `make` made.
+`reserve` makes the volume, exclusively; `fill` puts the content into it; `take_back` removes what was reserved,
+whichever way it was made. Whether a method can serve at all, reach.py finds out.
+
+Where an image keeps its format, its file is copied as it is, byte for byte: no image format is read, and what the image
+has (snapshots, bitmaps, a backing file, its features) travels.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import select
 import shutil
-from typing import Protocol
-
-import libvirt
-from lxml import etree
-from lxml.builder import E
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from .. import errors
-from ..hypervisor.connection import Connections
-from ..hypervisor.host import Host, VolumeInfo
+from ..hypervisor.host import Host
+from ..hypervisor.making import VolumeMaker
+from . import files
+from .job import Job
 from .plan import Copy
+from .reach import COPY, LIBVIRT, LINKED, REFLINK
+from .volumexml import new_volume
+
+_PERCENT = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
+_POLL_S = 0.1
+_KEPT_OUTPUT = 4096
 
 
 class Method(Protocol):
     """A way to make one volume from another."""
 
     name: str
+    is_long: bool
+    """Whether it may take long, so that not many of its copies may run at once."""
 
-    def refusal(self, copy: Copy) -> str | None:
-        """Why this method cannot make this copy; None if it can."""
-
-    def make(self, copy: Copy) -> VolumeInfo:
-        """Makes the volume, exclusively: what is there already is never overwritten.
+    def reserve(self, copy: Copy, job: Job) -> Mapping[str, Any]:
+        """Makes the volume, exclusively: what is there already stays. Returns what the volume is known by.
 
         Raises VolumeInTheWay when something of that name is there, which is then not ours; StepFailed with the cause;
         LibvirtUnavailable when the connection broke, and it is unknown whether the volume was made.
         """
 
-    def remove(self, pool: str, name: str) -> None:
-        """Removes a volume that this method made. Raises Busy while that has to wait."""
+    def fill(self, copy: Copy, made: Mapping[str, Any], job: Job) -> None:
+        """Puts the content into the volume. Raises StepFailed, and the job's reason when it is stopped."""
 
 
-class LibvirtCopy:
-    """`virStoragePool.createXMLFrom`: libvirt copies, on a connection of its own, in every pool that can create."""
+class _Placed:
+    """The methods whose volume libvirt makes empty: its pool knows it at once, and it has the owner it should have."""
 
-    name = "libvirt"
+    def __init__(self, maker: VolumeMaker) -> None:
+        self._maker = maker
 
-    def __init__(self, connections: Connections, host: Host) -> None:
-        self._connections = connections
-        self._host = host
-        self._in_the_way = {libvirt.VIR_ERR_STORAGE_VOL_EXIST, libvirt.VIR_ERR_OPERATION_INVALID}
-        if connections.is_test_driver:
-            self._in_the_way.add(libvirt.VIR_ERR_OPERATION_FAILED)
-
-    def refusal(self, copy: Copy) -> str | None:  # noqa: ARG002 - the protocol's signature
-        return None
-
-    def make(self, copy: Copy) -> VolumeInfo:
-        with self._connections.long_call() as connection:
-            try:
-                self._create(connection, copy)
-            except libvirt.libvirtError as error:
-                raise self._explained(error, connection, copy) from error
-        return self._host.volume(copy.pool, copy.name)
-
-    def remove(self, pool: str, name: str) -> None:
-        self._host.delete_volume(pool, name)
-
-    def _create(self, connection: libvirt.virConnect, copy: Copy) -> None:
-        pool = connection.storagePoolLookupByName(copy.pool)
-        if self._connections.is_test_driver and copy.source.pool != copy.pool:
-            pool.createXML(_volume_xml(copy), 0)  # it has no bytes to copy, and refuses to pretend across pools
-            return
-        source = connection.storagePoolLookupByName(copy.source.pool).storageVolLookupByName(copy.source.name)
-        pool.createXMLFrom(_volume_xml(copy), source, 0)
-
-    def _explained(self, error: libvirt.libvirtError, connection: libvirt.virConnect, copy: Copy) -> errors.ClonerError:
-        cause = error.get_error_message()
-        if self._connections.failed(error, connection):
-            return errors.LibvirtUnavailable(uri=self._connections.uri, cause=cause)
-        if error.get_error_code() in self._in_the_way:
-            return errors.VolumeInTheWay(name=copy.name, pool=copy.pool, cause=cause)
-        return errors.StepFailed(cause=cause)
+    def reserve(self, copy: Copy, job: Job) -> Mapping[str, Any]:  # noqa: ARG002 - the protocol's signature
+        volume = self._maker.create(copy.pool, copy.name, new_volume(copy))
+        return {"path": volume.path, "type": volume.type, "file": files.identity(volume.path)}
 
 
-def _volume_xml(copy: Copy) -> str:
-    """The new volume. `allocation` 0 keeps it sparse; without `compat` libvirt writes qcow2 in its old form."""
-    source = copy.source
-    target = E.target(E.format(type=copy.format))
-    if copy.format == source.format:
-        if source.compat:
-            target.append(E.compat(source.compat))
-        if source.cluster_size:
-            target.append(E.clusterSize(str(source.cluster_size), unit="B"))
-        if source.features:
-            target.append(E.features(*(etree.Element(feature) for feature in source.features)))
-    volume = E.volume(
-        E.name(copy.name), E.capacity(str(source.capacity), unit="bytes"), E.allocation("0", unit="bytes"), target
-    )
-    return etree.tostring(volume, encoding="unicode")
+class Reflink(_Placed):
+    """FICLONE of the whole file: milliseconds at any size, and two independent files (ioctl_ficlone(2))."""
+
+    name = REFLINK
+    is_long = False
+
+    def fill(self, copy: Copy, made: Mapping[str, Any], job: Job) -> None:
+        job.check()
+        try:
+            files.reflink(copy.source.path, made["path"])
+        except OSError as error:
+            raise errors.StepFailed(cause=error) from error
+        job.progress(copy.item)(copy.total)
 
 
-def copy_file(source: str, target: str) -> dict[str, int]:
-    """Copies a small file with its owner and mode to a name that must be free; returns what identifies it.
+class LinkedCopy(_Placed):
+    """A qcow2 overlay on the source's image, which libvirt makes as a whole."""
 
-    A source that is not there leaves the target missing as well, and returns nothing. Raises VolumeInTheWay and
-    StepFailed.
+    name = LINKED
+    is_long = False
+
+    def fill(self, copy: Copy, made: Mapping[str, Any], job: Job) -> None:  # noqa: ARG002 - nothing to do
+        job.progress(copy.item)(copy.total)
+
+
+class FileCopy(_Placed):
+    """A `qemu-img convert` of our own, for which the image's file is plain bytes: sparse stays sparse."""
+
+    name = COPY
+    is_long = True
+
+    def __init__(self, maker: VolumeMaker, program: str = "qemu-img") -> None:
+        super().__init__(maker)
+        self._program = program
+
+    def fill(self, copy: Copy, made: Mapping[str, Any], job: Job) -> None:
+        facts = files.look(copy.source.path)
+        if facts is None:
+            raise errors.StepFailed(cause=f"{copy.source.path} cannot be read")
+        try:
+            os.truncate(made["path"], 0)
+            os.truncate(made["path"], facts.length)
+            _run(self._command(copy.source.path, made["path"]), copy, job)
+            os.truncate(made["path"], facts.length)  # qemu-img rounds up to whole sectors
+        except OSError as error:
+            raise errors.StepFailed(cause=error) from error
+        job.progress(copy.item)(copy.total)
+
+    def _command(self, source: str, target: str) -> list[str]:
+        # -C copies within the kernel where it can; formats are named, so that no content is taken for an image.
+        convert = [self._program, "convert", "-p", "-n", "-C", "-W", "-m", "16", "-f", "raw", "-O", "raw"]
+        return [*_dies_with_us(), *convert, _plain_file(source), _plain_file(target)]
+
+
+class ThroughLibvirt:
+    """`virStoragePool.createXMLFrom`: libvirt copies, in every pool that can create. It cannot be stopped."""
+
+    name = LIBVIRT
+    is_long = True
+
+    def __init__(self, maker: VolumeMaker) -> None:
+        self._maker = maker
+
+    def reserve(self, copy: Copy, job: Job) -> Mapping[str, Any]:
+        progress = job.progress(copy.item)
+        volume = self._maker.create_from(copy.source, copy.pool, copy.name, new_volume(copy), progress)
+        return {"path": volume.path, "type": volume.type, "file": files.identity(volume.path)}
+
+    def fill(self, copy: Copy, made: Mapping[str, Any], job: Job) -> None:  # noqa: ARG002 - it is filled already
+        job.progress(copy.item)(copy.total)
+
+
+def methods(maker: VolumeMaker) -> dict[str, Method]:
+    """Every method by its name."""
+    found: Sequence[Method] = (Reflink(maker), FileCopy(maker), LinkedCopy(maker), ThroughLibvirt(maker))
+    return {method.name: method for method in found}
+
+
+def take_back(host: Host, pool: str, name: str, made: Mapping[str, Any] | None) -> None:
+    """Removes a volume that a method reserved. Raises Busy while it has to wait, StepFailed if it is another's."""
+    if made and not files.is_still(made["path"], made["file"]) and os.path.lexists(made["path"]):
+        raise errors.StepFailed(cause=f"{made['path']} was replaced by somebody else and is left alone")
+    host.delete_volume(pool, name)
+
+
+def _plain_file(path: str) -> str:
+    """A path as qemu-img takes it for a file, whatever characters it has: `nbd:x` is a URI to it otherwise."""
+    return f"file:{path}"
+
+
+def _dies_with_us() -> list[str]:
+    """A prefix that has the kernel end the command when this process dies, which could not end it any more."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
+
+
+def _run(command: list[str], copy: Copy, job: Job) -> None:
+    """Runs qemu-img, tells its progress, and kills it when the job is stopped. Raises StepFailed with what it said."""
+    progress = job.progress(copy.item)
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        try:
+            output = _follow(process, job, lambda part: progress(int(copy.total * part)))
+        finally:
+            process.kill()
+    job.check()
+    if process.returncode != 0:
+        lines = _PERCENT.sub(b"", output).decode("utf-8", "replace").split("\r")
+        raise errors.StepFailed(cause=" ".join("".join(lines).split()) or f"qemu-img ended with {process.returncode}")
+
+
+def _follow(process: subprocess.Popen[bytes], job: Job, progress: Callable[[float], None]) -> bytes:
+    """What a process says, at its end or the job's; `progress` gets the part that is done, 0 to 1.
+
+    Output comes in pieces that end anywhere, so the last whole percentage of what has come so far counts.
     """
-    try:
-        with open(source, "rb") as reader:
-            status = os.fstat(reader.fileno())
-            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            with open(descriptor, "wb") as writer:
-                made = os.fstat(descriptor)
-                try:
-                    shutil.copyfileobj(reader, writer)
-                    writer.flush()
-                    if os.geteuid() == 0:
-                        os.fchown(descriptor, status.st_uid, status.st_gid)
-                    os.fchmod(descriptor, status.st_mode & 0o777)
-                except OSError:
-                    os.unlink(target)
-                    raise
-    except FileExistsError as error:
-        raise errors.VolumeInTheWay(name=os.path.basename(target), pool=os.path.dirname(target), cause=error) from error
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise errors.StepFailed(cause=error) from error
-    return {"device": made.st_dev, "inode": made.st_ino}
-
-
-def remove_file(path: str, identity: dict[str, int]) -> None:
-    """Removes a file if it is still the one that `copy_file` made. Raises StepFailed."""
-    try:
-        status = os.lstat(path)
-        if (status.st_dev, status.st_ino) == (identity.get("device"), identity.get("inode")):
-            os.unlink(path)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise errors.StepFailed(cause=error) from error
+    if process.stdout is None:
+        raise ValueError("the output must be a pipe")
+    descriptor = process.stdout.fileno()
+    output = b""
+    while not job.is_stopped:
+        if not select.select([descriptor], [], [], _POLL_S)[0]:
+            continue
+        piece = os.read(descriptor, _KEPT_OUTPUT)
+        if not piece:
+            process.wait()
+            break
+        output = (output + piece)[-_KEPT_OUTPUT:]
+        found = _PERCENT.findall(output)
+        if found:
+            progress(float(found[-1]) / 100)
+    return output

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from lxml import etree
 
-Element = etree._Element
+from . import ownership
+from .xmltree import Element, parse, remove
 
 KIMCHI_NAMESPACE = "https://github.com/kimchi-project/kimchi"
 
@@ -56,11 +57,6 @@ class Identity:
     """In the order of the source's interfaces that have a MAC."""
 
 
-def parse(xml: str) -> Element:
-    """Parses libvirt's XML. Entities are left alone and nothing is fetched."""
-    return etree.fromstring(xml, etree.XMLParser(resolve_entities=False, no_network=True))
-
-
 def disks(domain: Element) -> list[Disk]:
     return [_disk(node) for node in domain.iterfind("devices/disk")]
 
@@ -98,7 +94,14 @@ def access(domain: Element) -> tuple[list[str], list[str]]:
     return users, groups
 
 
-def clone(xml: str, identity: Identity, sources: Mapping[str, NewSource], nvram_path: str | None) -> str:
+def clone(
+    xml: str,
+    identity: Identity,
+    sources: Mapping[str, NewSource],
+    nvram_path: str | None,
+    *,
+    drop_hostdevs: bool = False,
+) -> str:
     """The clone's XML.
 
     Args:
@@ -106,8 +109,10 @@ def clone(xml: str, identity: Identity, sources: Mapping[str, NewSource], nvram_
         identity: the clone's name, UUID, genid and MACs.
         sources: for each disk that was cloned, by its target, where the clone's lies.
         nvram_path: the clone's own NVRAM, where the source has one.
+        drop_hostdevs: whether devices of the host are left out.
     """
     domain = parse(xml)
+    source_name = domain.findtext("name", "")
     _set_identity(domain, identity)
     for node in domain.iterfind("devices/disk"):
         target = node.find("target")
@@ -116,6 +121,7 @@ def clone(xml: str, identity: Identity, sources: Mapping[str, NewSource], nvram_
             _set_source(node, source)
     if nvram_path is not None:
         _set_nvram(domain, nvram_path)
+    ownership.make_own(domain, source_name, identity.name, identity.uuid, drop_hostdevs=drop_hostdevs)
     return etree.tostring(domain, encoding="unicode")
 
 
@@ -124,7 +130,7 @@ def _set_identity(domain: Element, identity: Identity) -> None:
     _set_text(domain, "uuid", identity.uuid)
     title = domain.find("title")
     if title is not None:
-        _remove(title)
+        remove(title)
     genid = domain.find("genid")
     if genid is not None:
         genid.text = identity.genid
@@ -148,7 +154,7 @@ def _set_source(disk: Element, new: NewSource) -> None:
         raise ValueError("a disk without a source has nothing to clone")
     # Its image has no backing file any more, or another one: what the XML knew of the chain is the source's.
     for chain in disk.findall("backingStore"):
-        _remove(chain)
+        remove(chain)
     if disk.get("type") == "volume":
         source.set("pool", new.pool)
         source.set("volume", new.volume)
@@ -172,19 +178,6 @@ def _set_nvram(domain: Element, path: str) -> None:
         source.set("file", path)
     else:
         node.text = path
-
-
-def _remove(node: Element) -> None:
-    """Takes an element out with the white space before it, so that the rest stays as it was."""
-    parent = node.getparent()
-    if parent is None:
-        raise ValueError("the root cannot be removed")
-    previous = node.getprevious()
-    if previous is not None:
-        previous.tail = node.tail
-    else:
-        parent.text = node.tail
-    parent.remove(node)
 
 
 def _mac_nodes(domain: Element) -> Iterator[Element]:

@@ -11,7 +11,7 @@ import json
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +42,7 @@ _tasks = sa.Table(
     "tasks",
     _metadata,
     *(sa.Column(name, sa.BigInteger) for name in ("id", "created", "ended")),
-    *(sa.Column(name, sa.String) for name in ("kind", "status", "message", "target_uri", "server", "plan")),
+    *(sa.Column(name, sa.String) for name in ("kind", "status", "message", "target_uri", "server", "plan", "done")),
     sa.Column("cancelled", sa.Integer),
 )
 _reservations = sa.Table(
@@ -85,6 +85,8 @@ class Task:
     created: int
     ended: int | None
     plan: Mapping[str, Any]
+    done: Mapping[str, int]
+    """Bytes done, by item, as last reported."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,7 @@ class Transaction(StampSource):
         """Writes down a task that runs from now on."""
         row: dict[str, Any] = {"id": task_id, "kind": kind, "status": RUNNING, "message": "", "target_uri": target_uri}
         row |= {"server": server, "cancelled": 0, "created": self._clock(), "ended": None, "plan": json.dumps(plan)}
+        row["done"] = "{}"
         self._connection.execute(sa.insert(_tasks).values(row))
         return _task(row)
 
@@ -243,10 +246,29 @@ class Journal:
         with self._write() as connection:
             return connection.execute(sa.update(_tasks).where(*here).values(server=by)).rowcount == 1
 
-    def end(self, task_id: int, status: str, message: str, clone: Clone | None = None) -> None:
+    def report(self, news: Mapping[int, Mapping[str, int]], running: Collection[int]) -> list[int]:
+        """Writes how far tasks are, and returns which of those that run somebody asked to cancel."""
+        if news:
+            with self._write() as connection:
+                for task_id, done in news.items():
+                    told = sa.update(_tasks).where(_tasks.c.id == task_id, _tasks.c.status == RUNNING)
+                    connection.execute(told.values(done=json.dumps(done)))
+        query = sa.select(_tasks.c.id).where(_tasks.c.id.in_(running), _tasks.c.cancelled == 1)
+        with self._read() as connection:
+            return list(connection.execute(query).scalars())
+
+    def end(
+        self,
+        task_id: int,
+        status: str,
+        message: str,
+        clone: Clone | None = None,
+        done: Mapping[str, int] | None = None,
+    ) -> None:
         """Ends a task: its names and promises are free again; a clone that came of it is remembered with its MACs."""
         with self._write() as connection:
             ended = {"status": status, "message": message, "ended": self._clock()}
+            ended |= {} if done is None else {"done": json.dumps(done)}
             connection.execute(sa.update(_tasks).where(_tasks.c.id == task_id).values(ended))
             connection.execute(sa.delete(_promises).where(_promises.c.task == task_id))
             connection.execute(sa.delete(_steps).where(_steps.c.task == task_id))
@@ -368,7 +390,9 @@ def _unavailable() -> Iterator[None]:
 
 
 def _task(row: Mapping[str, Any]) -> Task:
-    return Task(**{**row, "cancelled": bool(row["cancelled"]), "plan": json.loads(row["plan"])})
+    return Task(
+        **{**row, "cancelled": bool(row["cancelled"]), "plan": json.loads(row["plan"]), "done": json.loads(row["done"])}
+    )
 
 
 def _step(row: Mapping[str, Any]) -> Step:

@@ -63,4 +63,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             storage TEXT NOT NULL
         )""",
     ),
+    (
+        # Bytes done by item, as JSON.
+        "ALTER TABLE tasks ADD COLUMN done TEXT NOT NULL DEFAULT '{}'",
+    ),
 )

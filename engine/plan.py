@@ -6,16 +6,33 @@ A draft has everything but the names; it becomes a plan when the journal has mad
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from .. import errors
 from ..hypervisor.host import PoolInfo, VolumeInfo
 from ..utils import MAX_FILE_NAME_BYTES, MAX_NAME_BYTES, byte_length, compose
-from . import domainxml
-from .survey import FALLBACK_POOL, SourceDisk, Survey
+from . import domainxml, ownership
+from .reach import COPY, LIBVIRT, LINKED, REFLINK, Reach
+from .survey import SourceDisk, Survey, candidates
+from .xmltree import Element, parse
 
 CLONE, SHARE, EMPTY = "clone", "share", "empty"
+
+AUTO = (REFLINK, COPY, LIBVIRT)
+"""Methods in the order in which `auto` tries them. A linked clone depends on its source, so it must be asked for."""
+
+_REASONS = {
+    REFLINK: "source and target lie on one file system that can share blocks",
+    COPY: "both are files within reach of the server; they cannot share blocks, since {why}",
+    LIBVIRT: "libvirt does it, since {why}",
+    LINKED: "asked for; the source must not change from now on",
+}
+_REFLINK_BYTES = 1 << 16
+"""What a reflink takes, rounded up: an inode and its extents. Blocks are shared until one of the two is written."""
+
+_OVERLAY_BYTES = 1 << 20
+"""What an overlay without data takes, rounded up."""
 
 _MAX_EXTENSION_BYTES = 16
 _QCOW2_METADATA = 1 << 20
@@ -23,25 +40,48 @@ _QCOW2_METADATA = 1 << 20
 
 
 @dataclass(frozen=True)
+class Wishes:
+    """What was asked for: where disks go (None: where they come from, or `default` if they cannot stay there), how they
+
+    are cloned (`auto`: as well as possible), and whether devices of the host may be left out.
+    """
+
+    pool: str | None = None
+    method: str = "auto"
+    drop_hostdevs: bool = False
+
+
+@dataclass(frozen=True)
 class Copy:
-    """A volume to be made from another. `item` is the disk's target device, or `volume`; sizes in bytes."""
+    """A volume to be made from another. `item` is the disk's target device, or `volume`.
+
+    `size` is what it is going to occupy, `total` what is going to be handled, in bytes. `written` is when the source's
+    file was last written, in ns, where the server can see that.
+    """
 
     item: str
     source: VolumeInfo
     pool: str
     format: str
     size: int
+    total: int
     method: str
     reason: str
     extension: str
+    overlay_of: tuple[str, str] | None = None
+    """Path and format of the backing file of a linked clone."""
+
+    written: int | None = None
+    note: str = ""
     name: str = ""
 
     def describe(self) -> dict[str, object]:
         """As a task shows it."""
         source = {"pool": self.source.pool, "name": self.source.name, "path": self.source.path}
         target = {"pool": self.pool, "name": self.name, "format": self.format}
-        shown = {"disk": self.item, "action": CLONE, "source": source, "target": target}
-        return shown | {"bytes": self.size, "method": self.method, "reason": self.reason}
+        shown: dict[str, object] = {"disk": self.item, "action": CLONE, "source": source, "target": target}
+        shown |= {"bytes": self.size, "total": self.total, "method": self.method, "reason": self.reason}
+        return shown | ({"note": self.note} if self.note else {})
 
 
 @dataclass(frozen=True)
@@ -68,6 +108,8 @@ class DomainPlan:
     left: tuple[Left, ...]
     nvram: tuple[str, str] | None
     """Paths of the source's and the clone's NVRAM."""
+
+    drop_hostdevs: bool = False
 
     def describe(self) -> dict[str, object]:
         items: tuple[Copy | Left, ...] = (*self.copies, *self.left)
@@ -97,6 +139,7 @@ class Draft:
     copies: tuple[Copy, ...]
     left: tuple[Left, ...]
     survey: Survey
+    drop_hostdevs: bool = False
 
     def pool(self, name: str) -> PoolInfo:
         return self.survey.pools[name]
@@ -135,22 +178,23 @@ class Draft:
             copies=tuple(_named(copy, self.volume_name(copy, identity.name)) for copy in self.copies),
             left=self.left,
             nvram=(source, target) if source and target else None,
+            drop_hostdevs=self.drop_hostdevs,
         )
 
     def volume_plan(self, name: str) -> VolumePlan:
         return VolumePlan(_named(self.copies[0], name))
 
     @property
-    def _domain(self) -> domainxml.Element:
-        return domainxml.parse(self.survey.domain.xml if self.survey.domain else "<domain/>")
+    def _domain(self) -> Element:
+        return parse(self.survey.domain.xml if self.survey.domain else "<domain/>")
 
 
-def draft_domain(survey: Survey, pool: str | None, room: Callable[[PoolInfo], int]) -> Draft:
+def draft_domain(survey: Survey, wishes: Wishes, room: Callable[[PoolInfo], int]) -> Draft:
     """Decides about each disk of a domain.
 
     Args:
         survey: of the source.
-        pool: where its disks shall go; None for where they come from, or `default` if they cannot stay there.
+        wishes: what was asked for.
         room: bytes free in a pool, less what was promised to others.
 
     Raises: DomainNotShutOff, DomainHasSavedState, DeviceNotCloneable, DiskNotCloneable, and what `_Room.place` raises.
@@ -164,21 +208,23 @@ def draft_domain(survey: Survey, pool: str | None, room: Callable[[PoolInfo], in
         raise errors.DomainHasSavedState(name=domain.name)
     if survey.nvram_refusal:
         raise errors.DeviceNotCloneable(name=domain.name, cause=survey.nvram_refusal)
-    if domainxml.has_emulated_tpm(domainxml.parse(domain.xml)):
-        cause = "it has an emulated TPM, whose state cannot be cloned yet"
-        raise errors.DeviceNotCloneable(name=domain.name, cause=cause)
-    copies, left, space = [], [], _Room(survey, room)
+    root = parse(domain.xml)
+    causes = ownership.obstacles(root, drop_hostdevs=wishes.drop_hostdevs)
+    if domainxml.has_emulated_tpm(root):
+        causes.append("it has an emulated TPM, whose state cannot be cloned yet")
+    if causes:
+        raise errors.DeviceNotCloneable(name=domain.name, cause="; ".join(causes))
+    copies, left, space = [], [], _Room(survey, wishes.method, room)
     for disk in survey.disks:
         action, reason = _action(domain.name, disk)
         if action == CLONE and disk.volume is not None:
-            candidates = (pool,) if pool else (disk.volume.pool, FALLBACK_POOL)
-            copies.append(space.place(disk.disk.target, disk, disk.volume, candidates))
+            copies.append(space.place(disk.disk.target, disk, disk.volume, wishes.pool))
         else:
             left.append(Left(disk.disk.target, action, reason))
-    return Draft(tuple(copies), tuple(left), survey)
+    return Draft(tuple(copies), tuple(left), survey, wishes.drop_hostdevs)
 
 
-def draft_volume(survey: Survey, pool: str | None, room: Callable[[PoolInfo], int]) -> Draft:
+def draft_volume(survey: Survey, wishes: Wishes, room: Callable[[PoolInfo], int]) -> Draft:
     """Decides about the clone of a volume. Raises VolumeNotCloneable, and what `_Room.place` raises."""
     (disk,) = survey.disks
     volume = disk.volume
@@ -188,7 +234,7 @@ def draft_volume(survey: Survey, pool: str | None, room: Callable[[PoolInfo], in
         raise errors.VolumeNotCloneable(name=volume.name, cause="it is encrypted, which is not supported yet")
     if volume.type not in ("file", "block"):
         raise errors.VolumeNotCloneable(name=volume.name, cause=f"it is of type {volume.type}, not a disk image")
-    copy = _Room(survey, room).place("volume", disk, volume, (pool or volume.pool,))
+    copy = _Room(survey, wishes.method, room).place("volume", disk, volume, wishes.pool or volume.pool)
     return Draft((copy,), (), survey)
 
 
@@ -201,50 +247,95 @@ def split_volume_name(name: str) -> tuple[str, str]:
 class _Room:
     """Finds a pool for each copy of one clone, and counts them together."""
 
-    def __init__(self, survey: Survey, room: Callable[[PoolInfo], int]) -> None:
+    def __init__(self, survey: Survey, method: str, room: Callable[[PoolInfo], int]) -> None:
         self._survey = survey
+        self._method = method
         self._room = room
         self._taken: dict[str, int] = {}
 
-    def place(self, item: str, disk: SourceDisk, volume: VolumeInfo, candidates: Sequence[str]) -> Copy:
-        """A copy in the first of the candidates that can take it.
+    def place(self, item: str, disk: SourceDisk, volume: VolumeInfo, wanted: str | None) -> Copy:
+        """A copy in the first pool that can take it.
 
-        Raises PoolInactive, PoolCannotCreate or NoRoom, as the first candidate has it.
+        Raises PoolInactive, PoolCannotCreate, MethodCannotServe or NoRoom, as the first of the pools has it.
         """
         refusal: errors.ClonerError | None = None
-        for name in candidates:
+        names = candidates(volume, wanted)
+        for name in names:
             pool = self._survey.pools.get(name)
             if pool is None:
                 continue
-            copy = _copy(item, disk, volume, pool)
-            problem = self._problem(pool, copy)
-            if problem is None:
-                self._taken[name] = self._taken.get(name, 0) + copy.size
-                return copy
-            refusal = refusal or problem
-        raise refusal or errors.PoolNotFound(pool=candidates[0])
+            try:
+                return self._placed(item, disk, volume, pool)
+            except errors.ClonerError as problem:
+                refusal = refusal or problem
+        domain = self._survey.domain
+        if refusal is None and domain is not None:
+            cause = f"its file {volume.path} lies in no storage pool, so name one in the field pool"
+            refusal = errors.DiskNotCloneable(name=domain.name, disk=item, cause=cause)
+        raise refusal or errors.PoolNotFound(pool=names[0])
 
-    def _problem(self, pool: PoolInfo, copy: Copy) -> errors.ClonerError | None:
+    def _placed(self, item: str, disk: SourceDisk, volume: VolumeInfo, pool: PoolInfo) -> Copy:
         if not pool.is_active:
-            return errors.PoolInactive(pool=pool.name)
+            raise errors.PoolInactive(pool=pool.name)
         if not pool.can_create:
-            return errors.PoolCannotCreate(pool=pool.name, type=pool.type)
+            raise errors.PoolCannotCreate(pool=pool.name, type=pool.type)
+        method, reason = _choose(self._method, disk.reach[pool.name], item)
+        copy = _copy(item, disk, volume, pool, method, reason)
         needed = copy.size + self._taken.get(pool.name, 0)
         available = self._room(pool)
         if needed > available:
-            return errors.NoRoom(pool=pool.name, available=max(available, 0), needed=needed)
-        return None
+            raise errors.NoRoom(pool=pool.name, available=max(available, 0), needed=needed)
+        self._taken[pool.name] = needed
+        return copy
 
 
-def _copy(item: str, disk: SourceDisk, volume: VolumeInfo, pool: PoolInfo) -> Copy:
-    form = _image_format(volume.format) if pool.holds_files else "raw"
-    extension = _extension(volume.name) if form == _image_format(volume.format) else ""
-    reason = "made by libvirt, which every pool supports"
-    return Copy(item, volume, pool.name, form, _size(disk, volume, pool, form), "libvirt", reason, extension)
+def _choose(wanted: str, reached: Reach, item: str) -> tuple[str, str]:
+    """The method and the reason for it. Raises MethodCannotServe."""
+    refusals = reached.refusals
+    if wanted != "auto":
+        if wanted in refusals:
+            raise errors.MethodCannotServe(method=wanted, disk=item, cause=refusals[wanted])
+        return wanted, _REASONS[wanted] if wanted == LINKED else "asked for"
+    for method in AUTO:
+        if method not in refusals:
+            why = refusals.get(AUTO[AUTO.index(method) - 1], "") if method != REFLINK else ""
+            return method, _REASONS[method].format(why=why)
+    raise errors.MethodCannotServe(method="auto", disk=item, cause=refusals.get(COPY, "no method can serve"))
 
 
-def _size(disk: SourceDisk, volume: VolumeInfo, pool: PoolInfo, form: str) -> int:
-    """Bytes that the copy is going to occupy: what is stored, not the capacity, except where a pool allots it whole."""
+def _copy(item: str, disk: SourceDisk, volume: VolumeInfo, pool: PoolInfo, method: str, reason: str) -> Copy:
+    same = _image_format(volume.format)
+    form = "qcow2" if method == LINKED else same if pool.holds_files else "raw"
+    facts = disk.reach[pool.name].facts
+    total = facts.occupied if facts and method in (REFLINK, COPY) else _flat_size(disk, volume, pool, form)
+    return Copy(
+        item=item,
+        source=volume,
+        pool=pool.name,
+        format=form,
+        size={REFLINK: _REFLINK_BYTES, LINKED: _OVERLAY_BYTES}.get(method, total),
+        total=total,
+        method=method,
+        reason=reason,
+        extension=_extension(volume.name) if form == same else ".qcow2" if method == LINKED else "",
+        overlay_of=(volume.path, same) if method == LINKED else None,
+        written=facts.written if facts else None,
+        note=_note(method, disk.reach[pool.name], volume),
+    )
+
+
+def _note(method: str, reached: Reach, volume: VolumeInfo) -> str:
+    """What does not travel with the method."""
+    if method not in (LIBVIRT, LINKED):
+        return ""
+    lost = [f"{reached.snapshots} internal snapshots"] if reached.snapshots else []
+    if volume.backing and method == LIBVIRT:
+        lost.append("the link to its backing file, whose content is copied")
+    return f"not in the clone: {' and '.join(lost)}" if lost else ""
+
+
+def _flat_size(disk: SourceDisk, volume: VolumeInfo, pool: PoolInfo, form: str) -> int:
+    """Bytes that a converted copy occupies: what is stored, not the capacity, except where a pool allots it whole."""
     if not pool.holds_files:
         return volume.capacity
     if form == "raw":
@@ -284,10 +375,7 @@ def _no_volume(source: SourceDisk) -> str:
     if disk.type not in ("file", "block", "volume"):
         return f"a disk of type {disk.type} is not supported yet"
     place = disk.path or f"{disk.pool}/{disk.volume}"
-    if source.unrefreshed_pool:
-        pool = source.unrefreshed_pool
-        return f"storage pool {pool} has not noticed {place} yet: refresh it (virsh pool-refresh {pool})"
-    return f"{place} is no volume of an active storage pool"
+    return f"{place} is no volume of an active storage pool, and no file within reach of the server"
 
 
 def _image_format(form: str) -> str:

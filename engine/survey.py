@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .. import errors
 from ..hypervisor.host import DomainInfo, Host, PoolInfo, VolumeInfo
-from . import domainxml
+from . import domainxml, files
+from .qcow2 import read_header
+from .reach import Reach, reach
+from .xmltree import parse
 
 FALLBACK_POOL = "default"
 _LONGEST_CHAIN = 64
@@ -17,12 +20,16 @@ _LONGEST_CHAIN = 64
 
 @dataclass(frozen=True)
 class SourceDisk:
-    """A disk of the source, and the volume that it lies in. `stored` is what its whole chain occupies, in bytes."""
+    """A disk of the source, and the volume that it lies in. `stored` is what its whole chain occupies, in bytes.
+
+    A file that no pool knows is described as a volume whose pool is ''.
+    """
 
     disk: domainxml.Disk
     volume: VolumeInfo | None
     stored: int
-    unrefreshed_pool: str | None = None
+    reach: Mapping[str, Reach] = field(default_factory=dict)
+    """By pool that it could be cloned into, what the server can do itself."""
 
 
 @dataclass(frozen=True)
@@ -35,77 +42,122 @@ class Survey:
     nvram_refusal: str | None = None
 
 
-def survey_domain(host: Host, name: str, pool: str | None, *, is_local: bool, is_test: bool) -> Survey:
-    """Raises DomainNotFound, PoolNotFound."""
-    domain = host.domain(name)
-    root = domainxml.parse(domain.xml)
-    disks = tuple(_source_disk(host, disk) for disk in domainxml.disks(root))
-    pools = _pools(host, {item.volume.pool for item in disks if item.volume}, pool)
-    nvram = domainxml.nvram(root)
-    refusal = None if nvram is None or is_test else _nvram_refusal(nvram, is_local=is_local)
-    return Survey(disks, pools, domain, refusal)
+class Surveyor:
+    """Looks a source up on one host. `is_local` says whether the server sees libvirt's files as its own."""
+
+    def __init__(self, host: Host, *, is_local: bool, is_test: bool) -> None:
+        self._host = host
+        self._is_local = is_local
+        self._is_test = is_test
+
+    def domain(self, name: str, pool: str | None) -> Survey:
+        """Raises DomainNotFound, PoolNotFound."""
+        domain = self._host.domain(name)
+        root = parse(domain.xml)
+        found = [(disk, self._volume_of(disk)) for disk in domainxml.disks(root)]
+        pools = self._pools({volume.pool for _, volume in found if volume and volume.pool}, pool)
+        disks = tuple(self._source_disk(disk, volume, pool, pools) for disk, volume in found)
+        nvram = domainxml.nvram(root)
+        refusal = None if nvram is None or self._is_test else _nvram_refusal(nvram, is_local=self._is_local)
+        return Survey(disks, pools, domain, refusal)
+
+    def volume(self, pool: str, name: str, target_pool: str | None) -> Survey:
+        """Raises PoolNotFound, PoolInactive, VolumeNotFound."""
+        volume = self._host.volume(pool, name)
+        wanted = target_pool or pool
+        pools = {each: self._host.pool(each) for each in {pool, wanted}}
+        return Survey((self._source_disk(_as_disk(volume), volume, wanted, pools),), pools)
+
+    def _pools(self, of_disks: set[str], wanted: str | None) -> dict[str, PoolInfo]:
+        pools = {name: self._host.pool(name) for name in of_disks | ({wanted} if wanted else set())}
+        if FALLBACK_POOL not in pools and wanted is None:
+            with suppress(errors.PoolNotFound):
+                pools[FALLBACK_POOL] = self._host.pool(FALLBACK_POOL)
+        return pools
+
+    def _source_disk(
+        self, disk: domainxml.Disk, volume: VolumeInfo | None, wanted: str | None, pools: Mapping[str, PoolInfo]
+    ) -> SourceDisk:
+        if volume is None:
+            return SourceDisk(disk, None, 0)
+        form = disk.format or volume.format
+        there = [pools[name] for name in candidates(volume, wanted) if name in pools]
+        reached = {pool.name: reach(volume, form, pool, is_local=self._is_local) for pool in there if pool.is_active}
+        return SourceDisk(disk, volume, self._stored(volume), reached)
+
+    def _volume_of(self, disk: domainxml.Disk) -> VolumeInfo | None:
+        """The volume of a disk that is to be cloned."""
+        if not disk.has_source or disk.readonly or disk.shareable or disk.device == "cdrom":
+            return None
+        if disk.type == "volume" and disk.pool and disk.volume:
+            with suppress(errors.PoolNotFound, errors.PoolInactive, errors.VolumeNotFound):
+                return self._host.volume(disk.pool, disk.volume)
+            return None
+        if disk.type not in ("file", "block") or not disk.path:
+            return None
+        return self._host.volume_at(disk.path) or (_loose_file(disk) if self._is_local else None)
+
+    def _stored(self, volume: VolumeInfo) -> int:
+        """Bytes that a flat copy of the volume takes; its capacity where a backing file of it is in no pool."""
+        stored = volume.allocation
+        backing = volume.backing
+        for _ in range(_LONGEST_CHAIN):
+            if backing is None:
+                return stored
+            below = self._host.volume_at(backing)
+            if below is None:
+                break
+            stored += below.allocation
+            backing = below.backing
+        return volume.capacity
 
 
-def survey_volume(host: Host, pool: str, name: str, target_pool: str | None) -> Survey:
-    """Raises PoolNotFound, PoolInactive, VolumeNotFound."""
-    volume = host.volume(pool, name)
-    disk = domainxml.Disk(
+def candidates(volume: VolumeInfo, wanted: str | None) -> Sequence[str]:
+    """Pools for a clone, in the order in which they are tried."""
+    if wanted is not None:
+        return (wanted,)
+    return tuple(dict.fromkeys(name for name in (volume.pool, FALLBACK_POOL) if name))
+
+
+def _as_disk(volume: VolumeInfo) -> domainxml.Disk:
+    return domainxml.Disk(
         target="",
         device="disk",
         type="volume",
         format=None,
         path=volume.path,
-        pool=pool,
-        volume=name,
+        pool=volume.pool,
+        volume=volume.name,
         has_source=True,
         readonly=False,
         shareable=False,
         oddity=None,
     )
-    pools = {wanted: host.pool(wanted) for wanted in {pool, target_pool or pool}}
-    return Survey((SourceDisk(disk, volume, _stored(host, volume)),), pools)
 
 
-def _pools(host: Host, of_disks: set[str], wanted: str | None) -> dict[str, PoolInfo]:
-    pools = {name: host.pool(name) for name in of_disks | ({wanted} if wanted else set())}
-    if FALLBACK_POOL not in pools:
-        with suppress(errors.PoolNotFound):
-            pools[FALLBACK_POOL] = host.pool(FALLBACK_POOL)
-    return pools
-
-
-def _source_disk(host: Host, disk: domainxml.Disk) -> SourceDisk:
-    if not disk.has_source or disk.readonly or disk.shareable or disk.device == "cdrom":
-        return SourceDisk(disk, None, 0)
-    volume = _volume_of(host, disk)
-    if volume is not None:
-        return SourceDisk(disk, volume, _stored(host, volume))
-    pool = host.pool_of_folder(os.path.dirname(disk.path)) if disk.path else None
-    return SourceDisk(disk, None, 0, pool)
-
-
-def _volume_of(host: Host, disk: domainxml.Disk) -> VolumeInfo | None:
-    if disk.type == "volume" and disk.pool and disk.volume:
-        try:
-            return host.volume(disk.pool, disk.volume)
-        except (errors.PoolNotFound, errors.PoolInactive, errors.VolumeNotFound):
-            return None
-    return host.volume_at(disk.path) if disk.type in ("file", "block") and disk.path else None
-
-
-def _stored(host: Host, volume: VolumeInfo) -> int:
-    """Bytes that a flat copy of the volume takes; its capacity where a backing file of it is in no pool."""
-    stored = volume.allocation
-    backing = volume.backing
-    for _ in range(_LONGEST_CHAIN):
-        if backing is None:
-            return stored
-        below = host.volume_at(backing)
-        if below is None:
-            break
-        stored += below.allocation
-        backing = below.backing
-    return volume.capacity
+def _loose_file(disk: domainxml.Disk) -> VolumeInfo | None:
+    """A disk's file that no pool knows. Its format is what the domain says; no content is asked for that."""
+    path = disk.path or ""
+    facts = files.look(path)
+    if facts is None:
+        return None
+    form = disk.format or "raw"
+    header = read_header(path) if form == "qcow2" else None
+    return VolumeInfo(
+        pool="",
+        name=os.path.basename(path),
+        path=path,
+        type="file",
+        format=form,
+        capacity=header.capacity if header else facts.length,
+        allocation=facts.occupied,
+        compat=None if header is None or header.version == 2 else "1.1",  # noqa: PLR2004 - qcow2's version
+        features=(),
+        cluster_size=None,
+        backing=header.backing if header else None,
+        encrypted=False,
+        changed=None,
+    )
 
 
 def _nvram_refusal(path: str, *, is_local: bool) -> str | None:

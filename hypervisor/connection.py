@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
@@ -73,6 +73,8 @@ class Connections:
         self.is_local = not urlsplit(uri).netloc and not self.is_test_driver
         self._control: libvirt.virConnect | None = None
         self._cause = "not connected yet"
+        self.on_connect: Callable[[libvirt.virConnect], None] = lambda _connection: None
+        self.on_lost: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
         self._check = threading.Event()
         self._settled = threading.Event()
@@ -149,6 +151,7 @@ class Connections:
             self._cause = cause
             self._idle.clear()
         log.warning("libvirt at %s is gone: %s", self.uri, cause)
+        self.on_lost()
         self._check.set()
 
     def _keep(self) -> None:
@@ -173,6 +176,7 @@ class Connections:
             log.info("connected to libvirt at %s", self.uri)
             with self._lock:
                 self._control = connection
+            self.on_connect(connection)
         self._settled.set()
 
     def _open(self) -> libvirt.virConnect:

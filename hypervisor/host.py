@@ -127,6 +127,11 @@ class Host:
         with self._doing("look up a domain", name=name):
             return _domain_info(self._connections.control().lookupByName(name))
 
+    def domain_by_uuid(self, uuid: str) -> DomainInfo:
+        """Raises DomainNotFound."""
+        with self._doing("look up a domain", name=uuid):
+            return _domain_info(self._connections.control().lookupByUUIDString(uuid))
+
     def list_domains(self) -> list[DomainInfo]:
         with self._doing("list the domains"):
             domains = self._connections.control().listAllDomains()

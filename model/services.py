@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from .. import errors
-from ..engine import domainxml
 from ..engine.executor import Executor
 from ..engine.journal import Journal, Transaction
 from ..engine.lease import Lease
+from ..engine.survey import Surveyor
 from ..hypervisor.connection import Connections
-from ..hypervisor.host import DomainInfo, Host, PoolInfo
+from ..hypervisor.host import Host, PoolInfo
+from ..hypervisor.inventory import Inventory
 from ..utils import MAX_FILE_NAME_BYTES, MAX_NAME_BYTES, byte_length
+from .guests import Guest, read_guest
 
 DOMAIN_NAME, VOLUME_NAME, MAC = "domain", "volume", "mac"
 """Kinds of reservations."""
@@ -29,6 +31,18 @@ class Services:
     journal: Journal
     executor: Executor
     lease: Lease
+    surveyor: Surveyor
+    inventory: Inventory[Guest]
+
+    def guests(self) -> Collection[Guest]:
+        """Every domain of the host: from the inventory, or from libvirt as long as that is not complete."""
+        known = self.inventory.entries()
+        return known if known is not None else [read_guest(domain) for domain in self.host.list_domains()]
+
+    def is_taken(self, mark: str) -> bool:
+        """Whether any domain of the host has what no two should have in common."""
+        taken = self.inventory.is_taken(mark)
+        return taken if taken is not None else any(mark in guest.marks for guest in self.guests())
 
 
 def room(transaction: Transaction, host: Host) -> Callable[[PoolInfo], int]:
@@ -61,13 +75,10 @@ def _check_name(name: str, max_bytes: int) -> str:
     return name
 
 
-def paths_in_use(domains: list[DomainInfo]) -> dict[str, list[str]]:
-    """Names of the domains that use each path or `pool/volume`."""
-
+def paths_in_use(guests: Collection[Guest]) -> dict[str, list[str]]:
+    """Names of the guests that use each path or `pool/volume`."""
     used: dict[str, list[str]] = {}
-    for domain in domains:
-        for disk in domainxml.disks(domainxml.parse(domain.xml)):
-            place = disk.path or (f"{disk.pool}/{disk.volume}" if disk.volume else None)
-            if place and domain.name not in used.setdefault(place, []):
-                used[place].append(domain.name)
+    for guest in guests:
+        for place in guest.storage:
+            used.setdefault(place, []).append(guest.name)
     return used

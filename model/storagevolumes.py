@@ -7,8 +7,7 @@ from typing import Any
 
 from .. import errors
 from ..engine.journal import Task, Transaction
-from ..engine.plan import Draft, VolumePlan, draft_volume, split_volume_name
-from ..engine.survey import survey_volume
+from ..engine.plan import Draft, VolumePlan, Wishes, draft_volume, split_volume_name
 from ..hypervisor.host import Host, PoolInfo, VolumeInfo
 from ..utils import MAX_FILE_NAME_BYTES, get_next_clone_name
 from .services import VOLUME_NAME, Services, check_volume_name, paths_in_use, room
@@ -21,13 +20,13 @@ class StorageVolumesModel:
     def get_list(self, pool: str) -> list[dict[str, Any]]:
         """Raises PoolNotFound, PoolInactive."""
         volumes = self._services.host.list_volumes(pool)
-        used = paths_in_use(self._services.host.list_domains())
+        used = paths_in_use(self._services.guests())
         return [_resource(volume, used) for volume in volumes]
 
     def lookup(self, pool: str, name: str) -> dict[str, Any]:
         """Raises PoolNotFound, PoolInactive, VolumeNotFound."""
         volume = self._services.host.volume(pool, name)
-        return _resource(volume, paths_in_use(self._services.host.list_domains()))
+        return _resource(volume, paths_in_use(self._services.guests()))
 
     def clone(self, pool: str, name: str, params: Mapping[str, Any], mount: str) -> Task:
         """Accepts a clone of the volume; workers make it.
@@ -41,12 +40,13 @@ class StorageVolumesModel:
         Raises what the survey and the plan raise, InvalidName and NameTaken; nothing is written then.
         """
         services = self._services
-        wanted, target = params.get("name"), params.get("pool")
+        wanted = params.get("name")
+        wishes = Wishes(params.get("pool"), params.get("method", "auto"))
         if wanted is not None:
             check_volume_name(wanted)
-        survey = survey_volume(services.host, pool, name, target)
+        survey = services.surveyor.volume(pool, name, wishes.pool)
         with services.journal.transaction() as transaction:
-            draft = draft_volume(survey, target, room(transaction, services.host))
+            draft = draft_volume(survey, wishes, room(transaction, services.host))
             plan, task = self._accept(transaction, draft, name, wanted, mount)
         services.executor.submit(task.id, plan)
         return task

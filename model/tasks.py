@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from .. import errors
-from ..engine.journal import RUNNING, Task
+from ..clock import wall_clock
+from ..engine.journal import FINISHED, RUNNING, Task
 from .services import Services
+
+_US = 1_000_000
 
 
 class TasksModel:
@@ -15,11 +19,11 @@ class TasksModel:
 
     def get_list(self, status: str | None = None) -> list[dict[str, Any]]:
         """Every task, or those of one status."""
-        return [resource(task) for task in self._services.journal.tasks(status)]
+        return [self._resource(task) for task in self._services.journal.tasks(status)]
 
     def lookup(self, task_id: str) -> dict[str, Any]:
         """Raises TaskNotFound."""
-        return resource(self._find(task_id))
+        return self._resource(self._find(task_id))
 
     def delete(self, task_id: str) -> dict[str, Any] | None:
         """Cancels a running task, and returns it; takes an ended one out of the list. Raises TaskNotFound."""
@@ -36,8 +40,39 @@ class TasksModel:
             raise errors.TaskNotFound(id=task_id)
         return task
 
+    def _resource(self, task: Task) -> dict[str, Any]:
+        return resource(task, self._services.executor.progress(task.id) if task.status == RUNNING else None)
 
-def resource(task: Task) -> dict[str, Any]:
-    """A task in Wok's words and order, then ours."""
+
+def resource(task: Task, live: dict[str, int] | None = None) -> dict[str, Any]:
+    """A task in Wok's words and order, then ours.
+
+    Args:
+        task: as the journal has it.
+        live: bytes done by item, where they are known better than the journal has them.
+    """
     shown = {"id": str(task.id), "status": task.status, "message": task.message, "target_uri": task.target_uri}
-    return shown | {"kind": task.kind} | dict(task.plan)
+    return shown | {"kind": task.kind} | _times(task) | _progress(task, live or dict(task.done)) | dict(task.plan)
+
+
+def _times(task: Task) -> dict[str, Any]:
+    return {"started": _rfc3339(task.created), "ended": None if task.ended is None else _rfc3339(task.ended)}
+
+
+def _rfc3339(microseconds: int) -> str:
+    return datetime.fromtimestamp(microseconds / _US, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _progress(task: Task, done: dict[str, int]) -> dict[str, Any]:
+    """100 percent only when everything is there, which is after the last byte."""
+    total = sum(disk.get("total", 0) for disk in task.plan.get("disks", ()))
+    bytes_done = total if task.status == FINISHED else sum(done.values())
+    part = bytes_done / total if total else 0.0
+    elapsed = ((task.ended or wall_clock()) - task.created) / _US
+    return {
+        "progress": 100 if task.status == FINISHED else min(int(100 * part), 99),
+        "bytes_done": bytes_done,
+        "bytes_total": total,
+        "eta_seconds": round(elapsed * (1 - part) / part, 1) if task.status == RUNNING and part > 0 else None,
+        "may_cancel": task.status == RUNNING,
+    }

@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 from uuid import uuid4
 
 from .. import errors
 from ..engine import domainxml
 from ..engine.journal import Task, Transaction
-from ..engine.plan import DomainPlan, Draft, draft_domain
-from ..engine.survey import survey_domain
+from ..engine.plan import DomainPlan, Draft, Wishes, draft_domain
+from ..engine.xmltree import parse
 from ..hypervisor.host import DomainInfo, Host
 from ..utils import get_next_clone_name
+from .guests import Guest, mac_mark, read_guest
 from .services import DOMAIN_NAME, MAC, VOLUME_NAME, Services, check_domain_name, paths_in_use, room
-
-_MIB_PER_UNIT = {"b": 2**-20, "bytes": 2**-20, "KB": 1e3 / 2**20, "k": 2**-10, "KiB": 2**-10, "MB": 1e6 / 2**20}
-_MIB_PER_UNIT |= {
-    "M": 1,
-    "MiB": 1,
-    "GB": 1e9 / 2**20,
-    "G": 2**10,
-    "GiB": 2**10,
-    "TB": 1e12 / 2**20,
-    "T": 2**20,
-    "TiB": 2**20,
-}
 
 
 class VMsModel:
@@ -35,11 +24,11 @@ class VMsModel:
         self._services = services
 
     def get_list(self) -> list[dict[str, Any]]:
-        return [_resource(domain) for domain in self._services.host.list_domains()]
+        return [guest.resource for guest in sorted(self._services.guests(), key=lambda guest: guest.name)]
 
     def lookup(self, name: str) -> dict[str, Any]:
         """Raises DomainNotFound."""
-        return _resource(self._services.host.domain(name))
+        return read_guest(self._services.host.domain(name)).resource
 
     def clone(self, name: str, params: Mapping[str, Any], mount: str) -> Task:
         """Accepts a clone of the domain; workers make it.
@@ -52,13 +41,13 @@ class VMsModel:
         Raises what the survey and the plan raise, InvalidName and NameTaken; nothing is written then.
         """
         services = self._services
-        wanted, pool = params.get("name"), params.get("pool")
+        wanted = params.get("name")
+        wishes = Wishes(params.get("pool"), params.get("method", "auto"), params.get("drop_hostdevs", False))
         if wanted is not None:
             check_domain_name(wanted)
-        is_local, is_test = services.connections.is_local, services.connections.is_test_driver
-        survey = survey_domain(services.host, name, pool, is_local=is_local, is_test=is_test)
+        survey = services.surveyor.domain(name, wishes.pool)
         with services.journal.transaction() as transaction:
-            draft = draft_domain(survey, pool, room(transaction, services.host))
+            draft = draft_domain(survey, wishes, room(transaction, services.host))
             plan, task = self._accept(transaction, draft, name, wanted, mount)
         services.executor.submit(task.id, plan)
         return task
@@ -74,7 +63,7 @@ class VMsModel:
         )
         task_id = transaction.new_task_id()
         uuid = str(uuid4())
-        macs = _reserve_macs(transaction, draft.macs(), task_id, uuid)
+        macs = _reserve_macs(transaction, draft.macs(), self._services.is_taken, task_id, uuid)
         plan = draft.domain_plan(domainxml.Identity(new_name, uuid, str(uuid4()), macs))
         transaction.reserve(DOMAIN_NAME, "", new_name, task=task_id)
         for copy in plan.copies:
@@ -94,11 +83,11 @@ class VMsModel:
         if not domain.is_off:
             raise errors.DomainIsRunning(name=name, state=domain.state)
         clone = journal.clone(domain.uuid)
-        others = [other for other in host.list_domains() if other.uuid != domain.uuid]
+        others = [read_guest(other) for other in host.list_domains() if other.uuid != domain.uuid]
         ours = None if clone is None else [dict(item) for item in clone.storage]
         doomed = _storage_to_delete(host, domain, ours, others, everything=storage)
-        nvram = domainxml.nvram(domainxml.parse(domain.xml))
-        shared = nvram is not None and any(domainxml.nvram(domainxml.parse(other.xml)) == nvram for other in others)
+        nvram = domainxml.nvram(parse(domain.xml))
+        shared = nvram is not None and any(other.nvram == nvram for other in others)
         host.undefine(domain.uuid, keep_nvram=shared or (clone is None and not storage))
         for pool, volume in doomed:
             try:
@@ -134,14 +123,15 @@ class _TakenNames(Container[str]):
         return False
 
 
-def _reserve_macs(transaction: Transaction, of_source: list[str], task: int, uuid: str) -> list[str]:
-    """New MACs with the vendor prefixes of the source's, which no clone of this journal has."""
+def _reserve_macs(
+    transaction: Transaction, of_source: list[str], is_taken: Callable[[str], bool], task: int, uuid: str
+) -> list[str]:
+    """New MACs with the vendor prefixes of the source's, which no domain of the host has, nor a clone on its way."""
     macs = []
     for old in of_source:
         while True:
             mac = old[:8].lower() + "".join(f":{byte:02x}" for byte in secrets.token_bytes(3))
-            taken = mac in {known.lower() for known in of_source}
-            if not taken and transaction.reserve(MAC, "", mac, task=task, domain=uuid):
+            if not is_taken(mac_mark(mac)) and transaction.reserve(MAC, "", mac, task=task, domain=uuid):
                 break
         macs.append(mac)
     return macs
@@ -151,14 +141,14 @@ def _storage_to_delete(
     host: Host,
     domain: DomainInfo,
     ours: list[dict[str, str]] | None,
-    others: list[DomainInfo],
+    others: list[Guest],
     *,
     everything: bool,
 ) -> list[tuple[str, str]]:
     """(pool, volume) of each disk that goes with its domain."""
     used = paths_in_use(others)
     doomed = []
-    for disk in domainxml.disks(domainxml.parse(domain.xml)):
+    for disk in domainxml.disks(parse(domain.xml)):
         if not disk.has_source or disk.readonly or disk.shareable or disk.device == "cdrom":
             continue
         volume = host.volume(disk.pool, disk.volume) if disk.pool and disk.volume else host.volume_at(disk.path or "")
@@ -167,62 +157,3 @@ def _storage_to_delete(
         if everything or (ours is not None and {"pool": volume.pool, "volume": volume.name} in ours):
             doomed.append((volume.pool, volume.name))
     return doomed
-
-
-def _resource(domain: DomainInfo) -> dict[str, Any]:
-    """A domain in Kimchi's words. What is not measured is null or 0."""
-    root = domainxml.parse(domain.xml)
-    users, groups = domainxml.access(root)
-    measured = ("cpu_utilization", "mem_utilization", "net_throughput", "net_throughput_peak")
-    return {
-        "name": domain.name,
-        "title": root.findtext("title") or "",
-        "description": root.findtext("description") or "",
-        "uuid": domain.uuid,
-        "state": domain.state,
-        "persistent": domain.persistent,
-        "memory": {"current": _mib(root, "memory"), "maxmemory": _mib(root, "maxMemory") or _mib(root, "memory")},
-        "cpu_info": _cpu_info(root),
-        "graphics": _graphics(root, domain.state),
-        "users": users,
-        "groups": groups,
-        "access": "full",
-        "bootorder": [node.get("dev") for node in root.iterfind("os/boot")],
-        "bootmenu": root.find("os/bootmenu[@enable='yes']") is not None,
-        "autostart": domain.autostart,
-        "icon": None,
-        "screenshot": None,
-        "stats": dict.fromkeys((*measured, "io_throughput", "io_throughput_peak"), 0),
-    }
-
-
-def _mib(root: domainxml.Element, tag: str) -> int:
-    node = root.find(tag)
-    if node is None or not node.text:
-        return 0
-    return int(int(node.text) * _MIB_PER_UNIT.get(node.get("unit", "KiB"), 2**-10))
-
-
-def _cpu_info(root: domainxml.Element) -> dict[str, Any]:
-    vcpu = root.find("vcpu")
-    most = int(vcpu.text or 1) if vcpu is not None else 1
-    topology = root.find("cpu/topology")
-    parts = ("sockets", "cores", "threads")
-    return {
-        "vcpus": int(vcpu.get("current", most)) if vcpu is not None else most,
-        "maxvcpus": most,
-        "topology": {} if topology is None else {part: int(topology.get(part, "1")) for part in parts},
-    }
-
-
-def _graphics(root: domainxml.Element, state: str) -> dict[str, Any]:
-    node = root.find("devices/graphics")
-    attributes: Mapping[str, str] = dict(node.attrib) if node is not None else {}
-    port = attributes.get("port", "-1")
-    return {
-        "type": attributes.get("type"),
-        "listen": attributes.get("listen"),
-        "port": int(port) if state == "running" and port.isdigit() else None,
-        "passwd": attributes.get("passwd"),
-        "passwdValidTo": attributes.get("passwdValidTo"),
-    }

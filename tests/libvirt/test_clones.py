@@ -345,7 +345,7 @@ def test_a_disk_that_runs_out_of_space_leaves_nothing(
     guest("web", [first, second])
     before = inventory(conn)
     config = tmp_path / "one.conf"
-    config.write_text("[cloner]\nworkers = 1\n", encoding="utf-8")
+    config.write_text("[cloner]\ncopies = 1\n", encoding="utf-8")
     with Server(libvirtd.uri, tmp_path / "state", args=["--config", str(config)]) as server:
         blocker = server.request("POST", "vms/slow/clone", body={}).json["id"]
         answer = server.request("POST", "vms/web/clone", body={})
@@ -373,7 +373,7 @@ def test_a_file_that_appears_in_the_way_is_left_alone(
     guest("slow", [slow])
     guest("web", [make_qcow2(pool, "web.qcow2", 16 * MiB, {0: some_data(MiB)})])
     config = tmp_path / "one.conf"
-    config.write_text("[cloner]\nworkers = 1\n", encoding="utf-8")
+    config.write_text("[cloner]\ncopies = 1\n", encoding="utf-8")
     with Server(libvirtd.uri, tmp_path / "state", args=["--config", str(config)]) as server:
         blocker = server.request("POST", "vms/slow/clone", body={}).json["id"]
         answer = server.request("POST", "vms/web/clone", body={"name": "copy"})

@@ -1,0 +1,153 @@
+"""What the server itself can do with the files of volumes: look, copy, clone, remove, and know its own again."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import errors
+
+_FICLONE = 0x40049409
+_FICLONERANGE = 0x4020940D
+_TRIAL_BYTES = 4096
+_NO_REFLINK = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM, errno.EISDIR}
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """A file as it is: its identity, its length and what it occupies in bytes, and when it was last written in ns."""
+
+    device: int
+    inode: int
+    length: int
+    occupied: int
+    written: int
+
+
+def look(path: str) -> FileFacts | None:
+    """The facts of a regular file that the server can read; None for anything else."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        return FileFacts(status.st_dev, status.st_ino, status.st_size, status.st_blocks * 512, status.st_mtime_ns)
+    finally:
+        os.close(descriptor)
+
+
+def can_write(folder: str) -> bool:
+    """Whether the server can write the files of a folder: those of libvirt are their owner's alone, so as root."""
+    return os.geteuid() == 0 and os.access(folder, os.W_OK | os.X_OK)
+
+
+def reflink_refusal(source: str, folder: str) -> str | None:
+    """Why a file cannot be cloned into a folder by its file system; None if it can.
+
+    Tried for real, on the first block and a file without a name, since neither the file system's type nor its device
+    number tells: XFS may be made without, btrfs refuses across files with and without copy on write.
+    """
+    try:
+        reader = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError as error:
+        return f"its file cannot be read: {error.strerror}"
+    try:
+        writer = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600)
+    except OSError as error:
+        os.close(reader)
+        return f"the pool's folder cannot be written: {error.strerror}"
+    try:
+        if os.fstat(reader).st_size >= _TRIAL_BYTES:
+            fcntl.ioctl(writer, _FICLONERANGE, _range(reader, _TRIAL_BYTES))
+        else:
+            fcntl.ioctl(writer, _FICLONE, reader)
+    except OSError as error:
+        if error.errno not in _NO_REFLINK:
+            raise
+        return "the file system cannot share blocks between the two files"
+    finally:
+        os.close(reader)
+        os.close(writer)
+    return None
+
+
+def _range(descriptor: int, length: int) -> bytes:
+    """`struct file_clone_range` of ioctl_ficlonerange(2), from the start to the start."""
+    return b"".join(number.to_bytes(8, "little", signed=True) for number in (descriptor, 0, length, 0))
+
+
+def reflink(source: str, target: str) -> None:
+    """Makes a file that is there share all of another's blocks; at any size, and independent from then on. OSError."""
+    reader = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        writer = os.open(target, os.O_RDWR | os.O_NOFOLLOW)
+        try:
+            os.ftruncate(writer, 0)
+            fcntl.ioctl(writer, _FICLONE, reader)
+        finally:
+            os.close(writer)
+    finally:
+        os.close(reader)
+
+
+def identity(path: str) -> dict[str, int]:
+    """What tells a file from another of the same name later on; empty where there is no such file to see."""
+    with suppress(OSError):
+        status = os.lstat(path)
+        if stat.S_ISREG(status.st_mode):
+            return {"device": status.st_dev, "inode": status.st_ino}
+    return {}
+
+
+def is_still(path: str, known: dict[str, int]) -> bool:
+    """Whether a path is the file that `identity` saw; yes where it saw none."""
+    return not known or identity(path) == {"device": known["device"], "inode": known["inode"]}
+
+
+def copy_small(source: str, target: str) -> dict[str, int]:
+    """Copies a small file with its owner and mode to a name that must be free; returns its identity.
+
+    A source that is not there leaves the target missing as well, and returns nothing. Raises VolumeInTheWay and
+    StepFailed.
+    """
+    try:
+        with open(source, "rb") as reader:
+            status = os.fstat(reader.fileno())
+            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            with open(descriptor, "wb") as writer:
+                made = os.fstat(descriptor)
+                try:
+                    shutil.copyfileobj(reader, writer)
+                    writer.flush()
+                    if os.geteuid() == 0:
+                        os.fchown(descriptor, status.st_uid, status.st_gid)
+                    os.fchmod(descriptor, status.st_mode & 0o777)
+                except OSError:
+                    os.unlink(target)
+                    raise
+    except FileExistsError as error:
+        place = Path(target)
+        raise errors.VolumeInTheWay(name=place.name, pool=str(place.parent), cause=error) from error
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise errors.StepFailed(cause=error) from error
+    return {"device": made.st_dev, "inode": made.st_ino}
+
+
+def remove(path: str, known: dict[str, int]) -> None:
+    """Removes a file if it is still the one whose identity is given. Raises StepFailed."""
+    try:
+        if known and os.path.lexists(path) and is_still(path, known):
+            os.unlink(path)
+    except OSError as error:
+        raise errors.StepFailed(cause=error) from error

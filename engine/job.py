@@ -1,0 +1,58 @@
+"""A clone that is being made: whether it is to end, and how far it is. Shared by its copies, which run side by side."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+
+from .. import errors
+
+
+class Job:
+    """Progress and end of one task.
+
+    Args:
+        task: its id.
+        totals: bytes that each of its copies handles, by item.
+    """
+
+    def __init__(self, task: int, totals: Mapping[str, int]) -> None:
+        self.task = task
+        self.totals = dict(totals)
+        self._done = dict.fromkeys(totals, 0)
+        self._lock = threading.Lock()
+        self._end = threading.Event()
+        self._why: errors.ClonerError | None = None
+
+    def stop(self, why: errors.ClonerError) -> None:
+        """Asks for the end of everything that the job does. The first reason counts."""
+        with self._lock:
+            self._why = self._why or why
+        self._end.set()
+
+    @property
+    def is_stopped(self) -> bool:
+        return self._end.is_set()
+
+    def check(self) -> None:
+        """Raises the reason for which the job has to end, if it has."""
+        if self._why is not None:
+            raise self._why
+
+    def wait(self, seconds: float) -> bool:
+        """Waits for `stop`, at most so long; whether it came."""
+        return self._end.wait(seconds)
+
+    def progress(self, item: str) -> Callable[[int], None]:
+        """What a copy tells its bytes to. They only grow, and never beyond the total."""
+
+        def tell(done: int) -> None:
+            with self._lock:
+                self._done[item] = max(self._done[item], min(done, self.totals[item]))
+
+        return tell
+
+    def done(self) -> dict[str, int]:
+        """Bytes done, by item."""
+        with self._lock:
+            return dict(self._done)

@@ -1,0 +1,178 @@
+"""The host's domains, as libvirt's events tell them: read once for each connection, and one by one as they change.
+
+So lists and checks over the whole host cost no call each, however many domains there are. Until everything has been
+read once, and after a connection was lost, the inventory does not know, and whoever asks must ask libvirt.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import libvirt
+
+from .. import errors
+from .connection import Connections
+from .host import DomainInfo, Host
+
+log = logging.getLogger(__name__)
+
+Entry = TypeVar("Entry")
+
+_DEFINED = libvirt.VIR_DOMAIN_EVENT_DEFINED
+_STARTED = (libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_RESUMED)
+
+
+@dataclass
+class _Known(Generic[Entry]):
+    """What was read over one connection."""
+
+    connection: libvirt.virConnect
+    entries: dict[str, Entry] = field(default_factory=dict)
+    marks: Counter[str] = field(default_factory=Counter)
+    is_complete: bool = False
+
+
+class Inventory(Generic[Entry]):
+    """Follows the domains of a host.
+
+    Args:
+        connections: whose connection is followed, and the one after it when it is lost.
+        host: to read domains from.
+        read: makes of a domain what is kept of it.
+        marks: of what is kept, all that no two domains should have in common.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        host: Host,
+        read: Callable[[DomainInfo], Entry],
+        marks: Callable[[Entry], Collection[str]],
+    ) -> None:
+        self._host = host
+        self._read = read
+        self._marks = marks
+        self.on_started: Callable[[str], None] = lambda _uuid: None
+        """Is told the UUID of each domain that begins to run."""
+
+        self._lock = threading.Lock()
+        self._known: _Known[Entry] | None = None
+        self._own: set[str] = set()
+        self._news: queue.SimpleQueue[tuple[_Known[Entry], str | None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._follow, name="inventory", daemon=True)
+        connections.on_connect = self._connected
+        connections.on_lost = self._lost
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._news.put(None)
+
+    def entries(self) -> Collection[Entry] | None:
+        """What is kept of every domain; None while that is not known."""
+        with self._lock:
+            known = self._known
+            return list(known.entries.values()) if known is not None and known.is_complete else None
+
+    def is_taken(self, mark: str) -> bool | None:
+        """Whether any domain has this mark; None while that is not known."""
+        with self._lock:
+            known = self._known
+            return known.marks[mark] > 0 if known is not None and known.is_complete else None
+
+    @contextmanager
+    def defining(self, uuid: str) -> Iterator[None]:
+        """While this server defines a domain: takes it in at once, and passes over the event that tells of it."""
+        with self._lock:
+            self._own.add(uuid)
+        try:
+            yield
+        except BaseException:
+            with self._lock:
+                self._own.discard(uuid)
+            raise
+        known = self._known
+        if known is not None:
+            self._take_in(known, uuid)
+
+    def _connected(self, connection: libvirt.virConnect) -> None:
+        known: _Known[Entry] = _Known(connection)
+        with self._lock:
+            self._known = known
+            self._own.clear()
+        try:
+            connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._heard, known)
+        except libvirt.libvirtError as error:
+            log.warning("libvirt tells no events, so lists are read anew each time: %s", error)
+            return
+        self._news.put((known, None))
+
+    def _lost(self) -> None:
+        with self._lock:
+            self._known = None
+
+    def _heard(
+        self, _connection: libvirt.virConnect, domain: libvirt.virDomain, event: int, _detail: int, known: _Known[Entry]
+    ) -> None:
+        """libvirt's callback: in the thread of its event loop, which must not be kept."""
+        uuid = domain.UUIDString()
+        if event in _STARTED:
+            self.on_started(uuid)
+        with self._lock:
+            if event == _DEFINED and uuid in self._own:
+                self._own.discard(uuid)
+                return
+        self._news.put((known, uuid))
+
+    def _follow(self) -> None:
+        while (news := self._news.get()) is not None:
+            known, uuid = news
+            if known is not self._known:
+                continue
+            try:
+                if uuid is None:
+                    self._read_everything(known)
+                else:
+                    self._take_in(known, uuid)
+            except errors.ClonerError as error:
+                log.warning("the inventory is incomplete: %s", error)
+                known.is_complete = False
+                if known is self._known:
+                    self._news.put((known, None))
+                    threading.Event().wait(1.0)
+
+    def _read_everything(self, known: _Known[Entry]) -> None:
+        for domain in self._host.list_domains():
+            entry = self._read(domain)
+            with self._lock:
+                if domain.uuid not in known.entries:  # what was taken in meanwhile is newer
+                    self._put(known, domain.uuid, entry)
+        with self._lock:
+            known.is_complete = True
+        log.info("inventory: %d domains", len(known.entries))
+
+    def _take_in(self, known: _Known[Entry], uuid: str) -> None:
+        try:
+            entry = self._read(self._host.domain_by_uuid(uuid))
+        except errors.DomainNotFound:
+            with self._lock:
+                self._put(known, uuid, None)
+            return
+        with self._lock:
+            self._put(known, uuid, entry)
+
+    def _put(self, known: _Known[Entry], uuid: str, entry: Entry | None) -> None:
+        old = known.entries.pop(uuid, None)
+        if old is not None:
+            known.marks.subtract(self._marks(old))
+        if entry is not None:
+            known.entries[uuid] = entry
+            known.marks.update(self._marks(entry))

@@ -1,0 +1,83 @@
+"""Makes volumes: empty ones by a short call, copies by a long one on a connection of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import libvirt
+
+from .. import errors
+from .connection import Connections
+from .host import Host, VolumeInfo
+
+_POLL_S = 0.25
+
+
+class VolumeMaker:
+    """Makes volumes of one host, exclusively: what is there already is never overwritten."""
+
+    def __init__(self, connections: Connections, host: Host) -> None:
+        self._connections = connections
+        self._host = host
+        self._in_the_way = {libvirt.VIR_ERR_STORAGE_VOL_EXIST, libvirt.VIR_ERR_OPERATION_INVALID}
+        if connections.is_test_driver:
+            self._in_the_way.add(libvirt.VIR_ERR_OPERATION_FAILED)
+
+    def create(self, pool: str, name: str, xml: str) -> VolumeInfo:
+        """Makes an empty volume.
+
+        Raises VolumeInTheWay when something of that name is there, which is then not ours; StepFailed with libvirt's
+        reason; LibvirtUnavailable when the connection broke, and it is unknown whether the volume was made.
+        """
+        connection = self._connections.control()
+        try:
+            connection.storagePoolLookupByName(pool).createXML(xml, 0)
+        except libvirt.libvirtError as error:
+            raise self._explained(error, connection, pool, name) from error
+        return self._host.volume(pool, name)
+
+    def create_from(
+        self, source: VolumeInfo, pool: str, name: str, xml: str, progress: Callable[[int], None]
+    ) -> VolumeInfo:
+        """Makes a volume with the content of another, in libvirt's own way: that can take long and cannot be stopped.
+
+        `progress` is told how many bytes the new volume occupies, now and then. Raises as `create` does.
+        """
+        with self._connections.long_call() as connection:
+            ended = threading.Event()
+            watcher = threading.Thread(target=self._watch, args=(pool, name, progress, ended), daemon=True)
+            watcher.start()
+            try:
+                self._copy(connection, source, pool, xml)
+            except libvirt.libvirtError as error:
+                raise self._explained(error, connection, pool, name) from error
+            finally:
+                ended.set()
+                watcher.join()
+        return self._host.volume(pool, name)
+
+    def _copy(self, connection: libvirt.virConnect, source: VolumeInfo, pool: str, xml: str) -> None:
+        target = connection.storagePoolLookupByName(pool)
+        if self._connections.is_test_driver and source.pool != pool:
+            target.createXML(xml, 0)  # it has no bytes to copy, and refuses to pretend across pools
+            return
+        volume = connection.storagePoolLookupByName(source.pool).storageVolLookupByName(source.name)
+        target.createXMLFrom(xml, volume, 0)
+
+    def _watch(self, pool: str, name: str, progress: Callable[[int], None], ended: threading.Event) -> None:
+        while not ended.wait(_POLL_S):
+            try:
+                progress(self._host.volume(pool, name).allocation)
+            except errors.ClonerError:
+                continue  # not there yet, or libvirt is away, which the copy will say
+
+    def _explained(
+        self, error: libvirt.libvirtError, connection: libvirt.virConnect, pool: str, name: str
+    ) -> errors.ClonerError:
+        cause = error.get_error_message()
+        if self._connections.failed(error, connection):
+            return errors.LibvirtUnavailable(uri=self._connections.uri, cause=cause)
+        if error.get_error_code() in self._in_the_way:
+            return errors.VolumeInTheWay(name=name, pool=pool, cause=cause)
+        return errors.StepFailed(cause=cause)

@@ -1,0 +1,126 @@
+"""A domain in Kimchi's words, and what of it must not be shared: read once from its XML, and kept in the inventory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..engine import domainxml, ownership
+from ..engine.xmltree import Element, parse
+from ..hypervisor.host import DomainInfo
+
+_MIB_PER_UNIT = {"b": 2**-20, "bytes": 2**-20, "KB": 1e3 / 2**20, "k": 2**-10, "KiB": 2**-10, "MB": 1e6 / 2**20}
+_MIB_PER_UNIT |= {
+    "M": 1,
+    "MiB": 1,
+    "GB": 1e9 / 2**20,
+    "G": 2**10,
+    "GiB": 2**10,
+    "TB": 1e12 / 2**20,
+    "T": 2**20,
+    "TiB": 2**20,
+}
+
+
+@dataclass(frozen=True)
+class Guest:
+    """What is kept of a domain. `storage` has its disks' paths and `pool/volume`s, `marks` what must be its alone."""
+
+    name: str
+    uuid: str
+    state: str
+    resource: dict[str, Any]
+    marks: frozenset[str]
+    nvram: str | None
+    storage: frozenset[str]
+
+
+def mac_mark(mac: str) -> str:
+    """A MAC address as a mark."""
+    return f"MAC {mac.lower()}"
+
+
+def _marks(uuid: str, root: Element) -> Iterator[str]:
+    """Everything that no two domains should have in common, in words."""
+    yield f"UUID {uuid}"
+    yield from (f"genid {node.text}" for node in root.iterfind("genid") if node.text)
+    yield from (f"SMBIOS UUID {node.text}" for node in root.iterfind("sysinfo/system/entry[@name='uuid']"))
+    yield from map(mac_mark, domainxml.macs(root))
+    yield from (f"NVRAM {path}" for path in [domainxml.nvram(root)] if path)
+    yield from (f"path {node.get(attribute)}" for node, attribute in ownership.paths(root))
+    for disk in domainxml.disks(root):
+        if disk.has_source and not (disk.readonly or disk.shareable or disk.device == "cdrom"):
+            yield f"writable disk {disk.path or f'{disk.pool}/{disk.volume}'}"
+
+
+def read_guest(domain: DomainInfo) -> Guest:
+    root = parse(domain.xml)
+    places = {disk.path or (f"{disk.pool}/{disk.volume}" if disk.volume else "") for disk in domainxml.disks(root)}
+    return Guest(
+        name=domain.name,
+        uuid=domain.uuid,
+        state=domain.state,
+        resource=_resource(domain, root),
+        marks=frozenset(_marks(domain.uuid, root)),
+        nvram=domainxml.nvram(root),
+        storage=frozenset(places - {""}),
+    )
+
+
+def _resource(domain: DomainInfo, root: Element) -> dict[str, Any]:
+    """A domain in Kimchi's words. What is not measured is null or 0."""
+    users, groups = domainxml.access(root)
+    measured = ("cpu_utilization", "mem_utilization", "net_throughput", "net_throughput_peak")
+    return {
+        "name": domain.name,
+        "title": root.findtext("title") or "",
+        "description": root.findtext("description") or "",
+        "uuid": domain.uuid,
+        "state": domain.state,
+        "persistent": domain.persistent,
+        "memory": {"current": _mib(root, "memory"), "maxmemory": _mib(root, "maxMemory") or _mib(root, "memory")},
+        "cpu_info": _cpu_info(root),
+        "graphics": _graphics(root, domain.state),
+        "users": users,
+        "groups": groups,
+        "access": "full",
+        "bootorder": [node.get("dev") for node in root.iterfind("os/boot")],
+        "bootmenu": root.find("os/bootmenu[@enable='yes']") is not None,
+        "autostart": domain.autostart,
+        "icon": None,
+        "screenshot": None,
+        "stats": dict.fromkeys((*measured, "io_throughput", "io_throughput_peak"), 0),
+    }
+
+
+def _mib(root: Element, tag: str) -> int:
+    node = root.find(tag)
+    if node is None or not node.text:
+        return 0
+    return int(int(node.text) * _MIB_PER_UNIT.get(node.get("unit", "KiB"), 2**-10))
+
+
+def _cpu_info(root: Element) -> dict[str, Any]:
+    vcpu = root.find("vcpu")
+    most = int(vcpu.text or 1) if vcpu is not None else 1
+    topology = root.find("cpu/topology")
+    parts = ("sockets", "cores", "threads")
+    return {
+        "vcpus": int(vcpu.get("current", most)) if vcpu is not None else most,
+        "maxvcpus": most,
+        "topology": {} if topology is None else {part: int(topology.get(part, "1")) for part in parts},
+    }
+
+
+def _graphics(root: Element, state: str) -> dict[str, Any]:
+    node = root.find("devices/graphics")
+    attributes: Mapping[str, str] = dict(node.attrib) if node is not None else {}
+    port = attributes.get("port", "-1")
+    return {
+        "type": attributes.get("type"),
+        "listen": attributes.get("listen"),
+        "port": int(port) if state == "running" and port.isdigit() else None,
+        "passwd": attributes.get("passwd"),
+        "passwdValidTo": attributes.get("passwdValidTo"),
+    }

@@ -1,0 +1,55 @@
+"""Commands that work on a host and a journal without serving: an audit of what domains share, and recovery by hand."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+
+from ..model.guests import read_guest
+from ..model.services import Services
+from ..plugin import build
+from ..settings import Settings
+
+_CONNECT_S = 10.0
+
+
+def audit(settings: Settings, *, as_json: bool) -> int:
+    """Prints what any two domains of the host share and should not; exit status 1 if there is anything."""
+    services = build(settings)
+    services.connections.start(_CONNECT_S)
+    owners: dict[str, list[str]] = defaultdict(list)
+    for domain in services.host.list_domains():
+        for mark in read_guest(domain).marks:
+            owners[mark].append(domain.name)
+    _close(services)
+    shared = {mark: sorted(names) for mark, names in sorted(owners.items()) if len(names) > 1}
+    if as_json:
+        print(json.dumps(shared, ensure_ascii=False, indent=2))
+    else:
+        for mark, names in shared.items():
+            print(f"{mark}: {', '.join(names)}")
+        print(f"{len(shared)} shared" if shared else "nothing is shared that should not be")
+    return 1 if shared else 0
+
+
+def recover(settings: Settings, *, dry_run: bool) -> int:
+    """Prints what servers that died left unfinished, and, unless `dry_run`, finishes or undoes it."""
+    services = build(settings)
+    services.connections.start(_CONNECT_S)
+    orphans = services.executor.orphans()
+    for task, steps in orphans:
+        undone = [f"{step.kind} {step.args.get('name')} ({step.state})" for step in reversed(steps)]
+        print(f"task {task.id}, {task.target_uri}: {'undo ' + ', '.join(undone) if undone else 'nothing to undo'}")
+    if not orphans:
+        print("nothing is left to recover")
+    elif not dry_run:
+        services.executor.recover()
+        print(f"{len(orphans)} recovered")
+    _close(services)
+    return 0
+
+
+def _close(services: Services) -> None:
+    services.connections.stop()
+    services.journal.close()
+    services.lease.release()

@@ -1,0 +1,120 @@
+"""All or nothing, also when the server or libvirtd is killed at any moment of a clone."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import pytest
+
+from support.guests import inventory, stop_guest
+from support.libvirtd import PrivateLibvirtd
+from support.running import wait_until
+from support.server import Server
+from support.storage import MiB, make_pool, make_qcow2, make_raw, qemu_img_compare, sha256, some_data
+
+TESTS = Path(__file__).resolve().parents[1]
+POINTS = 38
+"""The moments at which the clone below can be interrupted."""
+
+
+class MortalServer(Server):
+    """A server that dies at one of the points of support/crashing.py; 0 for none."""
+
+    def __init__(self, uri: str, state_dir: Path, deadly: int) -> None:
+        self.points = state_dir.parent / f"points-{deadly}"
+        super().__init__(uri, state_dir, env={"PYTHONPATH": str(TESTS), "CLONER_POINTS": str(self.points)})
+        place = self._argv.index("cloner")
+        self._argv[place : place + 1] = ["support.crashing", str(deadly)]
+
+    def died(self) -> bool:
+        return not self.running
+
+
+@dataclass(frozen=True)
+class Source:
+    """A UEFI guest with two disks on a file system that can reflink, and all that was there before it was cloned."""
+
+    domain: libvirt.virDomain
+    files: tuple[Path, ...]
+    sums: tuple[str, ...]
+    before: set[str]
+    folder: Path
+
+
+@pytest.fixture
+def source(
+    libvirtd: PrivateLibvirtd,
+    conn: libvirt.virConnect,
+    file_system: Callable[..., Path],
+    guest: Callable[..., libvirt.virDomain],
+) -> Source:
+    mount_point = file_system("xfs")
+    pool = make_pool(conn, "crash", mount_point / "pool")
+    system = make_qcow2(pool, "web.qcow2", 64 * MiB, {0: some_data(MiB)})
+    data = make_raw(pool, "data.img", 64 * MiB, {MiB: some_data(MiB, 2)})
+    nvram = mount_point / "nvram" / "web_VARS.fd"
+    nvram.parent.mkdir()
+    shutil.chown(nvram.parent, libvirtd.uid, libvirtd.gid)
+    domain = guest("web", [system, data], nvram=nvram, macs=["52:54:00:12:34:56"])
+    domain.create()
+    stop_guest(domain)
+    files = (Path(system.path()), Path(data.path()), nvram)
+    return Source(domain, files, tuple(map(sha256, files)), inventory(conn, nvram.parent), mount_point)
+
+
+def journal_is_clean(state_dir: Path) -> bool:
+    with closing(sqlite3.connect(state_dir / "journal.sqlite")) as journal:
+        held = "SELECT count(*) FROM reservations WHERE task IS NOT NULL"
+        tables = [held, "SELECT count(*) FROM promises", "SELECT count(*) FROM steps"]
+        return all(journal.execute(table).fetchone()[0] == 0 for table in tables)
+
+
+def assert_whole_or_nothing(conn: libvirt.virConnect, source: Source, task: dict[str, Any], state_dir: Path) -> None:
+    """Either the task has finished and everything of its clone is there, or nothing more than before is."""
+    conn.storagePoolLookupByName("crash").refresh()
+    now = inventory(conn, source.folder / "nvram")
+    assert source.before <= now
+    assert tuple(map(sha256, source.files)) == source.sums
+    assert journal_is_clean(state_dir)
+    if task["status"] == "finished":
+        name = task["name"]
+        disks = [f"{name}-vda.qcow2", f"{name}-vdb.img"]
+        made = {f"volume crash/{disk}" for disk in disks} | {f"file {source.folder}/pool/{disk}" for disk in disks}
+        assert now - source.before == made | {f"domain {name}", f"file {source.folder}/nvram/{name}_VARS.fd"}
+        for original, disk in zip(source.files, disks, strict=False):
+            assert qemu_img_compare(original, source.folder / "pool" / disk, strict=True)
+    else:
+        assert task["message"].startswith("CLNTASK0004E"), task
+        assert now == source.before
+
+
+def crash_and_recover(libvirtd: PrivateLibvirtd, state_dir: Path, deadly: int) -> dict[str, Any]:
+    """Clones with a server that dies on the way, starts another, and returns the task as it ended."""
+    with MortalServer(libvirtd.uri, state_dir, deadly) as mortal:
+        task = mortal.request("POST", "vms/web/clone").json
+        wait_until(mortal.died, 30, f"it dies at point {deadly}", lambda: mortal.log)
+    with Server(libvirtd.uri, state_dir) as heir:
+        ended: dict[str, Any] = heir.wait_task(task["id"], 60)
+    return ended
+
+
+def test_there_are_enough_points(libvirtd: PrivateLibvirtd, source: Source, tmp_path: Path) -> None:
+    with MortalServer(libvirtd.uri, tmp_path / "state", 0) as server:
+        task = server.wait_task(server.request("POST", "vms/web/clone").json["id"])
+        assert task["status"] == "finished"
+        assert len(server.points.read_text("utf-8").splitlines()) == POINTS
+
+
+@pytest.mark.parametrize("deadly", range(1, POINTS + 1))
+def test_a_server_killed_at_any_point_leaves_all_or_nothing(
+    libvirtd: PrivateLibvirtd, conn: libvirt.virConnect, source: Source, tmp_path: Path, deadly: int
+) -> None:
+    task = crash_and_recover(libvirtd, tmp_path / "state", deadly)
+    assert_whole_or_nothing(conn, source, task, tmp_path / "state")

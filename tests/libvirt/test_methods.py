@@ -1,0 +1,248 @@
+"""Reflink, copy, linked and libvirt: each makes the same guest, and says how and why."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import pytest
+from lxml import etree
+
+from support.guests import inventory, stop_guest
+from support.libvirtd import PrivateLibvirtd
+from support.running import run, wait_until
+from support.server import Server
+from support.storage import (
+    GiB,
+    MiB,
+    allocated,
+    image_info,
+    make_pool,
+    make_qcow2,
+    make_raw,
+    pool_path,
+    qemu_img_compare,
+    sha256,
+    some_data,
+)
+
+Guest = Callable[..., libvirt.virDomain]
+
+
+@pytest.fixture
+def server(libvirtd: PrivateLibvirtd, conn: libvirt.virConnect, tmp_path: Path) -> Iterator[Server]:
+    with Server(libvirtd.uri, tmp_path / "state") as running:
+        yield running
+
+
+def clone(server: Server, name: str = "web", **body: object) -> dict[str, Any]:
+    answer = server.request("POST", f"vms/{name}/clone", body=body)
+    assert answer.status == 202, answer.text
+    task: dict[str, Any] = server.wait_task(answer.json["id"])
+    assert (task["status"], task["message"], task["progress"]) == ("finished", "OK", 100)
+    return task
+
+
+def files_of(conn: libvirt.virConnect, name: str) -> list[Path]:
+    xml = etree.fromstring(conn.lookupByName(name).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+    return [Path(source.get("file", "")) for source in xml.iterfind("devices/disk/source")]
+
+
+def image_with_everything(pool: libvirt.virStoragePool, name: str) -> Path:
+    """A qcow2 with an internal snapshot, a bitmap, and clusters of another size than the usual."""
+    path = pool_path(pool) / name
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=131072,lazy_refcounts=on", path, "64M")
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 7 0 3M", path)
+    run("qemu-img", "snapshot", "-c", "before", path)
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 9 1M 1M", path)
+    run("qemu-img", "bitmap", "--add", "-f", "qcow2", path, "backup")
+    path.chmod(0o600)
+    owner = pool_path(pool).stat()
+    os.chown(path, owner.st_uid, owner.st_gid)
+    pool.refresh()
+    return path
+
+
+@pytest.mark.parametrize(("fs", "method"), [("xfs", "reflink"), ("btrfs", "reflink"), ("ext4", "copy")])
+def test_auto_takes_the_best_method_and_everything_in_the_image_travels(  # noqa: PLR0917 - pytest's fixtures
+    server: Server,
+    conn: libvirt.virConnect,
+    libvirtd: PrivateLibvirtd,
+    file_system: Callable[..., Path],
+    guest: Guest,
+    fs: str,
+    method: str,
+) -> None:
+    pool = make_pool(conn, "best", file_system(fs, 512 * MiB) / "pool")
+    image = image_with_everything(pool, "web.qcow2")
+    data = Path(make_raw(pool, "data.img", 128 * MiB, {MiB: some_data(MiB), 100 * MiB: some_data(MiB, 1)}).path())
+    guest("web", [image, data])
+    before = [sha256(path) for path in (image, data)]
+
+    task = clone(server)
+
+    assert [disk["method"] for disk in task["disks"]] == [method] * 2
+    assert all(disk["reason"] for disk in task["disks"])
+    copies = files_of(conn, task["name"])
+    assert [sha256(path) for path in copies] == before, "the files are the same, byte for byte"
+    assert [sha256(path) for path in (image, data)] == before
+    assert all(allocated(copy) <= allocated(source) for source, copy in zip((image, data), copies, strict=True))
+    info = image_info(copies[0])
+    assert [snapshot["name"] for snapshot in info["snapshots"]] == ["before"]
+    assert [bitmap["name"] for bitmap in info["format-specific"]["data"]["bitmaps"]] == ["backup"]
+    assert info["cluster-size"] == 131072
+    assert all((path.stat().st_uid, path.stat().st_mode & 0o777) == (libvirtd.uid, 0o600) for path in copies)
+    volume = etree.fromstring(conn.storageVolLookupByPath(str(copies[0])).XMLDesc())
+    assert volume.xpath("string(target/format/@type)") == "qcow2", "known to its pool as what it is"
+
+
+def test_a_method_that_cannot_serve_is_refused_with_the_reason(
+    server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest
+) -> None:
+    guest("web", [make_qcow2(pool, "web.qcow2", MiB)])
+    before = inventory(conn)
+    answer = server.request("POST", "vms/web/clone", body={"method": "reflink"})
+    assert (answer.status, answer.json["reason"][:10]) == (400, "CLNVM0006E")
+    assert "share blocks" in answer.json["reason"]
+    assert server.request("POST", "vms/web/clone", body={"method": "magic"}).status == 400
+    assert inventory(conn) == before
+
+
+@pytest.mark.parametrize("method", ["copy", "libvirt", "linked"])
+def test_every_method_makes_the_same_content(
+    server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest, method: str
+) -> None:
+    disks = [
+        make_qcow2(pool, "web.qcow2", 16 * MiB, {0: some_data(MiB)}),
+        make_raw(pool, "data.img", 8 * MiB, {MiB: some_data(MiB)}),
+    ]
+    guest("web", disks)
+    task = clone(server, method=method)
+    assert [disk["method"] for disk in task["disks"]] == [method] * 2
+    copies = files_of(conn, task["name"])
+    assert all(qemu_img_compare(Path(disk.path()), copy) for disk, copy in zip(disks, copies, strict=True))
+    if method == "linked":
+        assert [image_info(copy)["full-backing-filename"] for copy in copies] == [disk.path() for disk in disks]
+    conn.lookupByName(task["name"]).create()
+
+
+def test_an_overlay_keeps_its_backing_file(
+    server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest
+) -> None:
+    base = Path(make_qcow2(pool, "base.qcow2", 16 * MiB, {0: some_data(MiB)}).path())
+    overlay = Path(make_qcow2(pool, "web.qcow2", 16 * MiB, {MiB: some_data(MiB, 1)}, backing=base).path())
+    guest("web", [overlay])
+    (copy,) = files_of(conn, clone(server)["name"])
+    assert image_info(copy)["full-backing-filename"] == str(base)
+    assert qemu_img_compare(overlay, copy)
+    assert allocated(copy) <= allocated(overlay)
+
+
+def test_a_disk_in_no_pool_is_cloned_into_the_one_that_is_named(
+    server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest, folder: Path
+) -> None:
+    stray = folder / "stray.img"
+    stray.write_bytes(some_data(MiB))
+    guest("web", [stray])
+    task = clone(server, pool=pool.name())
+    (copy,) = files_of(conn, task["name"])
+    assert copy.parent == pool_path(pool)
+    assert sha256(copy) == sha256(stray)
+
+
+def big(pool: libvirt.virStoragePool, name: str = "web.img", data: int = 1024) -> Path:
+    """A disk that takes some seconds to copy."""
+    path = Path(make_raw(pool, name, 4 * GiB).path())
+    with path.open("r+b") as file:
+        for _ in range(data):
+            file.write(some_data(MiB))
+    return path
+
+
+def test_progress_grows_and_ends_at_100(
+    server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest
+) -> None:
+    guest("web", [big(pool)])
+    task = server.request("POST", "vms/web/clone").json
+    seen = []
+    while task["status"] == "running":
+        task = server.request("GET", f"tasks/{task['id']}").json
+        seen.append((task["progress"], task["bytes_done"]))
+    assert task["status"] == "finished", task
+    assert seen == sorted(seen)
+    assert len({progress for progress, _ in seen}) > 3, "it was seen to grow"
+    assert all(progress < 100 for progress, _ in seen[:-1])
+    assert seen[-1] == (100, task["bytes_total"])
+    assert task["started"] < task["ended"]
+
+
+def test_a_cancelled_copy_is_gone_at_any_moment(
+    server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest
+) -> None:
+    guest("web", [big(pool)])
+    before = inventory(conn)
+    moments = random.Random(3)  # noqa: S311 - no secret
+    for _ in range(12):
+        task = server.request("POST", "vms/web/clone").json
+        time.sleep(moments.uniform(0, 0.6))
+        server.request("DELETE", f"tasks/{task['id']}")
+        ended = server.wait_task(task["id"])
+        if ended["status"] == "killed":
+            assert inventory(conn) == before
+        else:
+            assert ended["status"] == "finished", ended
+            assert server.request("DELETE", f"vms/{task['name']}").status == 204
+        assert inventory(conn) == before
+
+
+def test_a_source_that_is_started_meanwhile_ends_the_clone(
+    server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest
+) -> None:
+    source = guest("web", [make_qcow2(pool, "small.qcow2", MiB), big(pool)])
+    before = inventory(conn)
+    task = server.request("POST", "vms/web/clone", body={"method": "libvirt"}).json
+    copy = pool_path(pool) / f"{task['name']}-vdb.img"
+    wait_until(lambda: copy.exists() and allocated(copy) > MiB, 30, "the copy is under way", lambda: server.log)
+    source.create()
+    stop_guest(source)
+    ended = server.wait_task(task["id"])
+    assert (ended["status"], ended["message"][:12]) == ("failed", "CLNTASK0006E")
+    assert inventory(conn) == before
+
+
+def test_a_source_that_is_written_to_meanwhile_ends_the_clone(
+    server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest
+) -> None:
+    path = big(pool)
+    guest("web", [path])
+    before = inventory(conn)
+    task = server.request("POST", "vms/web/clone").json
+    copy = pool_path(pool) / f"{task['name']}-vda.img"
+    wait_until(lambda: copy.exists() and allocated(copy) > MiB, 30, "the copy is under way", lambda: server.log)
+    with path.open("r+b") as file:
+        file.write(b"changed")
+    ended = server.wait_task(task["id"])
+    assert (ended["status"], "CLNTASK0007E" in ended["message"]) == ("failed", True)
+    assert inventory(conn) == before
+
+
+def test_a_quick_clone_does_not_wait_behind_long_ones(
+    server: Server,
+    conn: libvirt.virConnect,
+    pool: libvirt.virStoragePool,
+    file_system: Callable[..., Path],
+    guest: Guest,
+) -> None:
+    fast = make_pool(conn, "fast", file_system("xfs") / "pool")
+    guest("slow", [big(pool)])
+    guest("web", [make_qcow2(fast, "web.qcow2", MiB)])
+    slow = [server.request("POST", "vms/slow/clone").json["id"] for _ in range(10)]
+    clone(server)
+    assert server.request("GET", f"tasks/{slow[-1]}").json["status"] == "running"
+    for task in slow:
+        server.request("DELETE", f"tasks/{task}")
