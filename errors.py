@@ -267,7 +267,7 @@ class SourceStarted(ClonerError):
     code, status, text = (
         "CLNTASK0006E",
         409,
-        "The source was started while it was cloned. Everything made for the clone was removed: shut it down, clone again",
+        "The source was started while it was cloned. Everything made for the clone was removed: shut it down and repeat",
     )
 
 
@@ -275,7 +275,7 @@ class SourceChanged(ClonerError):
     code, status, text = (
         "CLNTASK0007E",
         409,
-        "The source {name} was written to while it was cloned. Everything made for the clone was removed: clone again",
+        "The source {name} was written to while it was cloned. Everything made for the clone was removed: repeat",
     )
 
 

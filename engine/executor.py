@@ -411,7 +411,7 @@ class Executor:
         return [(task, [] if self._is_complete(task) else self._journal.steps(task.id)) for task in tasks]
 
     def recover(self) -> None:
-        """Finishes or undoes the tasks of dead servers now. Raises what kept it from that, such as LibvirtUnavailable."""
+        """Finishes or undoes the tasks of dead servers now. Raises what keeps it from that."""
         self._adopt_orphans()
         while self._endings:
             ending = self._endings.popleft()

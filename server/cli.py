@@ -1,4 +1,4 @@
-"""The command line: `cloner serve`."""
+"""The command line: `cloner serve`, `cloner audit`, `cloner recover`."""
 
 from __future__ import annotations
 
@@ -33,25 +33,44 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser(
         "serve", help="serve the REST API and the page", description="Serves the REST API and the page."
     )
-    where = serve.add_mutually_exclusive_group()
+    _add_common(serve)
+    serve.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    serve.add_argument("--port", type=int, help="port to listen on (default 8010; 0 picks a free one)")
+    serve.add_argument(
+        "--auth", choices=AUTH_MODES, help="token (default), or none, which a loopback address only may have"
+    )
+    serve.set_defaults(run=_serve)
+    audit = commands.add_parser(
+        "audit",
+        help="list what domains share and should not",
+        description="Lists every UUID, genid, MAC, NVRAM, socket, log and writable disk that any two domains share.",
+    )
+    _add_common(audit)
+    audit.add_argument("--json", action="store_true", help="print a JSON object: what is shared, and by whom")
+    audit.set_defaults(run=_audit)
+    recover = commands.add_parser(
+        "recover",
+        help="finish or undo what a server left that died",
+        description="Finishes or undoes the clones of servers that died. A server that starts does this by itself.",
+    )
+    _add_common(recover)
+    recover.add_argument("--dry-run", action="store_true", help="only say what would be undone")
+    recover.set_defaults(run=_recover)
+    return parser
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    where = command.add_mutually_exclusive_group()
     where.add_argument(
         "--connect", metavar="URI", help="libvirt to work on; left out: the host's, or the demo if none answers"
     )
     where.add_argument("--demo", action="store_true", help="work on libvirt's test driver with a made-up inventory")
-    serve.add_argument("--host", help="address to listen on (default 127.0.0.1)")
-    serve.add_argument("--port", type=int, help="port to listen on (default 8010; 0 picks a free one)")
-    serve.add_argument("--state-dir", metavar="DIR", help="where the journal and the token lie")
-    serve.add_argument(
-        "--auth", choices=AUTH_MODES, help="token (default), or none, which a loopback address only may have"
-    )
-    serve.add_argument("--config", metavar="FILE", type=Path, help="configuration file in the manner of cloner.conf")
-    serve.set_defaults(run=_serve)
-    return parser
+    command.add_argument("--state-dir", metavar="DIR", help="where the journal and the token lie")
+    command.add_argument("--config", metavar="FILE", type=Path, help="configuration file in the manner of cloner.conf")
 
 
 def _serve(options: argparse.Namespace) -> int:
-    names = ("connect", "host", "port", "state_dir", "auth")
-    settings = _connected(load(options.config, {name: getattr(options, name) for name in names}), demo=options.demo)
+    settings = _settings(options, ("connect", "host", "port", "state_dir", "auth"))
     _refuse_open_door(settings)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     _say_where(settings)
@@ -66,6 +85,23 @@ def _serve(options: argparse.Namespace) -> int:
     print(f"cloner {__version__} is ready: open {address}/{link}", flush=True)
     cherrypy.engine.block()
     return 0
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from . import commands  # noqa: PLC0415 - as above
+
+    return commands.audit(_settings(options, ("connect", "state_dir")), as_json=options.json)
+
+
+def _recover(options: argparse.Namespace) -> int:
+    from . import commands  # noqa: PLC0415 - as above
+
+    return commands.recover(_settings(options, ("connect", "state_dir")), dry_run=options.dry_run)
+
+
+def _settings(options: argparse.Namespace, names: Sequence[str]) -> Settings:
+    overrides = {name: getattr(options, name) for name in names}
+    return _connected(load(options.config, overrides), demo=options.demo)
 
 
 def _connected(settings: Settings, *, demo: bool) -> Settings:

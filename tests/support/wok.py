@@ -66,8 +66,12 @@ class Wok(Server):
     def start(self) -> None:
         """As Server's, and log in."""
         super().start()
+        self._session = self.log_in()
+
+    def log_in(self) -> str:
+        """A new session's cookie."""
         answer = self.request("POST", "/login", {"username": USER, "password": PASSWORD}, anonymous=True)
-        self._session = SimpleCookie(answer.headers["Set-Cookie"])["wok"].value
+        return "wok=" + SimpleCookie(answer.headers["Set-Cookie"])["wok"].value
 
     def request(
         self,
@@ -80,7 +84,7 @@ class Wok(Server):
         timeout: float = REQUEST_TIMEOUT,
     ) -> Response:
         """As Server's; it accepts JSON and has the session's cookie, unless `anonymous`."""
-        session = {} if anonymous else {"Cookie": f"wok={self._session}"}
+        session = {} if anonymous else {"Cookie": self._session}
         fields = {"Accept": JSON, **session, **(headers or {})}
         return super().request(method, path, body, fields, anonymous=True, timeout=timeout)
 
