@@ -163,6 +163,10 @@ class DomainDeletedInPart(ClonerError):
     )
 
 
+class SourceInUse(ClonerError):
+    code, status, text = "CLNVM0007E", 409, "{name} cannot be deleted now: {cause}"
+
+
 class MethodCannotServe(ClonerError):
     code, status, text = "CLNVM0006E", 400, "Method {method} cannot clone {disk}: {cause}. Choose another, or auto"
 

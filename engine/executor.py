@@ -25,7 +25,7 @@ from ..hypervisor.host import Host
 from . import domainxml, files
 from .copying import Method, take_back
 from .job import Job
-from .journal import DONE, FAILED, FINISHED, KILLED, RUNNING, UNDONE, Clone, Journal, Step, Task
+from .journal import DONE, FAILED, FINISHED, KILLED, RUNNING, UNDONE, Clone, Journal, Link, Step, Task
 from .lease import Lease
 from .plan import Copy, DomainPlan, VolumePlan
 
@@ -239,11 +239,13 @@ class Executor:
     def _copy(self, job: Job, copy: Copy, first: int, second: int) -> domainxml.NewSource:
         method = self._methods[copy.method]
         names = {"pool": copy.pool, "name": copy.name}
+        if copy.overlay_of is not None:
+            names["parent"] = copy.overlay_of[0]
         reserve = Action(VOLUME, names, f"Making {copy.name}", lambda: method.reserve(copy, job))
         with self._turn(job) if method.is_long else nullcontext():
             made = self._take(job, first, reserve)
             title = f"Copying {copy.source.name} to {copy.name}"
-            self._take(job, second, Action(FILL, names, title, lambda: _fill(method, copy, made, job), copy.item))
+            self._take(job, second, Action(FILL, names, title, lambda: _fill(method, copy, made, job), copy.name))
         return domainxml.NewSource(made["type"], made["path"], copy.pool, copy.name, copy.format)
 
     @contextmanager
@@ -307,7 +309,9 @@ class Executor:
         if domain is not None:
             storage = [_storage(step) for step in steps if step.kind in (VOLUME, NVRAM)]
             clone = Clone(domain.args["uuid"], domain.args["name"], domain.begun, storage)
-        self._journal.end(task, FINISHED, "OK", clone, done)
+        made = [step.args for step in steps if step.kind == VOLUME and "parent" in step.args]
+        links = [Link(args["parent"], args["pool"], args["name"]) for args in made]
+        self._journal.end(task, FINISHED, "OK", clone, done, links)
 
     # --- Undoing -----------------------------------------------------------------------------------------------------
 

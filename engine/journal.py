@@ -11,6 +11,7 @@ import json
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,9 +29,13 @@ log = logging.getLogger(__name__)
 RUNNING, FINISHED, FAILED, KILLED = "running", "finished", "failed", "killed"
 """The words that Kimchi's page knows for a task's status, and `killed` for one that was cancelled."""
 
+SOURCE = "source"
+"""Kind of the reservations by which a task holds the images that it reads; `scope` is the image's path."""
+
 BEGUN, DONE, UNDONE = "begun", "done", "undone"
 
 _WAIT_FOR_LOCK_S = 30.0
+_NAP_S = 0.01
 _POSTGRESQL_LOCK = 0x636C6F6E6572  # "cloner"; a number for all who write to one database
 
 _OUR_MISTAKES = (sa.exc.DataError, sa.exc.IntegrityError, sa.exc.NotSupportedError, sa.exc.ProgrammingError)
@@ -69,6 +74,9 @@ _clones = sa.Table(
     *(sa.Column(name, sa.String) for name in ("uuid", "name", "storage")),
     sa.Column("created", sa.BigInteger),
 )
+
+
+_links = sa.Table("links", _metadata, *(sa.Column(name, sa.String) for name in ("parent", "pool", "name")))
 
 
 @dataclass(frozen=True)
@@ -112,6 +120,15 @@ class Clone:
     storage: Sequence[Mapping[str, str]]
 
 
+@dataclass(frozen=True)
+class Link:
+    """A volume that is an overlay on the image at a path, and lost without it."""
+
+    parent: str
+    pool: str
+    name: str
+
+
 class Transaction(StampSource):
     """What can be written together. Comes from `Journal.transaction()`, and ends with it."""
 
@@ -144,6 +161,11 @@ class Transaction(StampSource):
         """Bytes that accepted clones are still going to write to the pool."""
         total = sa.select(sa.func.coalesce(sa.func.sum(_promises.c.bytes), 0)).where(_promises.c.pool == pool)
         return int(self._connection.execute(total).scalar_one())
+
+    def promises(self, pool: str) -> list[tuple[str, int]]:
+        """Volumes that accepted clones are going to write in the pool, with the bytes that each was promised."""
+        held = sa.select(_promises.c.item, _promises.c.bytes).where(_promises.c.pool == pool)
+        return [(row.item, row.bytes) for row in self._connection.execute(held)]
 
     def promise(self, task: int, pool: str, item: str, size: int) -> None:
         """Counts `size` bytes as taken in the pool until the promise is kept or the task ends."""
@@ -264,6 +286,7 @@ class Journal:
         message: str,
         clone: Clone | None = None,
         done: Mapping[str, int] | None = None,
+        links: Collection[Link] = (),
     ) -> None:
         """Ends a task: its names and promises are free again; a clone that came of it is remembered with its MACs."""
         with self._write() as connection:
@@ -279,6 +302,8 @@ class Journal:
                 row = {"uuid": clone.uuid, "name": clone.name, "created": clone.created, "storage": storage}
                 connection.execute(sa.insert(_clones).values(row))
             connection.execute(sa.delete(_reservations).where(_reservations.c.task == task_id))
+            if links:
+                connection.execute(sa.insert(_links), [vars(link) for link in links])
 
     def forget(self, task_id: int) -> None:
         """Takes an ended task out of the list."""
@@ -329,6 +354,23 @@ class Journal:
             row = connection.execute(sa.select(_clones).where(_clones.c.uuid == uuid)).mappings().first()
         return Clone(row["uuid"], row["name"], row["created"], json.loads(row["storage"])) if row else None
 
+    def dependents(self, paths: Collection[str]) -> tuple[list[int], list[Link]]:
+        """Running tasks that read images at these paths, and volumes that are overlays on them."""
+        reading = sa.select(_reservations.c.task).where(
+            _reservations.c.kind == SOURCE, _reservations.c.scope.in_(paths), _reservations.c.task.is_not(None)
+        )
+        linked = sa.select(_links).where(_links.c.parent.in_(paths))
+        with self._read() as connection:
+            links = [Link(**row) for row in connection.execute(linked).mappings()]
+            return sorted(set(connection.execute(reading).scalars())), links
+
+    def unlink(self, links: Collection[Link]) -> None:
+        """Forgets overlays that are gone."""
+        with self._write() as connection:
+            for link in links:
+                here = (_links.c.parent == link.parent, _links.c.pool == link.pool, _links.c.name == link.name)
+                connection.execute(sa.delete(_links).where(*here))
+
     def clone_is_gone(self, uuid: str) -> None:
         """Forgets a clone that was deleted, and frees its MACs."""
         with self._write() as connection:
@@ -361,9 +403,23 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # The driver's own transactions begin too late, at the first write; SQLAlchemy's manual has this remedy.
     connection.isolation_level = None
     connection.execute(f"PRAGMA busy_timeout = {int(_WAIT_FOR_LOCK_S * 1000)}")
-    connection.execute("PRAGMA journal_mode = WAL")
+    _use_wal(connection)
     # Survives the death of any process at any moment. After a power cut the last commits may be missing, never torn.
     connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """SQLite's own patience does not cover this: two servers that start at once on a new file get in each other's way."""
+    deadline = time.monotonic() + _WAIT_FOR_LOCK_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_NAP_S)
+        else:
+            return
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

@@ -67,4 +67,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         # Bytes done by item, as JSON.
         "ALTER TABLE tasks ADD COLUMN done TEXT NOT NULL DEFAULT '{}'",
     ),
+    (
+        # Overlays that depend on an image: `parent` is the image's path.
+        """CREATE TABLE links (
+            parent VARCHAR(1000) NOT NULL,
+            pool VARCHAR(300) NOT NULL,
+            name VARCHAR(300) NOT NULL,
+            PRIMARY KEY (parent, pool, name)
+        )""",
+    ),
 )

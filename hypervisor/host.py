@@ -204,13 +204,12 @@ class Host:
         with self._doing("look up a storage pool", pool=pool.name):
             return int(self._connections.control().storagePoolLookupByName(pool.name).info()[3])
 
-    def pool_of_folder(self, folder: str) -> str | None:
-        """Name of the pool whose volumes appear in a folder."""
-        try:
-            with self._doing("look up a storage pool", pool=folder):
-                return str(self._connections.control().storagePoolLookupByTargetPath(folder).name())
-        except (errors.PoolNotFound, errors.LibvirtFailed):
-            return None
+    def occupied(self, pool: PoolInfo, name: str) -> int:
+        """Bytes that a volume of the pool takes now, where its file can be seen; else 0."""
+        if self._connections.is_local and pool.holds_files:
+            with suppress(OSError):
+                return os.lstat(Path(pool.path, name)).st_blocks * 512
+        return 0
 
     # --- Volumes -----------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .. import errors
 from ..engine.executor import Executor
-from ..engine.journal import Journal, Transaction
+from ..engine.journal import Journal, Link, Transaction
 from ..engine.lease import Lease
 from ..engine.survey import Surveyor
 from ..hypervisor.connection import Connections
@@ -46,8 +46,37 @@ class Services:
 
 
 def room(transaction: Transaction, host: Host) -> Callable[[PoolInfo], int]:
-    """Bytes that a pool has free and nobody was promised."""
-    return lambda pool: host.available(pool) - transaction.promised(pool.name)
+    """Bytes that a pool has free and nobody was promised. Of a promise counts what is not written yet."""
+
+    def left(pool: PoolInfo) -> int:
+        # What is written is looked at first: it only grows, so that a moment's difference errs on the safe side.
+        owed = sum(max(size - host.occupied(pool, name), 0) for name, size in transaction.promises(pool.name))
+        return host.available(pool) - owed
+
+    return left
+
+
+def check_independent(services: Services, name: str, paths: Collection[str]) -> None:
+    """Raises SourceInUse while a clone reads one of the images, or a linked clone needs it."""
+    tasks, links = services.journal.dependents(paths)
+    if tasks:
+        raise errors.SourceInUse(
+            name=name, cause=f"task {', '.join(map(str, tasks))} is cloning it; wait, or cancel that"
+        )
+    gone = [link for link in links if not _is_there(services, link)]
+    services.journal.unlink(gone)
+    children = sorted(f"{link.pool}/{link.name}" for link in links if link not in gone)
+    if children:
+        raise errors.SourceInUse(
+            name=name, cause=f"linked clones need its disks: {', '.join(children)}; delete them first"
+        )
+
+
+def _is_there(services: Services, link: Link) -> bool:
+    try:
+        return services.host.has_volume(services.host.pool(link.pool), link.name)
+    except errors.PoolNotFound:
+        return False
 
 
 def check_domain_name(name: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Container, Mapping
 from typing import Any
 
 from .. import errors
-from ..engine.journal import Task, Transaction
+from ..engine.journal import SOURCE, Task, Transaction
 from ..engine.plan import Draft, VolumePlan, Wishes, draft_volume, split_volume_name
 from ..hypervisor.host import Host, PoolInfo, VolumeInfo
 from ..utils import MAX_FILE_NAME_BYTES, get_next_clone_name
@@ -65,7 +65,8 @@ class StorageVolumesModel:
         task_id = transaction.new_task_id()
         plan = draft.volume_plan(new_name)
         transaction.reserve(VOLUME_NAME, copy.pool, new_name, task=task_id)
-        transaction.promise(task_id, copy.pool, copy.item, copy.size)
+        transaction.promise(task_id, copy.pool, new_name, copy.size)
+        transaction.reserve(SOURCE, copy.source.path, str(task_id), task=task_id)
         uri = f"{mount}/storagepools/{copy.pool}/storagevolumes/{new_name}/clone"
         return plan, transaction.add_task(task_id, VOLUME_NAME, uri, self._services.lease.id, plan.describe())
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
 from .. import errors
 from ..engine import domainxml
-from ..engine.journal import Task, Transaction
+from ..engine.journal import SOURCE, Task, Transaction
 from ..engine.plan import DomainPlan, Draft, Wishes, draft_domain
 from ..engine.xmltree import parse
-from ..hypervisor.host import DomainInfo, Host
+from ..hypervisor.host import DomainInfo, Host, VolumeInfo
 from ..utils import get_next_clone_name
 from .guests import Guest, mac_mark, read_guest
-from .services import DOMAIN_NAME, MAC, VOLUME_NAME, Services, check_domain_name, paths_in_use, room
+from .services import DOMAIN_NAME, MAC, VOLUME_NAME, Services, check_domain_name, check_independent, paths_in_use, room
 
 
 class VMsModel:
@@ -68,7 +69,8 @@ class VMsModel:
         transaction.reserve(DOMAIN_NAME, "", new_name, task=task_id)
         for copy in plan.copies:
             transaction.reserve(VOLUME_NAME, copy.pool, copy.name, task=task_id)
-            transaction.promise(task_id, copy.pool, copy.item, copy.size)
+            transaction.promise(task_id, copy.pool, copy.name, copy.size)
+            transaction.reserve(SOURCE, copy.source.path, str(task_id), task=task_id)
         uri = f"{mount}/vms/{new_name}/clone"
         return plan, transaction.add_task(task_id, DOMAIN_NAME, uri, self._services.lease.id, plan.describe())
 
@@ -76,12 +78,13 @@ class VMsModel:
         """Deletes a domain that is shut off, and its storage if we made it or `storage` asks for it.
 
         Storage that another domain uses, and media that are read-only or shareable, stay. Raises DomainNotFound,
-        DomainIsRunning, DomainDeletedInPart.
+        DomainIsRunning, SourceInUse, DomainDeletedInPart.
         """
         host, journal = self._services.host, self._services.journal
         domain = host.domain(name)
         if not domain.is_off:
             raise errors.DomainIsRunning(name=name, state=domain.state)
+        check_independent(self._services, name, [volume.path for volume in _volumes(host, domain)])
         clone = journal.clone(domain.uuid)
         others = [read_guest(other) for other in host.list_domains() if other.uuid != domain.uuid]
         ours = None if clone is None else [dict(item) for item in clone.storage]
@@ -137,6 +140,21 @@ def _reserve_macs(
     return macs
 
 
+def _volumes(host: Host, domain: DomainInfo) -> Iterator[VolumeInfo]:
+    """The volumes that a domain's writable disks lie in."""
+    for disk in domainxml.disks(parse(domain.xml)):
+        if not disk.has_source or disk.readonly or disk.shareable or disk.device == "cdrom":
+            continue
+        volume = None
+        if disk.pool and disk.volume:
+            with suppress(errors.PoolNotFound, errors.PoolInactive, errors.VolumeNotFound):
+                volume = host.volume(disk.pool, disk.volume)
+        elif disk.path:
+            volume = host.volume_at(disk.path)
+        if volume is not None:
+            yield volume
+
+
 def _storage_to_delete(
     host: Host,
     domain: DomainInfo,
@@ -147,13 +165,10 @@ def _storage_to_delete(
 ) -> list[tuple[str, str]]:
     """(pool, volume) of each disk that goes with its domain."""
     used = paths_in_use(others)
-    doomed = []
-    for disk in domainxml.disks(parse(domain.xml)):
-        if not disk.has_source or disk.readonly or disk.shareable or disk.device == "cdrom":
-            continue
-        volume = host.volume(disk.pool, disk.volume) if disk.pool and disk.volume else host.volume_at(disk.path or "")
-        if volume is None or volume.path in used or f"{volume.pool}/{volume.name}" in used:
-            continue
-        if everything or (ours is not None and {"pool": volume.pool, "volume": volume.name} in ours):
-            doomed.append((volume.pool, volume.name))
-    return doomed
+    return [
+        (volume.pool, volume.name)
+        for volume in _volumes(host, domain)
+        if volume.path not in used
+        and f"{volume.pool}/{volume.name}" not in used
+        and (everything or (ours is not None and {"pool": volume.pool, "volume": volume.name} in ours))
+    ]

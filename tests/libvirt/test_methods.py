@@ -19,6 +19,7 @@ from support.running import run, wait_until
 from support.server import Server
 from support.storage import (
     GiB,
+    KiB,
     MiB,
     allocated,
     image_info,
@@ -246,3 +247,28 @@ def test_a_quick_clone_does_not_wait_behind_long_ones(
     assert server.request("GET", f"tasks/{slow[-1]}").json["status"] == "running"
     for task in slow:
         server.request("DELETE", f"tasks/{task}")
+
+
+def test_the_source_of_a_linked_clone_cannot_be_deleted_before_it(
+    server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest
+) -> None:
+    guest("web", [make_qcow2(pool, "web.qcow2", MiB, {0: some_data(64 * KiB)})])
+    before = inventory(conn)
+    child = clone(server, method="linked")["name"]
+    answer = server.request("DELETE", "vms/web", body={"storage": True})
+    assert (answer.status, answer.json["reason"][:10]) == (409, "CLNVM0007E")
+    assert f"{child}-vda.qcow2" in answer.json["reason"]
+    assert before <= inventory(conn)
+    assert server.request("DELETE", f"vms/{child}").status == 204
+    assert inventory(conn) == before
+    assert server.request("DELETE", "vms/web", body={"storage": True}).status == 204
+
+
+def test_a_source_that_is_being_cloned_cannot_be_deleted(
+    server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest
+) -> None:
+    guest("web", [big(pool)])
+    task = server.request("POST", "vms/web/clone").json
+    answer = server.request("DELETE", "vms/web", body={"storage": True})
+    assert (answer.status, answer.json["reason"][:10]) == (409, "CLNVM0007E")
+    assert server.wait_task(task["id"])["status"] == "finished"

@@ -1,0 +1,57 @@
+"""Room in a pool is promised: clones that are asked for at once count each other's bytes."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import libvirt
+import pytest
+
+from support.guests import inventory
+from support.libvirtd import PrivateLibvirtd
+from support.server import Response, Server
+from support.storage import MiB, make_pool, make_raw, pool_path, some_data
+
+
+def _quarter(pool: libvirt.virStoragePool) -> int:
+    room = os.statvfs(pool_path(pool))
+    return room.f_bavail * room.f_frsize // 4 // MiB * MiB
+
+
+@pytest.mark.parametrize("servers", [1, 2])
+@pytest.mark.parametrize("method", ["copy", "libvirt"])
+def test_of_ten_requests_with_room_for_three_exactly_three_are_accepted(  # noqa: PLR0917 - pytest's fixtures
+    libvirtd: PrivateLibvirtd,
+    conn: libvirt.virConnect,
+    file_system: Callable[..., Path],
+    guest: Callable[..., libvirt.virDomain],
+    tmp_path: Path,
+    method: str,
+    servers: int,
+) -> None:
+    pool = make_pool(conn, "tight", file_system("ext4", 128 * MiB) / "pool")
+    size = _quarter(pool) - MiB  # the source and three more fit exactly
+    guest("web", [make_raw(pool, "web.img", size, {0: some_data(size)})])
+    before = inventory(conn)
+    barrier = threading.Barrier(10)
+    with Server(libvirtd.uri, tmp_path / "state") as first, Server(libvirtd.uri, tmp_path / "state") as second:
+        asked = [first, second][:servers]
+
+        def ask(number: int) -> Response:
+            barrier.wait()
+            return asked[number % servers].request("POST", "vms/web/clone", body={"method": method})
+
+        with ThreadPoolExecutor(10) as threads:
+            answers = list(threads.map(ask, range(10)))
+        statuses = sorted(answer.status for answer in answers)
+        assert statuses == [202] * 3 + [507] * 7
+        assert all(answer.json["reason"].startswith("KCHVM0034E") for answer in answers if answer.status == 507)
+        tasks = [first.wait_task(answer.json["id"]) for answer in answers if answer.status == 202]
+    assert [task["status"] for task in tasks] == ["finished"] * 3
+    made = {entry for entry in inventory(conn) - before if any(task["name"] in entry for task in tasks)}
+    assert inventory(conn) - before == made
+    assert len(made) == 9, "a domain, a volume and a file each"
