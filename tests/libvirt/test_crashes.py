@@ -27,9 +27,11 @@ POINTS = 38
 class MortalServer(Server):
     """A server that dies at one of the points of support/crashing.py; 0 for none."""
 
-    def __init__(self, uri: str, state_dir: Path, deadly: int) -> None:
+    def __init__(self, uri: str, state_dir: Path, deadly: int, *, pauses: bool = False) -> None:
         self.points = state_dir.parent / f"points-{deadly}"
-        super().__init__(uri, state_dir, env={"PYTHONPATH": str(TESTS), "CLONER_POINTS": str(self.points)})
+        self.pause = state_dir.parent / "pause"
+        env = {"PYTHONPATH": str(TESTS), "CLONER_POINTS": str(self.points)}
+        super().__init__(uri, state_dir, env=env | ({"CLONER_PAUSE": str(self.pause)} if pauses else {}))
         place = self._argv.index("cloner")
         self._argv[place : place + 1] = ["support.crashing", str(deadly)]
 
@@ -76,7 +78,9 @@ def journal_is_clean(state_dir: Path) -> bool:
         return all(journal.execute(table).fetchone()[0] == 0 for table in tables)
 
 
-def assert_whole_or_nothing(conn: libvirt.virConnect, source: Source, task: dict[str, Any], state_dir: Path) -> None:
+def assert_whole_or_nothing(
+    conn: libvirt.virConnect, source: Source, task: dict[str, Any], state_dir: Path, codes: tuple[str, ...]
+) -> None:
     """Either the task has finished and everything of its clone is there, or nothing more than before is."""
     conn.storagePoolLookupByName("crash").refresh()
     now = inventory(conn, source.folder / "nvram")
@@ -91,7 +95,7 @@ def assert_whole_or_nothing(conn: libvirt.virConnect, source: Source, task: dict
         for original, disk in zip(source.files, disks, strict=False):
             assert qemu_img_compare(original, source.folder / "pool" / disk, strict=True)
     else:
-        assert task["message"].startswith("CLNTASK0004E"), task
+        assert task["message"].startswith(codes), task
         assert now == source.before
 
 
@@ -117,4 +121,20 @@ def test_a_server_killed_at_any_point_leaves_all_or_nothing(
     libvirtd: PrivateLibvirtd, conn: libvirt.virConnect, source: Source, tmp_path: Path, deadly: int
 ) -> None:
     task = crash_and_recover(libvirtd, tmp_path / "state", deadly)
-    assert_whole_or_nothing(conn, source, task, tmp_path / "state")
+    assert_whole_or_nothing(conn, source, task, tmp_path / "state", ("CLNTASK0004E",))
+
+
+@pytest.mark.parametrize("point", range(1, POINTS + 1))
+def test_a_libvirtd_killed_at_any_point_leaves_all_or_nothing(
+    libvirtd: PrivateLibvirtd, conn: libvirt.virConnect, source: Source, tmp_path: Path, point: int
+) -> None:
+    """The server waits at the point while libvirtd is killed and started again, and goes on."""
+    with MortalServer(libvirtd.uri, tmp_path / "state", point, pauses=True) as server:
+        task = server.request("POST", "vms/web/clone").json
+        wait_until(server.pause.exists, 30, f"it comes to point {point}", lambda: server.log)
+        libvirtd.kill()
+        libvirtd.start()
+        server.pause.unlink()
+        ended = server.wait_task(task["id"], 60)
+    with closing(libvirtd.open()) as again:
+        assert_whole_or_nothing(again, source, ended, tmp_path / "state", ("CLNTASK0001E",))

@@ -1,5 +1,7 @@
 """`python -m support.crashing N serve …`: a cloner that is killed, as if by `kill -9`, at the N-th point of its clones.
 
+With CLONER_PAUSE set it is not killed: it makes that file, and waits at the point until the file is gone.
+
 Points lie before and after each write to the journal, and before and after each act: a volume made, filled or removed,
 a file copied, a domain defined or undefined. Only what the workers do counts, and each point is written to the file
 CLONER_POINTS, so that a test can tell how many there are.
@@ -12,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,10 +37,16 @@ def _point(name: str, deadly: int) -> None:
         return
     with _lock:
         _count += 1
+        reached = _count == deadly
         with Path(os.environ["CLONER_POINTS"]).open("a", encoding="utf-8") as file:
             file.write(name + "\n")
-        if _count == deadly:
+        if reached and "CLONER_PAUSE" not in os.environ:
             os.kill(os.getpid(), signal.SIGKILL)
+    if reached:
+        flag = Path(os.environ["CLONER_PAUSE"])
+        flag.touch()
+        while flag.exists():
+            time.sleep(0.01)
 
 
 def _around(owner: Any, name: str, deadly: int) -> None:
