@@ -11,7 +11,7 @@ import logging
 import re
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from email.message import Message
 from pathlib import Path
@@ -23,10 +23,11 @@ import pytest
 
 from cloner import errors
 from cloner.clock import wall_clock
-from cloner.engine.copying import LibvirtCopy
+from cloner.engine.copying import ThroughLibvirt
+from cloner.engine.job import Job
 from cloner.engine.journal import FINISHED, RUNNING, Journal
 from cloner.engine.plan import Copy
-from cloner.hypervisor.host import VolumeInfo
+from cloner.hypervisor.inventory import Inventory
 from cloner.model.vms import VMsModel
 from cloner.plugin import Cloner
 from cloner.settings import Settings, demo_uri
@@ -107,12 +108,15 @@ def application(tmp_path: Path) -> Iterator[Application]:
     plugin.stop()
 
 
-def copying(make: Callable[[LibvirtCopy, Copy], VolumeInfo]) -> Any:
-    """Put something in the place of the copying of volumes."""
-    return mock.patch.object(LibvirtCopy, "make", autospec=True, side_effect=make)
+def filling(do: Callable[[Copy], object]) -> Any:
+    """Do something where a volume, which is made by then, is filled; its copy goes on after it."""
+    fill = ThroughLibvirt.fill
 
+    def do_and_fill(method: ThroughLibvirt, copy: Copy, made: Mapping[str, Any], job: Job) -> None:
+        do(copy)
+        fill(method, copy, made, job)
 
-copy_for_real = LibvirtCopy.make
+    return mock.patch.object(ThroughLibvirt, "fill", do_and_fill)
 
 
 # --- Unforeseen ------------------------------------------------------------------------------------------------------
@@ -158,7 +162,7 @@ def test_an_unforeseen_error_in_a_worker_fails_its_task_and_nothing_else(
     application: Application, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = application.everything()
-    with copying(mock.Mock(side_effect=RuntimeError("a secret"))):
+    with filling(mock.Mock(side_effect=RuntimeError("a secret"))):
         task = application.wait(application.clone("vms/web"))
     assert task["status"] == "failed"
     reference = REFERENCE.search(task["message"])
@@ -211,12 +215,11 @@ def test_what_needs_no_libvirt_is_there_without(lonely: Server, path: str) -> No
 def test_a_copy_that_fails_at_the_second_disk_leaves_nothing_and_says_why(application: Application) -> None:
     before = application.everything()
 
-    def fail_at_vdb(method: LibvirtCopy, copy: Copy) -> VolumeInfo:
+    def fail_at_vdb(copy: Copy) -> None:
         if copy.item == "vdb":
             raise errors.StepFailed(cause="cannot extend file '<img src=x>': No space left on device")
-        return copy_for_real(method, copy)
 
-    with copying(fail_at_vdb):
+    with filling(fail_at_vdb):
         task = application.wait(application.clone("vms/db"))
     assert task["status"] == "failed"
     assert error_code(502, {"code": "502 Bad Gateway", "reason": task["message"]}) == "CLNTASK0001E"
@@ -228,13 +231,8 @@ def test_a_copy_that_fails_at_the_second_disk_leaves_nothing_and_says_why(applic
 @pytest.mark.parametrize("source", ["vms/web", "storagepools/default/storagevolumes/web.qcow2"])
 def test_a_name_is_not_markup_in_the_message_of_a_task_that_runs(application: Application, source: str) -> None:
     """In Kimchi's page the name of a volume ran as script."""
-    messages = []
-
-    def look(method: LibvirtCopy, copy: Copy) -> VolumeInfo:
-        messages.append(application.task("1")["message"])
-        return copy_for_real(method, copy)
-
-    with copying(look):
+    messages: list[str] = []
+    with filling(lambda _: messages.append(application.task("1")["message"])):
         assert application.wait(application.clone(source, name="<img src=x onerror=alert(1)>"))["status"] == "finished"
     assert messages
     assert not [message for message in messages if set("<>") & set(message)]
@@ -248,13 +246,11 @@ def test_a_running_task_is_cancelled_and_everything_it_made_is_gone(application:
     before = application.everything()
     made, cancelled = threading.Event(), threading.Event()
 
-    def make_and_wait(method: LibvirtCopy, copy: Copy) -> VolumeInfo:
-        volume = copy_for_real(method, copy)
+    def tell_and_wait(_: Copy) -> None:
         made.set()
         assert cancelled.wait(20)
-        return volume
 
-    with copying(make_and_wait):
+    with filling(tell_and_wait):
         task = application.clone(source)
         assert made.wait(20)
         answers = [application.request("DELETE", f"tasks/{task}") for _ in range(2)]  # it can be repeated
@@ -269,11 +265,7 @@ def test_a_running_task_is_cancelled_and_everything_it_made_is_gone(application:
 def test_a_task_that_waits_is_cancelled_before_it_begins(application: Application) -> None:
     go_on = threading.Event()
 
-    def wait_and_make(method: LibvirtCopy, copy: Copy) -> VolumeInfo:
-        assert go_on.wait(20)
-        return copy_for_real(method, copy)
-
-    with copying(wait_and_make):
+    with filling(lambda _: go_on.wait(20)):
         tasks = [application.clone("vms/web") for _ in range(6)]  # more than there are workers
         application.request("DELETE", f"tasks/{tasks[-1]}")
         assert application.task(tasks[-1])["status"] == "killed"
@@ -281,6 +273,25 @@ def test_a_task_that_waits_is_cancelled_before_it_begins(application: Applicatio
         go_on.set()
         assert {application.wait(task)["status"] for task in tasks[:-1]} == {"finished"}
     assert application.request("DELETE", f"tasks/{tasks[-1]}").status == 204
+
+
+# --- Late events -----------------------------------------------------------------------------------------------------
+
+
+def test_what_the_server_itself_deleted_is_not_listed_however_late_libvirts_event_is(application: Application) -> None:
+    services, take_in, go_on = application.plugin.services, Inventory._take_in, threading.Event()
+    wait_until(lambda: services.inventory.entries() is not None, 20, "the inventory is complete")
+
+    def take_in_late(inventory: Inventory[Any], known: Any, uuid: str) -> None:
+        if threading.current_thread().name == "inventory":
+            go_on.wait(20)
+        take_in(inventory, known, uuid)
+
+    with mock.patch.object(Inventory, "_take_in", take_in_late):
+        assert application.request("DELETE", "vms/db").status == 204
+        listed = [guest["name"] for guest in application.request("GET", "vms").json]
+        go_on.set()
+    assert listed == ["mail", "web", "win-uefi"]
 
 
 # --- Ageing out ------------------------------------------------------------------------------------------------------
@@ -302,6 +313,12 @@ def test_ended_tasks_age_out_after_their_hours_and_running_ones_never(applicatio
     application.plugin._age_out()
     left = {task["id"] for task in application.request("GET", "tasks").json}
     assert left == set(ids.values()) - {ids["old", FINISHED]}
+
+
+def test_ageing_out_goes_on_after_the_journal_could_not_be_written(application: Application) -> None:
+    """CherryPy's BackgroundTask ends for good at the first exception."""
+    with mock.patch.object(Journal, "age_out", side_effect=errors.JournalUnavailable(cause="database is locked")):
+        application.plugin._age_out()
 
 
 def test_with_no_hours_to_keep_them_ended_tasks_are_gone_at_once(tmp_path: Path, application: Application) -> None:

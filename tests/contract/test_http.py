@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cloner.control import sub_nodes
 from support.answers import JSON, PROBLEM, error_code, parsed, refusal
 from support.server import MOUNT_POINT, Response, Server
 
@@ -53,6 +54,14 @@ def send(server: Server, *lines: str, body: bytes = b"", request: str = "") -> R
     given = {name: value for name, value in given.items() if not any(line.startswith(name) for line in lines)}
     head = [request, *(f"{name}: {value}" for name, value in given.items()), *lines]
     return parsed(server.raw("\r\n".join([*head, "", ""]).encode("latin-1") + body))
+
+
+def test_no_route_is_forgotten_here() -> None:
+    for resource, controller in sub_nodes.items():
+        known = {"{pool}": "default", "{id}": "1", "{name}": "web.qcow2" if resource == "storagepools" else "web"}
+        for route in controller.routes:
+            path = "/".join([resource, *(known.get(part, part) for part in route.parts)])
+            assert route.method in ROUTES[path].split(", ")
 
 
 # --- Methods ---------------------------------------------------------------------------------------------------------

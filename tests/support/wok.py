@@ -11,11 +11,12 @@ import configparser
 import gettext
 import importlib
 import json
+import logging
 import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from http.cookies import SimpleCookie
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -92,8 +93,8 @@ class Wok(Server):
 def install(folder: Path, settings: Mapping[str, object]) -> None:
     """Make `folder` hold the package `wok`, with the plugin where Wok looks for it.
 
-    src/wok/config.py.in, Paths and PluginPaths: the folder plugins/<name>, and in it <name>.conf. The plugin is copied, as
-    an administrator would: settings.py takes the cloner.conf beside it, which a link would make the repository's.
+    src/wok/config.py.in, Paths and PluginPaths: the folder plugins/<name>, and in it <name>.conf. The plugin is copied,
+    as the README says: settings.py takes the cloner.conf beside it, and beside a link to it that is the repository's.
     """
     plugins = folder / "wok" / "plugins"
     shutil.copytree(ROOT, plugins / "cloner", ignore=shutil.ignore_patterns(*NOT_OF_THE_PLUGIN))
@@ -137,7 +138,8 @@ class PluginConfig(Config):
     def __init__(self, name: str) -> None:
         ui = plugins_folder() / name / "ui"
         static = {"tools.staticdir.on": True, "tools.wokauth.on": False, "tools.nocache.on": False}
-        super().__init__({f"/{part}": {**static, "tools.staticdir.dir": str(ui / part)} for part in ("css", "js", "images")})
+        for part in ("css", "js", "images"):
+            self[f"/{part}"] = {**static, "tools.staticdir.dir": str(ui / part)}
         self["/"] = root_config()
         self["/ui/config/tab-ext.xml"] = {
             "tools.staticfile.on": True,
@@ -346,9 +348,7 @@ class NoOtherPackage(MetaPathFinder):
     def __init__(self) -> None:
         self.refused: list[str] = []
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, *_rest: object) -> ModuleSpec | None:
         if fullname.partition(".")[0] == "cloner":
             self.refused.append(fullname)
             raise ModuleNotFoundError(f"there is no {fullname} here", name=fullname)
@@ -369,6 +369,7 @@ def main(folder: str) -> None:
     cherrypy.server.socket_host, cherrypy.server.socket_port = "127.0.0.1", 0
     cherrypy.server.socket_queue_size = 128  # Wok leaves it at 5, with which the kernel lets a crowd wait for seconds
     cherrypy.server.max_request_body_size = 4 * 1024**3
+    cherrypy.log.error_log.addHandler(logging.StreamHandler())  # Wok's is of a file
     cherrypy.config.update({"environment": "production"})
     cherrypy.tree.mount(WokRoot(finder), "", {"/": {**root_config(), "tools.wokauth.on": False}})
     for name, conf in enabled_plugins():
