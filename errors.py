@@ -112,6 +112,18 @@ class TooManyAttempts(ClonerError):
         self.retry_after = seconds  # type: ignore[misc]  # this one wait is known only when it happens
 
 
+class ForeignOrigin(ClonerError):
+    code, status, text = "CLNAUTH0001E", 403, "A page of another site may not change anything here"
+
+
+class ForeignHost(ClonerError):
+    code, status, text = (
+        "CLNAUTH0002E",
+        403,
+        "Without log-in this server answers to localhost and loopback addresses only, not to {host}",
+    )
+
+
 # --- Names -----------------------------------------------------------------------------------------------------------
 
 

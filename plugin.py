@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
@@ -20,6 +21,7 @@ from .engine.copying import methods
 from .engine.executor import Executor
 from .engine.journal import Journal
 from .engine.lease import Lease
+from .engine.ledger import Ledger
 from .engine.survey import Surveyor
 from .hypervisor.connection import Connections
 from .hypervisor.host import Host
@@ -28,6 +30,8 @@ from .hypervisor.making import VolumeMaker
 from .model.guests import read_guest
 from .model.services import Services
 from .settings import Settings, default_uri, load
+
+log = logging.getLogger(__name__)
 
 _STOP_PRIORITY = 60
 """After CherryPy's HTTP server (25), so that nothing is accepted any more when the workers end."""
@@ -89,7 +93,10 @@ class Cloner:
         self.services.lease.release()
 
     def _age_out(self) -> None:
-        self.services.journal.age_out(wall_clock() - int(self.settings.keep_tasks_hours * 3_600_000_000))
+        try:
+            self.services.journal.age_out(wall_clock() - int(self.settings.keep_tasks_hours * 3_600_000_000))
+        except errors.ClonerError as error:  # CherryPy ends a background task for good at its first exception
+            log.warning("old tasks stay in the list for now: %s", error)
 
 
 class _Paths:
@@ -128,10 +135,11 @@ def build(settings: Settings) -> Services:
     ways = methods(VolumeMaker(connections, host))
     inventory = Inventory(connections, host, read_guest, lambda guest: guest.marks)
     bounds = {"workers": settings.workers, "copies": settings.copies}
-    executor = Executor(journal, host, ways, lease, defining=inventory.defining, **bounds)
+    ledger = Ledger(journal, host, lease)
+    executor = Executor(journal, host, ways, ledger, **bounds)
     inventory.on_started = executor.domain_started
     surveyor = Surveyor(host, is_local=connections.is_local, is_test=connections.is_test_driver)
-    return Services(connections, host, journal, executor, lease, surveyor, inventory)
+    return Services(connections, host, journal, executor, ledger, lease, surveyor, inventory)
 
 
 def _messages() -> dict[str, str]:

@@ -81,6 +81,9 @@ def load(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -
     found = {
         name: value for section in ("cloner", "server") if section in parser for name, value in parser[section].items()
     }
+    for section in parser.sections():
+        if section not in ("wok", "cloner", "server") and not section.startswith("/"):  # "/…" are CherryPy's
+            raise errors.InvalidConfiguration(cause=f"there is no section [{section}]")
     known = {field.name: field.type for field in fields(Settings)}
     for name in found.keys() - known.keys():
         raise errors.InvalidConfiguration(cause=f"there is no setting {name}")

@@ -142,7 +142,12 @@ def take_back(host: Host, pool: str, name: str, made: Mapping[str, Any] | None) 
     """Removes a volume that a method reserved. Raises Busy while it has to wait, StepFailed if it is another's."""
     if made and not files.is_still(made["path"], made["file"]) and os.path.lexists(made["path"]):
         raise errors.StepFailed(cause=f"{made['path']} was replaced by somebody else and is left alone")
-    host.delete_volume(pool, name)
+    try:
+        host.delete_volume(pool, name)
+    except (errors.PoolInactive, errors.PoolNotFound):
+        if not made or not made["file"]:
+            raise
+        files.remove(made["path"], made["file"])  # the pool has gone, and its file is known to be ours
 
 
 def _plain_file(path: str) -> str:

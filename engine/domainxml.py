@@ -134,6 +134,9 @@ def _set_identity(domain: Element, identity: Identity) -> None:
     genid = domain.find("genid")
     if genid is not None:
         genid.text = identity.genid
+    hwuuid = domain.find("hwuuid")  # what the guest sees in place of the UUID, since libvirt 11.7
+    if hwuuid is not None:
+        hwuuid.text = identity.uuid
     # libvirt refuses a domain whose SMBIOS UUID is not its own.
     for entry in domain.iterfind("sysinfo/system/entry[@name='uuid']"):
         entry.text = identity.uuid
@@ -161,7 +164,7 @@ def _set_source(disk: Element, new: NewSource) -> None:
         source.attrib.pop("mode", None)  # how an iSCSI pool's LUN is reached; no volume can be made in such a pool
     else:
         disk.set("type", new.type)
-        for attribute in {"file", "dev"} & set(source.attrib):
+        for attribute in {"file", "dev", "fdgroup"} & set(source.attrib):  # fdgroup: descriptors of the source's file
             del source.attrib[attribute]
         source.set("dev" if new.type == "block" else "file", new.path)
     driver = disk.find("driver")

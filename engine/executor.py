@@ -1,8 +1,8 @@
-"""Runs plans step by step against the journal, undoes what fails, and recovers what a crash left.
+"""Runs plans step by step against the journal: each step is written down, taken, and marked.
 
-A step is written down, taken, and marked. Whatever goes wrong, the steps written down are undone in reverse order, so
-that a clone is there whole or not at all. What cannot be undone yet, because libvirt is away or busy, is tried again by
-the janitor until it can; a server that starts finds the tasks of the dead and does the same for them.
+Whatever goes wrong, the ledger undoes the steps written down in reverse order, so that a clone is there whole or not at
+all. What cannot be undone yet, because libvirt is away or busy, is tried again by the janitor until it can; a server
+that starts finds the tasks of the dead and does the same for them.
 """
 
 from __future__ import annotations
@@ -15,34 +15,28 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 from .. import errors
+from ..errors import plain
 from ..hypervisor.host import Host
 from . import domainxml, files
-from .copying import Method, take_back
+from .copying import Method
 from .job import Job
-from .journal import DONE, FAILED, FINISHED, KILLED, RUNNING, UNDONE, Clone, Journal, Link, Step, Task
-from .lease import Lease
+from .journal import DONE, FAILED, KILLED, UNDONE, Journal
+from .ledger import DOMAIN, FILL, LATER, NVRAM, VOLUME, Ending, Ledger, cause_of
 from .plan import Copy, DomainPlan, VolumePlan
 
 log = logging.getLogger(__name__)
 
 Plan = DomainPlan | VolumePlan
 
-VOLUME, FILL, NVRAM, DOMAIN = "volume", "fill", "nvram", "domain"
-
 _JANITOR_INTERVAL_S = 1.0
 _REPORT_INTERVAL_S = 0.5
 _TURN_POLL_S = 0.1
-_COARSE_CLOCK_US = 50_000
-"""A file system takes its times from the kernel's coarse clock, which lags: a file this much older may be ours."""
-
-_LATER = (errors.LibvirtUnavailable, errors.Busy, errors.JournalUnavailable, errors.PoolInactive)
-"""What may pass, so that undoing is tried again."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +50,6 @@ class Action:
     promise: str | None = None
 
 
-@dataclass(frozen=True)
-class Ending:
-    """How a task is going to end once everything is undone."""
-
-    task: int
-    status: str
-    error: errors.ClonerError
-
-
 class Executor:
     """The workers of one server.
 
@@ -72,34 +57,30 @@ class Executor:
         journal: where everything is written down.
         host: the libvirt host.
         methods: the ways to copy a volume, by name.
-        lease: this server's sign of life.
-        defining: what surrounds the definition of a domain, whose UUID it is given.
+        ledger: ends what they began.
         workers: how many clones are made at once.
         copies: how many volumes are filled at once, of all clones together.
     """
 
-    def __init__(  # noqa: PLR0913 - its parts and its bounds, named where it is built
+    def __init__(
         self,
         journal: Journal,
         host: Host,
         methods: Mapping[str, Method],
-        lease: Lease,
+        ledger: Ledger,
         *,
-        defining: Callable[[str], AbstractContextManager[None]] = lambda _uuid: nullcontext(),
         workers: int = 8,
         copies: int = 4,
     ) -> None:
         self._journal = journal
         self._host = host
         self._methods = methods
-        self._lease = lease
-        self._defining = defining
+        self._ledger = ledger
         # Clones of milliseconds do not wait behind those of minutes.
         self._quick: deque[tuple[int, Plan]] = deque()
         self._long: deque[tuple[int, Plan]] = deque()
         self._jobs: dict[int, tuple[Job, Plan]] = {}
         self._endings: deque[Ending] = deque()
-        self._adopted: deque[Task] = deque()
         self._changed = threading.Condition()
         self._stopping = threading.Event()
         self._copies = threading.BoundedSemaphore(copies)
@@ -212,7 +193,7 @@ class Executor:
             self._take(job, next(numbers), self._define(plan, sources))
         else:
             self._check_unchanged(plan.copies)
-        self._complete(job.task, job.done())
+        self._ledger.complete(job.task, job.done())
 
     def _copy_side_by_side(
         self, job: Job, copies: Sequence[Copy], numbers: Iterator[int]
@@ -241,10 +222,10 @@ class Executor:
         names = {"pool": copy.pool, "name": copy.name}
         if copy.overlay_of is not None:
             names["parent"] = copy.overlay_of[0]
-        reserve = Action(VOLUME, names, f"Making {copy.name}", lambda: method.reserve(copy, job))
+        reserve = Action(VOLUME, names, plain(f"Making {copy.name}"), lambda: method.reserve(copy, job))
         with self._turn(job) if method.is_long else nullcontext():
             made = self._take(job, first, reserve)
-            title = f"Copying {copy.source.name} to {copy.name}"
+            title = plain(f"Copying {copy.source.name} to {copy.name}")
             self._take(job, second, Action(FILL, names, title, lambda: _fill(method, copy, made, job), copy.name))
         return domainxml.NewSource(made["type"], made["path"], copy.pool, copy.name, copy.format)
 
@@ -270,7 +251,7 @@ class Executor:
         except (errors.CloneCancelled, errors.ServerStopped, errors.SourceStarted, errors.CloneFailed):
             raise
         except errors.ClonerError as error:
-            raise errors.CloneFailed(step=action.title, cause=_cause(error)) from error
+            raise errors.CloneFailed(step=action.title, cause=cause_of(error)) from error
         self._journal.mark(step, DONE, result, kept=action.promise)
         return result
 
@@ -294,90 +275,21 @@ class Executor:
                 plan.nvram[1] if plan.nvram else None,
                 drop_hostdevs=plan.drop_hostdevs,
             )
-            with self._defining(plan.identity.uuid):
-                self._host.define(plan.identity.name, xml)
+            self._host.define(plan.identity.name, plan.identity.uuid, xml)
             return {}
 
         args = {"uuid": plan.identity.uuid, "name": plan.identity.name}
-        return Action(DOMAIN, args, f"Defining {plan.identity.name}", define)
+        return Action(DOMAIN, args, plain(f"Defining {plan.identity.name}"), define)
 
-    def _complete(self, task: int, done: Mapping[str, int] | None = None) -> None:
-        """Ends a task whose every step is taken."""
-        steps = self._journal.steps(task)
-        domain = next((step for step in steps if step.kind == DOMAIN), None)
-        clone = None
-        if domain is not None:
-            storage = [_storage(step) for step in steps if step.kind in (VOLUME, NVRAM)]
-            clone = Clone(domain.args["uuid"], domain.args["name"], domain.begun, storage)
-        made = [step.args for step in steps if step.kind == VOLUME and "parent" in step.args]
-        links = [Link(args["parent"], args["pool"], args["name"]) for args in made]
-        self._journal.end(task, FINISHED, "OK", clone, done, links)
-
-    # --- Undoing -----------------------------------------------------------------------------------------------------
+    # --- Ending ------------------------------------------------------------------------------------------------------
 
     def _finish(self, ending: Ending) -> None:
         """Undoes a task and ends it; what has to wait goes to the janitor."""
         try:
-            outcome = _with_rests(ending.error, self._undo(ending.task))
-            self._journal.end(ending.task, ending.status, outcome.reason)
-        except _LATER as error:
+            self._ledger.fail(ending)
+        except LATER as error:
             log.warning("task %d: what it made cannot be removed yet: %s", ending.task, error)
             self._endings.append(ending)
-        else:
-            log.warning("task %d ended: %s", ending.task, outcome.reason)
-
-    def _undo(self, task: int) -> list[str]:
-        """Takes the task's steps back; returns what could not be, in words. Raises what can be tried again."""
-        rests = []
-        for step in reversed(self._journal.steps(task)):
-            if step.state == UNDONE:
-                continue
-            try:
-                _UNDO[step.kind](self, step)
-            except _LATER:
-                raise
-            except errors.ClonerError as error:
-                log.error("task %d: step %d cannot be undone: %s", task, step.number, error)
-                rests.append(f"{step.args.get('name')} ({_cause(error)})")
-            else:
-                self._journal.mark(step, UNDONE)
-        return rests
-
-    def _undo_volume(self, step: Step) -> None:
-        if step.state == DONE or self._is_ours(step):
-            take_back(self._host, step.args["pool"], step.args["name"], step.result)
-
-    def _undo_fill(self, step: Step) -> None:
-        """The volume goes as a whole."""
-
-    def _is_ours(self, step: Step) -> bool:
-        """Whether the volume of a step that was interrupted is the one that the step was about to make.
-
-        It was made exclusively or not at all, so one that was last changed before the step began is another's.
-        """
-        try:
-            volume = self._host.volume(step.args["pool"], step.args["name"])
-        except (errors.VolumeNotFound, errors.PoolNotFound):
-            return False
-        if volume.changed is None or volume.changed >= step.begun - _COARSE_CLOCK_US:
-            return True
-        log.warning("task %d: %s is older than the task and not ours: left alone", step.task, volume.path)
-        return False
-
-    def _undo_nvram(self, step: Step) -> None:
-        path = step.args["target"]
-        if step.result is not None:
-            files.remove(path, dict(step.result))
-            return
-        try:
-            status = os.lstat(path)
-        except OSError:
-            return
-        if status.st_ctime_ns // 1000 >= step.begun - _COARSE_CLOCK_US:
-            files.remove(path, {"device": status.st_dev, "inode": status.st_ino})
-
-    def _undo_domain(self, step: Step) -> None:
-        self._host.undefine(step.args["uuid"], keep_nvram=True)
 
     # --- Reporting -------------------------------------------------------------------------------------------------
 
@@ -400,7 +312,7 @@ class Executor:
     def _tidy(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._adopt_orphans()
+                self._endings.extend(self._ledger.adopt_orphans())
                 for _ in range(len(self._endings)):
                     self._finish(self._endings.popleft())
             except errors.ClonerError as error:
@@ -409,78 +321,12 @@ class Executor:
                 log.exception("the janitor stumbled")
             self._stopping.wait(_JANITOR_INTERVAL_S)
 
-    def orphans(self) -> list[tuple[Task, list[Step]]]:
-        """The running tasks of servers that are dead, with the steps of each that would be undone."""
-        tasks = [task for task in self._journal.tasks(RUNNING) if not self._lease.is_alive(task.server)]
-        return [(task, [] if self._is_complete(task) else self._journal.steps(task.id)) for task in tasks]
-
-    def recover(self) -> None:
-        """Finishes or undoes the tasks of dead servers now. Raises what keeps it from that."""
-        self._adopt_orphans()
-        while self._endings:
-            ending = self._endings.popleft()
-            self._journal.end(ending.task, ending.status, _with_rests(ending.error, self._undo(ending.task)).reason)
-
-    def _adopt_orphans(self) -> None:
-        """Takes over the running tasks of servers that are dead: what is complete is finished, the rest undone."""
-        dead = {server for server in self._journal.servers_with_tasks() if not self._lease.is_alive(server)}
-        for task in self._journal.tasks(RUNNING) if dead else ():
-            if task.server in dead and self._journal.adopt(task.id, task.server, self._lease.id):
-                self._adopted.append(task)
-        self._lease.forget_the_dead()
-        while self._adopted:
-            self._settle(self._adopted[0])
-            self._adopted.popleft()
-
-    def _settle(self, task: Task) -> None:
-        """Ends a task whose server died: finishes one that was complete but for its last mark, undoes any other."""
-        if self._is_complete(task):
-            self._complete(task.id)
-            log.warning("task %d was complete when its server stopped, and is finished", task.id)
-        else:
-            self._endings.append(Ending(task.id, FAILED, errors.ServerStopped()))
-
-    def _is_complete(self, task: Task) -> bool:
-        """Whether the last thing that makes a clone was done: a guest is defined last."""
-        steps = self._journal.steps(task.id)
-        if not steps:
-            return False
-        last = steps[-1]
-        if last.kind == DOMAIN:
-            return last.state != UNDONE and self._host.has_domain_uuid(last.args["uuid"])
-        return last.kind == FILL and last.state == DONE and task.kind == VOLUME and not task.cancelled
-
-
-_UNDO: Mapping[str, Callable[[Executor, Step], None]] = {
-    VOLUME: Executor._undo_volume,
-    FILL: Executor._undo_fill,
-    NVRAM: Executor._undo_nvram,
-    DOMAIN: Executor._undo_domain,
-}
-
 
 def _copy_nvram(source: str, target: str) -> Action:
     args = {"source": source, "target": target, "name": target}
     return Action(
-        NVRAM, args, f"Copying the NVRAM to {os.path.basename(target)}", lambda: files.copy_small(source, target)
+        NVRAM, args, plain(f"Copying the NVRAM to {os.path.basename(target)}"), lambda: files.copy_small(source, target)
     )
-
-
-def _storage(step: Step) -> dict[str, str]:
-    if step.kind == NVRAM:
-        return {"file": step.args["target"]}
-    return {"pool": step.args["pool"], "volume": step.args["name"]}
-
-
-def _cause(error: errors.ClonerError) -> str:
-    return str(error.data["cause"]) if isinstance(error, errors.StepFailed) else error.reason
-
-
-def _with_rests(error: errors.ClonerError, rests: list[str]) -> errors.ClonerError:
-    if not rests:
-        return error
-    step, cause = error.data.get("step", "The clone"), error.data.get("cause", error.reason)
-    return errors.CloneFailedLeavingRests(step=step, cause=cause, rest=", ".join(rests))
 
 
 def _fill(method: Method, copy: Copy, made: Mapping[str, Any], job: Job) -> Mapping[str, Any]:

@@ -108,6 +108,13 @@ def identity(path: str) -> dict[str, int]:
     return {}
 
 
+def changed(path: str) -> int | None:
+    """When a file was last changed in any way (its ctime), in µs since 1970; None if there is none."""
+    with suppress(OSError):
+        return os.lstat(path).st_ctime_ns // 1000
+    return None
+
+
 def is_still(path: str, known: dict[str, int]) -> bool:
     """Whether a path is the file that `identity` saw; yes where it saw none."""
     return not known or identity(path) == {"device": known["device"], "inode": known["inode"]}

@@ -292,7 +292,9 @@ class Journal:
         with self._write() as connection:
             ended = {"status": status, "message": message, "ended": self._clock()}
             ended |= {} if done is None else {"done": json.dumps(done)}
-            connection.execute(sa.update(_tasks).where(_tasks.c.id == task_id).values(ended))
+            may_end = sa.true() if status != FINISHED else _tasks.c.cancelled == 0
+            if connection.execute(sa.update(_tasks).where(_tasks.c.id == task_id, may_end).values(ended)).rowcount == 0:
+                raise errors.CloneCancelled
             connection.execute(sa.delete(_promises).where(_promises.c.task == task_id))
             connection.execute(sa.delete(_steps).where(_steps.c.task == task_id))
             held = sa.and_(_reservations.c.task == task_id, _reservations.c.domain.is_not(None))
@@ -409,7 +411,7 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
-    """SQLite's own patience does not cover this: two servers that start at once on a new file get in each other's way."""
+    """Waits here, since SQLite does not, for another server that starts at the same time on a new file."""
     deadline = time.monotonic() + _WAIT_FOR_LOCK_S
     while True:
         try:

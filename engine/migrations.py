@@ -27,7 +27,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         # Names that are ours while a clone is made; MAC addresses for as long as the clone is there.
         """CREATE TABLE reservations (
             kind VARCHAR(20) NOT NULL,
-            scope VARCHAR(300) NOT NULL,
+            scope TEXT NOT NULL,
             name VARCHAR(300) NOT NULL,
             task BIGINT,
             domain VARCHAR(40),
@@ -70,7 +70,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         # Overlays that depend on an image: `parent` is the image's path.
         """CREATE TABLE links (
-            parent VARCHAR(1000) NOT NULL,
+            parent TEXT NOT NULL,
             pool VARCHAR(300) NOT NULL,
             name VARCHAR(300) NOT NULL,
             PRIMARY KEY (parent, pool, name)

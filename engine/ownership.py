@@ -1,14 +1,16 @@
 """What else a domain must not have in common with another: ports, paths, sockets, numbers and devices of the host.
 
-docs/API.md publishes the list, and a test holds the two together. Everything not named here stays as the source has it.
+docs/API.md publishes the list, and tests/unit/test_corpus.py holds the two together. Everything not named here stays as
+the source has it. `qemu:commandline` is one of these: it is QEMU's, and nobody can tell what an argument means.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from hashlib import blake2b
 
-from ..utils import MAX_FILE_NAME_BYTES, byte_length, compose
+from ..utils import MAX_FILE_NAME_BYTES, byte_length
 from .xmltree import Element, remove
 
 _CHARACTER_DEVICES = ("serial", "parallel", "console", "channel", "smartcard", "redirdev")
@@ -17,20 +19,25 @@ _MAX_SOCKET_BYTES = 107
 """The longest path of a unix socket that a program can bind (unix(7)), in bytes."""
 
 _PORTS = ("port", "tlsPort", "websocket")
+_NUMBER_BYTES = 8
+"""Length of the number that stands for a name too long, in bytes; it is written with two digits for each."""
+
+_BELONGS = "which only one guest can have"
+_HOST_DISKS = ("nvme", "vhostuser", "vhostvdpa")
+_WORDS = {
+    "interface": "a network device of the host",
+    "tpm": "the TPM of the host",
+    "input": "an input device of the host",
+}
 
 
 def obstacles(domain: Element, *, drop_hostdevs: bool) -> list[str]:
     """Why the domain cannot be cloned as a whole, in words."""
-    found = []
-    if domain.find("os/loader[@type='pflash'][@readonly='no']") is not None:
-        found.append("its firmware image can be written, and would be shared")
-    for node in domain.iterfind("devices/memory"):
-        if node.find("source/path") is not None and node.find("readonly") is None:
-            found.append(f"its memory device {node.findtext('source/path')} can be written, and would be shared")
+    found = [*_writable_parts(domain), *_held(domain), *_crowded(domain)]
     if not drop_hostdevs:
         names = sorted({_in_words(node) for node in _host_devices(domain)})
-        found += [f"it has {name}, which only one guest can have; drop_hostdevs leaves it out" for name in names]
-    return found
+        found += [f"it has {name}, {_BELONGS}; drop_hostdevs leaves it out" for name in names]
+    return list(dict.fromkeys(found))
 
 
 def make_own(domain: Element, source: str, name: str, uuid: str, *, drop_hostdevs: bool) -> None:
@@ -38,7 +45,7 @@ def make_own(domain: Element, source: str, name: str, uuid: str, *, drop_hostdev
     if drop_hostdevs:
         for node in list(_host_devices(domain)):
             remove(node)
-    for entry in domain.iterfind("sysinfo/system/entry[@name='serial']"):
+    for entry in domain.iterfind("sysinfo/*/entry[@name='serial']"):
         entry.text = uuid
     for node in domain.iterfind("devices/graphics"):
         _free_ports(node)
@@ -47,48 +54,158 @@ def make_own(domain: Element, source: str, name: str, uuid: str, *, drop_hostdev
     for node in domain.iterfind("devices/vsock/cid"):
         node.set("auto", "yes")
         _drop(node, "address")
+    for node in domain.findall("devices/pstore/path"):
+        remove(node)
     for node in list(_listening_consoles(domain)):
         _as_pty(node)
-    for node, attribute in paths(domain):
-        node.set(attribute, own_path(node.get(attribute, ""), source, name, uuid))
+    _rename_paths(domain, source, name, uuid)
 
 
 def paths(domain: Element) -> Iterator[tuple[Element, str]]:
     """The elements and attributes that name a socket, a log or a pipe of the domain's own."""
-    devices = [node for tag in _CHARACTER_DEVICES for node in domain.iterfind(f"devices/{tag}")]
-    for node in (*devices, *domain.iterfind("devices/rng/backend")):
-        if node.get("type") in _PATH_TYPES or node.get("model") == "egd":
-            yield from ((source, "path") for source in node.iterfind("source[@path]"))
+    for node in (*_consoles(domain), *domain.iterfind("devices/rng/backend[@model='egd']")):
+        if node.get("type") in _PATH_TYPES:
+            yield from ((source, "path") for source in node.iterfind("source[@path]") if not _is_node(source))
         yield from ((log, "file") for log in node.iterfind("log[@file]"))
     yield from ((node, "path") for node in domain.iterfind("devices/interface[@type='vhostuser']/source[@path]"))
+    yield from ((node, "logFile") for node in domain.iterfind("devices/interface/backend[@logFile]"))
     yield from ((node, "socket") for node in domain.iterfind("devices/graphics[@socket]"))
     yield from ((node, "socket") for node in domain.iterfind("devices/graphics/listen[@type='socket'][@socket]"))
     yield from ((node, "socket") for node in domain.iterfind("devices/filesystem/source[@socket]"))
     yield from ((node, "path") for node in domain.iterfind("devices/audio[@type='file'][@path]"))
 
 
-def own_path(path: str, source: str, clone: str, uuid: str) -> str:
-    """A path in the same folder that names the clone: in place of the source, or else in addition."""
+def own_path(
+    path: str, source: str, clone: str, uuid: str, *, is_socket: bool = False, taken: Container[str] = ()
+) -> str:
+    """A path in the same folder that names the clone: in place of the source, or else in addition.
+
+    Where that is `taken`, or longer than a file's name or a socket's path can be, a number stands for it that is made
+    of the clone's UUID and the path.
+    """
     folder, name = os.path.split(path)
-    base, extension = os.path.splitext(name)
-    kept = base.replace(source, "").strip("-_.") if source in base else base
-    ending = f"-{kept}{extension}" if kept else extension
-    own = os.path.join(folder, compose(clone, ending, MAX_FILE_NAME_BYTES))
-    if byte_length(own) <= _MAX_SOCKET_BYTES or byte_length(path) > _MAX_SOCKET_BYTES:
+    room = _room(path, is_socket=is_socket)
+    renamed = _renamed(name, source, clone)
+    own = os.path.join(folder, renamed)
+    if byte_length(renamed) <= room and own not in taken:
         return own
-    return os.path.join(folder, f"{uuid[:13]}{extension}")
+    number = blake2b(f"{uuid}{path}".encode("utf-8", "surrogatepass"), digest_size=_NUMBER_BYTES).hexdigest()
+    extension = os.path.splitext(name)[1]
+    return os.path.join(folder, number + extension if byte_length(number + extension) <= room else number)
+
+
+def _rename_paths(domain: Element, source: str, name: str, uuid: str) -> None:
+    """Devices that have one path in the source, as a serial port and its console do, have one in the clone."""
+    found = [(node, attribute, node.get(attribute, "")) for node, attribute in paths(domain)]
+    sockets = {path for node, attribute, path in found if _is_socket(node, attribute)}
+    taken = {path for _, _, path in found}
+    own: dict[str, str] = {}
+    for node, attribute, path in found:
+        if path not in own:
+            own[path] = own_path(path, source, name, uuid, is_socket=path in sockets, taken=taken)
+            taken.add(own[path])
+        node.set(attribute, own[path])
+
+
+def _renamed(name: str, source: str, clone: str) -> str:
+    """A file's name with the clone in place of the source, where that is a word of it and not its extension."""
+    end = len(os.path.splitext(name)[0])
+    start = name.find(source) if source else -1
+    while 0 <= start < end:
+        rest = name[start + len(source) :]
+        if not (name[:start][-1:].isalnum() or rest[:1].isalnum()):
+            return name[:start] + clone + rest
+        start = name.find(source, start + 1)
+    return f"{clone}-{name}"
+
+
+def _room(path: str, *, is_socket: bool) -> int:
+    """Bytes that the name of a file beside `path` can have."""
+    if not is_socket or byte_length(path) > _MAX_SOCKET_BYTES:
+        return MAX_FILE_NAME_BYTES
+    return _MAX_SOCKET_BYTES - byte_length(path) + byte_length(os.path.basename(path))
+
+
+def _is_socket(node: Element, attribute: str) -> bool:
+    parent = node.getparent()
+    kind = parent.get("type") if parent is not None else None
+    return attribute == "socket" or (attribute == "path" and kind in ("unix", "vhostuser"))
+
+
+def _is_node(source: Element) -> bool:
+    """Whether it is one of the host's device nodes, such as /dev/null, beside which there is no place for files."""
+    return os.path.dirname(source.get("path", "")) == "/dev"
+
+
+def _consoles(domain: Element) -> Iterator[Element]:
+    for tag in _CHARACTER_DEVICES:
+        yield from domain.iterfind(f"devices/{tag}")
+
+
+def _writable_parts(domain: Element) -> Iterator[str]:
+    """Parts of the guest that it writes to and that are not cloned."""
+    for loader in domain.iterfind("os/loader[@type='pflash']"):
+        if loader.text and loader.get("readonly") != "yes":  # writable is what QEMU gets where nothing is said
+            yield "its firmware image can be written, and would be shared"
+    if domain.find("os/varstore[@path]") is not None:
+        yield "its UEFI variables lie in a variable store, which cannot be cloned yet"
+    if any(node.get("type") == "external" for node in domain.iterfind("devices/tpm/backend")):
+        yield "it has an external TPM, whose state cannot be cloned"
+    for node in domain.iterfind("devices/memory"):
+        if node.find("source/path") is not None and node.find("target/readonly") is None:
+            yield f"its memory device {node.findtext('source/path')} can be written, and would be shared"
+
+
+def _held(domain: Element) -> Iterator[str]:
+    """What the guest has of the host, and what no other guest could get in its place."""
+    for node in domain.iterfind("devices/lease"):
+        yield f"it holds the lease {node.findtext('key')}, {_BELONGS}"
+    for node in domain.iterfind("devices/disk"):
+        is_left = node.find("readonly") is not None or node.find("shareable") is not None
+        if is_left and node.get("type") in _HOST_DISKS:
+            yield f"its disk of type {node.get('type')} is a device of the host, {_BELONGS}"
+    servers = domain.iterfind("devices/interface[@type='server']/source[@port]")
+    for node in (*servers, *domain.iterfind("devices/interface[@type='udp']/source/local[@port]")):
+        yield f"its network device listens on port {node.get('port')} of the host, {_BELONGS}"
+    for node in domain.iterfind("devices/rng/backend[@model='egd']/source[@mode='bind'][@service]"):
+        yield f"its random number generator listens on port {node.get('service')} of the host, {_BELONGS}"
+    for node in domain.iterfind("devices/interface/virtualport[@type='midonet']/parameters[@interfaceid]"):
+        yield f"its network device is the port {node.get('interfaceid')} of MidoNet, {_BELONGS}"
+
+
+def _crowded(domain: Element) -> Iterator[str]:
+    """Sockets in a folder so deep that there is no room for another name."""
+    for node, attribute in paths(domain):
+        path = node.get(attribute, "")
+        if _is_socket(node, attribute) and _room(path, is_socket=True) < 2 * _NUMBER_BYTES:
+            yield f"the path of its socket {path} leaves no room for another one beside it"
 
 
 def _host_devices(domain: Element) -> Iterator[Element]:
-    yield from domain.iterfind("devices/hostdev")
-    yield from domain.iterfind("devices/interface[@type='hostdev']")
-    yield from (tpm for tpm in domain.iterfind("devices/tpm") if tpm.find("backend[@type='passthrough']") is not None)
+    yield from (device for device in domain.iterfind("devices/*") if _is_of_host(device))
+
+
+def _is_of_host(device: Element) -> bool:
+    kind = device.get("type")
+    match device.tag:
+        case "hostdev":
+            return True
+        case "interface":
+            is_through = device.find("source[@mode='passthrough']") is not None
+            return kind in ("hostdev", "vdpa") or (kind == "direct" and is_through)
+        case "tpm":
+            return device.find("backend[@type='passthrough']") is not None
+        case "input":
+            return kind in ("passthrough", "evdev")
+        case "rng":
+            return device.find("backend[@model='egd'][@type='dev']") is not None
+    return device.tag in _CHARACTER_DEVICES and kind == "dev" and device.find("source[@path='/dev/null']") is None
 
 
 def _in_words(device: Element) -> str:
     if device.tag == "hostdev":
         return f"a {device.get('type', 'host')} device of the host"
-    return "a network device of the host" if device.tag == "interface" else "the TPM of the host"
+    return _WORDS.get(str(device.tag), "a character device of the host")
 
 
 def _free_ports(graphics: Element) -> None:
@@ -103,18 +220,20 @@ def _free_ports(graphics: Element) -> None:
 def _free_interface(interface: Element) -> None:
     for target in interface.findall("target[@dev]"):
         _drop(target, "dev")
+        _drop(target, "managed")  # who makes the device `dev`
         if not target.attrib:
             remove(target)
+    for node in interface.findall("portForward"):
+        remove(node)
     for node in interface.iterfind("virtualport/parameters"):
         _drop(node, "interfaceid")
         _drop(node, "instanceid")
 
 
 def _listening_consoles(domain: Element) -> Iterator[Element]:
-    for tag in _CHARACTER_DEVICES:
-        for node in domain.iterfind(f"devices/{tag}"):
-            if node.get("type") in ("tcp", "udp") and node.find("source[@mode='bind']") is not None:
-                yield node
+    for node in _consoles(domain):
+        if node.get("type") in ("tcp", "udp") and node.find("source[@mode='bind']") is not None:
+            yield node
 
 
 def _as_pty(console: Element) -> None:

@@ -7,8 +7,8 @@ those whose name says that they list.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -119,6 +119,11 @@ class Host:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        self.defining: Callable[[str], AbstractContextManager[None]] = lambda _uuid: nullcontext()
+        """What surrounds the definition of a domain, whose UUID it is given."""
+
+        self.undefined: Callable[[str], None] = lambda _uuid: None
+        """Is told the UUID of a domain that is gone."""
 
     # --- Domains -----------------------------------------------------------------------------------------------------
 
@@ -157,9 +162,9 @@ class Host:
             return False
         return True
 
-    def define(self, name: str, xml: str) -> None:
+    def define(self, name: str, uuid: str, xml: str) -> None:
         """Defines a domain whose UUID is new, so that one of the same name is an error. Raises NameTaken."""
-        with self._doing("define the domain", name=name):
+        with self.defining(uuid), self._doing("define the domain", name=name):
             try:
                 self._connections.control().defineXML(xml)
             except libvirt.libvirtError as error:
@@ -178,6 +183,7 @@ class Host:
                 domain.undefine()
             else:
                 domain.undefineFlags(flags)
+        self.undefined(uuid)
 
     # --- Pools -------------------------------------------------------------------------------------------------------
 

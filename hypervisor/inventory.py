@@ -11,7 +11,7 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -67,6 +67,9 @@ class Inventory(Generic[Entry]):
         self._own: set[str] = set()
         self._news: queue.SimpleQueue[tuple[_Known[Entry], str | None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._follow, name="inventory", daemon=True)
+        self._reading = threading.Lock()
+        host.defining = self.defining
+        host.undefined = self.gone
         connections.on_connect = self._connected
         connections.on_lost = self._lost
 
@@ -102,6 +105,13 @@ class Inventory(Generic[Entry]):
         known = self._known
         if known is not None:
             self._take_in(known, uuid)
+
+    def gone(self, uuid: str) -> None:
+        """Takes a domain out that this server has just undefined, before anybody else hears of it."""
+        known = self._known
+        if known is not None:
+            with suppress(errors.ClonerError):
+                self._take_in(known, uuid)
 
     def _connected(self, connection: libvirt.virConnect) -> None:
         known: _Known[Entry] = _Known(connection)
@@ -160,14 +170,13 @@ class Inventory(Generic[Entry]):
         log.info("inventory: %d domains", len(known.entries))
 
     def _take_in(self, known: _Known[Entry], uuid: str) -> None:
-        try:
-            entry = self._read(self._host.domain_by_uuid(uuid))
-        except errors.DomainNotFound:
+        with self._reading:  # what was read first is put first
+            try:
+                entry = self._read(self._host.domain_by_uuid(uuid))
+            except errors.DomainNotFound:
+                entry = None
             with self._lock:
-                self._put(known, uuid, None)
-            return
-        with self._lock:
-            self._put(known, uuid, entry)
+                self._put(known, uuid, entry)
 
     def _put(self, known: _Known[Entry], uuid: str, entry: Entry | None) -> None:
         old = known.entries.pop(uuid, None)

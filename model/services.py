@@ -9,6 +9,7 @@ from .. import errors
 from ..engine.executor import Executor
 from ..engine.journal import Journal, Link, Transaction
 from ..engine.lease import Lease
+from ..engine.ledger import Ledger
 from ..engine.survey import Surveyor
 from ..hypervisor.connection import Connections
 from ..hypervisor.host import Host, PoolInfo
@@ -30,6 +31,7 @@ class Services:
     host: Host
     journal: Journal
     executor: Executor
+    ledger: Ledger
     lease: Lease
     surveyor: Surveyor
     inventory: Inventory[Guest]

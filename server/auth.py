@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import ipaddress
 import os
 import secrets
 import tempfile
@@ -14,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import cherrypy
 
@@ -164,6 +166,9 @@ class Door:
     def check(self) -> None:
         """CherryPy's tool: lets a request pass, or raises a Refusal: NotLoggedIn, WrongCredentials, TooManyAttempts."""
         try:
+            _refuse_foreign_pages()
+            if self.is_open:
+                _refuse_foreign_names()
             cherrypy.serving.request.login = USER if self.is_open else self._who()
         except errors.ClonerError as error:
             raise Refusal(error) from error
@@ -200,6 +205,27 @@ class Door:
             self._attempts.failed(user, address)
             raise errors.WrongCredentials
         self._attempts.succeeded(user, address)
+
+
+def _refuse_foreign_pages() -> None:
+    """A browser says of what a page of another site has it send (W3C, Fetch Metadata). Raises ForeignOrigin."""
+    request = cherrypy.serving.request
+    site = request.headers.get("Sec-Fetch-Site", "none").lower()
+    if request.method not in ("GET", "HEAD") and site not in ("none", "same-origin"):
+        raise errors.ForeignOrigin
+
+
+def _refuse_foreign_names() -> None:
+    """Against DNS rebinding, where a page's own name leads to this server. Raises ForeignHost."""
+    name = urlsplit(f"//{cherrypy.serving.request.headers.get('Host', '')}").hostname or ""
+    if name == "localhost":
+        return
+    try:
+        is_loopback = ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise errors.ForeignHost(host=name[:100])
 
 
 def _same(given: str, expected: str) -> bool:

@@ -36,14 +36,14 @@ def recover(settings: Settings, *, dry_run: bool) -> int:
     """Prints what servers that died left unfinished, and, unless `dry_run`, finishes or undoes it."""
     services = build(settings)
     services.connections.start(_CONNECT_S)
-    orphans = services.executor.orphans()
+    orphans = services.ledger.orphans()
     for task, steps in orphans:
         undone = [f"{step.kind} {step.args.get('name')} ({step.state})" for step in reversed(steps)]
         print(f"task {task.id}, {task.target_uri}: {'undo ' + ', '.join(undone) if undone else 'nothing to undo'}")
     if not orphans:
         print("nothing is left to recover")
     elif not dry_run:
-        services.executor.recover()
+        services.ledger.recover()
         print(f"{len(orphans)} recovered")
     _close(services)
     return 0

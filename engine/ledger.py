@@ -1,0 +1,196 @@
+"""How a task ends, by what the journal says of its steps: complete, or taken back step by step, also after a crash.
+
+Nothing is removed that is not known to be ours: a domain by its UUID, a file by its inode, a volume by having been made
+exclusively and not before the step.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from .. import errors
+from ..hypervisor.host import Host
+from . import files
+from .copying import take_back
+from .journal import DONE, FAILED, FINISHED, KILLED, RUNNING, UNDONE, Clone, Journal, Link, Step, Task
+from .lease import Lease
+
+log = logging.getLogger(__name__)
+
+VOLUME, FILL, NVRAM, DOMAIN = "volume", "fill", "nvram", "domain"
+"""Kinds of steps."""
+
+LATER = (errors.LibvirtUnavailable, errors.Busy, errors.JournalUnavailable, errors.PoolInactive)
+"""What may pass, so that undoing is tried again."""
+
+_COARSE_CLOCK_US = 50_000
+"""A file system takes its times from the kernel's coarse clock, which lags: a file this much older may be ours."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a task is going to end once everything is undone."""
+
+    task: int
+    status: str
+    error: errors.ClonerError
+
+
+class Ledger:
+    """Ends the tasks of one journal on one host."""
+
+    def __init__(self, journal: Journal, host: Host, lease: Lease) -> None:
+        self._journal = journal
+        self._host = host
+        self._lease = lease
+        self._adopted: deque[Task] = deque()
+
+    def complete(self, task: int, done: Mapping[str, int] | None = None) -> None:
+        """Ends a task whose every step is taken; `done` are its bytes by item. Raises CloneCancelled if it may not."""
+        steps = self._journal.steps(task)
+        domain = next((step for step in steps if step.kind == DOMAIN), None)
+        clone = None
+        if domain is not None:
+            storage = [_storage(step) for step in steps if step.kind in (VOLUME, NVRAM)]
+            clone = Clone(domain.args["uuid"], domain.args["name"], domain.begun, storage)
+        linked = [step.args for step in steps if step.kind == VOLUME and "parent" in step.args]
+        links = [Link(args["parent"], args["pool"], args["name"]) for args in linked]
+        self._journal.end(task, FINISHED, "OK", clone, done, links)
+
+    def fail(self, ending: Ending) -> None:
+        """Undoes a task and ends it. Raises one of LATER when that has to wait."""
+        outcome = _with_rests(ending.error, self._undo(ending.task))
+        self._journal.end(ending.task, ending.status, outcome.reason)
+        log.warning("task %d ended: %s", ending.task, outcome.reason)
+
+    # --- Tasks of servers that died ----------------------------------------------------------------------------------
+
+    def orphans(self) -> list[tuple[Task, list[Step]]]:
+        """The running tasks of servers that are dead, with the steps of each that would be undone."""
+        tasks = [task for task in self._journal.tasks(RUNNING) if not self._lease.is_alive(task.server)]
+        return [(task, [] if self._is_complete(task) else self._journal.steps(task.id)) for task in tasks]
+
+    def adopt_orphans(self) -> list[Ending]:
+        """Takes over the running tasks of servers that are dead: finishes the complete ones, returns the others.
+
+        May raise one of LATER; what was taken over by then is kept for the next call.
+        """
+        dead = {server for server in self._journal.servers_with_tasks() if not self._lease.is_alive(server)}
+        for task in self._journal.tasks(RUNNING) if dead else ():
+            if task.server in dead and self._journal.adopt(task.id, task.server, self._lease.id):
+                self._adopted.append(task)
+        self._lease.forget_the_dead()
+        endings = []
+        while self._adopted:
+            task = self._adopted[0]
+            try:
+                ending = self._settle(task)
+            except errors.CloneCancelled as error:
+                ending = Ending(task.id, KILLED, error)
+            endings += [ending] if ending else []
+            self._adopted.popleft()
+        return endings
+
+    def _settle(self, task: Task) -> Ending | None:
+        """Finishes a task that is complete but for its last mark; else how it is to end. Raises CloneCancelled."""
+        if task.cancelled:
+            raise errors.CloneCancelled
+        if not self._is_complete(task):
+            return Ending(task.id, FAILED, errors.ServerStopped())
+        self.complete(task.id)
+        log.warning("task %d was complete when its server stopped, and is finished", task.id)
+        return None
+
+    def recover(self) -> None:
+        """Finishes or undoes the tasks of dead servers now. Raises what keeps it from that."""
+        for ending in self.adopt_orphans():
+            self.fail(ending)
+
+    def _is_complete(self, task: Task) -> bool:
+        """Whether the last thing that makes a clone was done: a guest is defined last."""
+        steps = self._journal.steps(task.id)
+        if not steps:
+            return False
+        last = steps[-1]
+        if last.kind == DOMAIN:
+            return last.state != UNDONE and self._host.has_domain_uuid(last.args["uuid"])
+        return last.kind == FILL and last.state == DONE and task.kind == VOLUME
+
+    # --- Undoing -----------------------------------------------------------------------------------------------------
+
+    def _undo(self, task: int) -> list[str]:
+        """Takes the task's steps back; returns what could not be, in words."""
+        rests = []
+        for step in reversed(self._journal.steps(task)):
+            if step.state == UNDONE:
+                continue
+            try:
+                _UNDO[step.kind](self, step)
+            except LATER:
+                raise
+            except errors.ClonerError as error:
+                log.error("task %d: step %d cannot be undone: %s", task, step.number, error)
+                rests.append(f"{step.args.get('name')} ({cause_of(error)})")
+            else:
+                self._journal.mark(step, UNDONE)
+        return rests
+
+    def _undo_volume(self, step: Step) -> None:
+        if step.state == DONE or self._is_ours(step):
+            take_back(self._host, step.args["pool"], step.args["name"], step.result)
+
+    def _undo_fill(self, step: Step) -> None:
+        """The volume goes as a whole."""
+
+    def _is_ours(self, step: Step) -> bool:
+        """Whether the volume of a step that was interrupted is the one that the step was about to make.
+
+        It was made exclusively or not at all, so one that was last changed before the step began is another's.
+        """
+        try:
+            volume = self._host.volume(step.args["pool"], step.args["name"])
+        except errors.VolumeNotFound:
+            return False
+        if volume.changed is None or volume.changed >= step.begun - _COARSE_CLOCK_US:
+            return True
+        log.warning("task %d: %s is older than the task and not ours: left alone", step.task, volume.path)
+        return False
+
+    def _undo_nvram(self, step: Step) -> None:
+        path = step.args["target"]
+        known = dict(step.result) if step.result is not None else files.identity(path)
+        if step.result is None and (files.changed(path) or 0) < step.begun - _COARSE_CLOCK_US:
+            return
+        files.remove(path, known)
+
+    def _undo_domain(self, step: Step) -> None:
+        self._host.undefine(step.args["uuid"], keep_nvram=True)
+
+
+_UNDO: Mapping[str, Callable[[Ledger, Step], None]] = {
+    VOLUME: Ledger._undo_volume,
+    FILL: Ledger._undo_fill,
+    NVRAM: Ledger._undo_nvram,
+    DOMAIN: Ledger._undo_domain,
+}
+
+
+def cause_of(error: errors.ClonerError) -> str:
+    """What went wrong, without the code of an error that only wraps it."""
+    return str(error.data["cause"]) if isinstance(error, errors.StepFailed) else error.reason
+
+
+def _storage(step: Step) -> dict[str, str]:
+    if step.kind == NVRAM:
+        return {"file": step.args["target"]}
+    return {"pool": step.args["pool"], "volume": step.args["name"]}
+
+
+def _with_rests(error: errors.ClonerError, rests: list[str]) -> errors.ClonerError:
+    if not rests:
+        return error
+    step, cause = error.data.get("step", "The clone"), error.data.get("cause", error.reason)
+    return errors.CloneFailedLeavingRests(step=step, cause=cause, rest=", ".join(rests))
