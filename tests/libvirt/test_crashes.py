@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +13,21 @@ from typing import Any
 import libvirt
 import pytest
 
-from support.guests import inventory, stop_guest
+from support.guests import define_guest, inventory, remove_guest, stop_guest
 from support.libvirtd import PrivateLibvirtd
 from support.running import wait_until
 from support.server import Server
-from support.storage import MiB, make_pool, make_qcow2, make_raw, qemu_img_compare, sha256, some_data
+from support.storage import (
+    MiB,
+    make_pool,
+    make_qcow2,
+    make_raw,
+    mounted,
+    qemu_img_compare,
+    remove_pool,
+    sha256,
+    some_data,
+)
 
 TESTS = Path(__file__).resolve().parents[1]
 POINTS = 38
@@ -43,32 +53,35 @@ class MortalServer(Server):
 class Source:
     """A UEFI guest with two disks on a file system that can reflink, and all that was there before it was cloned."""
 
-    domain: libvirt.virDomain
     files: tuple[Path, ...]
     sums: tuple[str, ...]
     before: set[str]
     folder: Path
 
 
+@pytest.fixture(scope="module")
+def web(libvirtd: PrivateLibvirtd) -> Iterator[tuple[Path, tuple[Path, ...]]]:
+    """The guest and its file system, for all tests of this file: where it is mounted, and the guest's files."""
+    with mounted("xfs") as mount_point, closing(libvirtd.open()) as conn:
+        pool = make_pool(conn, "crash", mount_point / "pool")
+        system = make_qcow2(pool, "web.qcow2", 64 * MiB, {0: some_data(MiB)})
+        data = make_raw(pool, "data.img", 64 * MiB, {MiB: some_data(MiB, 2)})
+        nvram = mount_point / "nvram" / "web_VARS.fd"
+        nvram.parent.mkdir()
+        shutil.chown(nvram.parent, libvirtd.uid, libvirtd.gid)
+        domain = define_guest(conn, "web", [system, data], nvram=nvram, macs=["52:54:00:12:34:56"])
+        domain.create()
+        stop_guest(domain)
+        yield mount_point, (Path(system.path()), Path(data.path()), nvram)
+        with closing(libvirtd.open()) as cleaner:  # libvirtd was killed since
+            remove_guest(cleaner.lookupByName("web"))
+            remove_pool(cleaner.storagePoolLookupByName("crash"))
+
+
 @pytest.fixture
-def source(
-    libvirtd: PrivateLibvirtd,
-    conn: libvirt.virConnect,
-    file_system: Callable[..., Path],
-    guest: Callable[..., libvirt.virDomain],
-) -> Source:
-    mount_point = file_system("xfs")
-    pool = make_pool(conn, "crash", mount_point / "pool")
-    system = make_qcow2(pool, "web.qcow2", 64 * MiB, {0: some_data(MiB)})
-    data = make_raw(pool, "data.img", 64 * MiB, {MiB: some_data(MiB, 2)})
-    nvram = mount_point / "nvram" / "web_VARS.fd"
-    nvram.parent.mkdir()
-    shutil.chown(nvram.parent, libvirtd.uid, libvirtd.gid)
-    domain = guest("web", [system, data], nvram=nvram, macs=["52:54:00:12:34:56"])
-    domain.create()
-    stop_guest(domain)
-    files = (Path(system.path()), Path(data.path()), nvram)
-    return Source(domain, files, tuple(map(sha256, files)), inventory(conn, nvram.parent), mount_point)
+def source(web: tuple[Path, tuple[Path, ...]], conn: libvirt.virConnect) -> Source:
+    folder, files = web
+    return Source(files, tuple(map(sha256, files)), inventory(conn, folder / "nvram"), folder)
 
 
 def journal_is_clean(state_dir: Path) -> bool:

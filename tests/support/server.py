@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from support.running import wait_until
@@ -191,7 +191,7 @@ class Server:
         wait_until(ended, timeout, f"task {task_id} ends", lambda: f"{task}\n{self._log_tail()}")
         return task
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         try:
             self.start()
         except BaseException:
