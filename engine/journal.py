@@ -162,9 +162,10 @@ class Transaction(StampSource):
         total = sa.select(sa.func.coalesce(sa.func.sum(_promises.c.bytes), 0)).where(_promises.c.pool == pool)
         return int(self._connection.execute(total).scalar_one())
 
-    def promises(self, pool: str) -> list[tuple[str, int]]:
-        """Volumes that accepted clones are going to write in the pool, with the bytes that each was promised."""
-        held = sa.select(_promises.c.item, _promises.c.bytes).where(_promises.c.pool == pool)
+    def promises_under_way(self, pool: str) -> list[tuple[str, int]]:
+        """Volumes of the pool that are being written, with the bytes that each was promised: as many as workers."""
+        begun = sa.exists().where(_steps.c.task == _promises.c.task)
+        held = sa.select(_promises.c.item, _promises.c.bytes).where(_promises.c.pool == pool, begun)
         return [(row.item, row.bytes) for row in self._connection.execute(held)]
 
     def promise(self, task: int, pool: str, item: str, size: int) -> None:

@@ -52,8 +52,9 @@ def room(transaction: Transaction, host: Host) -> Callable[[PoolInfo], int]:
 
     def left(pool: PoolInfo) -> int:
         # What is written is looked at first: it only grows, so that a moment's difference errs on the safe side.
-        owed = sum(max(size - host.occupied(pool, name), 0) for name, size in transaction.promises(pool.name))
-        return host.available(pool) - owed
+        under_way = transaction.promises_under_way(pool.name)
+        written = sum(min(size, host.occupied(pool, name)) for name, size in under_way)
+        return host.available(pool) - (transaction.promised(pool.name) - written)
 
     return left
 
