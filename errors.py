@@ -236,7 +236,7 @@ class Busy(ClonerError):
 
 
 class JournalUnavailable(ClonerError):
-    code, status, text = "CLNJRN0001E", 503, "The journal cannot be written: {cause}. See that its disk has room"
+    code, status, text = "CLNJRN0001E", 503, "The journal cannot be used now: {cause}. See that its disk has room"
     retry_after = 5
 
 

@@ -104,6 +104,7 @@ def _checked(settings: Settings) -> Settings:
         f"auth must be one of {', '.join(AUTH_MODES)}": settings.auth not in AUTH_MODES,
         f"port must be 0 to {_MAX_PORT}": not 0 <= settings.port <= _MAX_PORT,
         "workers must be at least 1": settings.workers < 1,
+        "copies must be at least 1": settings.copies < 1,
         "threads must be at least 2": settings.threads < 2,  # noqa: PLR2004 - one to wait, one to serve
         "session_minutes must be more than 0": not 0 < settings.session_minutes < math.inf,
         "keep_tasks_hours must be 0 or more": not 0 <= settings.keep_tasks_hours < math.inf,

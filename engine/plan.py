@@ -158,8 +158,9 @@ class Draft:
     def max_name_bytes(self) -> int:
         """The longest name whose disks and NVRAM can still be called after it in full."""
         endings = [f"-{copy.item}{copy.extension}" for copy in self.copies]
-        if self.nvram_path("x"):
-            endings.append("_VARS.fd.new")  # what libvirt calls an NVRAM while it makes it from its template
+        nvram = self.nvram_path("x")
+        if nvram:
+            endings.append(os.path.basename(nvram)[1:] + ".new")  # what libvirt calls it while it makes it
         return min(MAX_NAME_BYTES, MAX_FILE_NAME_BYTES - max(map(byte_length, endings), default=0))
 
     def macs(self) -> list[str]:

@@ -55,7 +55,7 @@ class DomainInfo:
 
     @property
     def is_off(self) -> bool:
-        return self.state in ("shutoff", "crashed")
+        return self.state == "shutoff"  # one that crashed may still have its QEMU (on_crash=preserve)
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,11 @@ class Host:
             volumes = self._active_pool(pool).listAllVolumes()
         infos = []
         for volume in volumes:
-            with suppress(errors.VolumeNotFound), self._doing("look up a storage volume", pool=pool, name="?"):
+            # A file's name that is no UTF-8 cannot be told in JSON, nor asked for.
+            with (
+                suppress(errors.VolumeNotFound, UnicodeDecodeError),
+                self._doing("look up a storage volume", pool=pool, name="?"),
+            ):
                 infos.append(_volume_info(pool, volume))
         return sorted(infos, key=lambda info: info.name)
 

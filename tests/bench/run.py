@@ -34,6 +34,7 @@ def main() -> None:
         for _ in range(rounds):
             for size, client in clients.items():
                 times[size] += _times(client, 10)
+                client.rest()
     _report(times)
 
 
@@ -50,6 +51,15 @@ class _Client:
         text = answer.read()
         if answer.status != http.client.ACCEPTED:
             raise RuntimeError(text.decode())
+
+    def rest(self) -> None:
+        """Waits until the accepted clones are made, so that what is timed is accepting alone."""
+        while self._get("/plugins/kimchi/tasks?status=running") != b"[]":
+            time.sleep(0.01)
+
+    def _get(self, path: str) -> bytes:
+        self._connection.request("GET", path, headers=self._headers)
+        return self._connection.getresponse().read()
 
     def close(self) -> None:
         self._connection.close()

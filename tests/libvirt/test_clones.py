@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -494,3 +495,22 @@ def test_a_server_told_to_stop_while_libvirt_copies_exits_in_order_and_the_next_
         assert (ended["status"], ended["message"][:12]) == ("failed", "CLNTASK0004E")
     assert inventory(conn) == before
     assert reservations(server) == []
+
+
+def test_a_file_whose_name_is_no_utf_8_does_not_spoil_the_list(
+    server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool
+) -> None:
+    make_raw(pool, "fine.img", MiB)
+    stray = os.fsencode(pool_path(pool)) + b"/bad-\xff.img"
+    with open(stray, "wb") as file:
+        file.write(b"\0" * MiB)
+    os.chown(stray, *pool_owner(pool))
+    pool.refresh()
+    assert pool.numOfVolumes() == 2
+    answer = server.request("GET", f"storagepools/{pool.name()}/storagevolumes")
+    assert (answer.status, [volume["name"] for volume in answer.json]) == (200, ["fine.img"])
+
+
+def pool_owner(pool: libvirt.virStoragePool) -> tuple[int, int]:
+    status = pool_path(pool).stat()
+    return status.st_uid, status.st_gid

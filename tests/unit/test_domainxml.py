@@ -12,6 +12,7 @@ from lxml import etree
 
 from cloner.engine import domainxml
 from cloner.engine.domainxml import Disk, Identity, NewSource
+from cloner.engine.xmltree import parse
 
 UUID = "11f5c8a2-7c1e-4a34-9c3d-5c3c5a1c0001"
 GENID = "8f2b1c5e-0d0f-4f53-8b36-1f2c0f4f0002"
@@ -122,6 +123,7 @@ NEW_SOURCES = {
 CHANGES = {
     "<name>web</name>": "<name>web-clone-7</name>",
     f"<uuid>{UUID}</uuid>": f"<uuid>{OURS.uuid}</uuid>",
+    f"<entry name='serial'>{UUID}</entry>": f"<entry name='serial'>{OURS.uuid}</entry>",
     f"<entry name='uuid'>{UUID}</entry>": f"<entry name='uuid'>{OURS.uuid}</entry>",
     f"<genid>{GENID}</genid>": f"<genid>{OURS.genid}</genid>",
     "  <title>The shop's front end</title>\n": "",
@@ -158,7 +160,7 @@ def cloned(xml: str, sources: Mapping[str, NewSource] | None = None, nvram: str 
 
 
 def disk_of(xml: str) -> Disk:
-    (disk,) = domainxml.disks(domainxml.parse(xml))
+    (disk,) = domainxml.disks(parse(xml))
     return disk
 
 
@@ -177,12 +179,12 @@ def test_a_domain_that_has_little_gets_nothing_that_it_did_not_have() -> None:
 
 
 def test_a_domain_without_a_uuid_gets_one() -> None:
-    assert domainxml.parse(cloned("<domain><name>web</name></domain>")).findtext("uuid") == OURS.uuid
+    assert parse(cloned("<domain><name>web</name></domain>")).findtext("uuid") == OURS.uuid
 
 
 def test_kimchis_metadata_travel() -> None:
     clone = domainxml.clone(SOURCE, OURS, NEW_SOURCES, NVRAM)
-    assert domainxml.access(domainxml.parse(clone)) == (["ann"], ["web team"])
+    assert domainxml.access(parse(clone)) == (["ann"], ["web team"])
 
 
 @given(text=XML_TEXT.filter(str.strip))
@@ -190,7 +192,7 @@ def test_kimchis_metadata_travel() -> None:
 def test_any_text_arrives_as_it_is(text: str) -> None:
     source = domain("<disk><source file='/a'/><target dev='vda'/></disk>", "<nvram>/b</nvram>")
     new = NewSource("file", f"/x/{text}", "pool", text, "raw")
-    root = domainxml.parse(domainxml.clone(source, Identity(text, OURS.uuid, "", ()), {"vda": new}, f"/n/{text}"))
+    root = parse(domainxml.clone(source, Identity(text, OURS.uuid, "", ()), {"vda": new}, f"/n/{text}"))
     assert root.findtext("name") == text
     assert domainxml.disks(root)[0].path == f"/x/{text}"
     assert domainxml.nvram(root) == f"/n/{text}"
@@ -198,7 +200,7 @@ def test_any_text_arrives_as_it_is(text: str) -> None:
 
 def test_the_source_cannot_smuggle_xml_in_through_a_name() -> None:
     name = "x</name><devices><disk/></devices><name>"
-    root = domainxml.parse(domainxml.clone(domain(), Identity(name, OURS.uuid, "", ()), {}, None))
+    root = parse(domainxml.clone(domain(), Identity(name, OURS.uuid, "", ()), {}, None))
     assert root.findtext("name") == name
     assert root.find("devices/disk") is None
 
@@ -216,9 +218,9 @@ def test_entities_are_not_expanded(tmp_path: Path) -> None:
 
 
 def test_each_interface_gets_the_mac_at_its_place() -> None:
-    root = domainxml.parse(SOURCE)
+    root = parse(SOURCE)
     assert domainxml.macs(root) == ["52:54:00:AA:00:01", "00:16:3e:aa:00:02", "52:54:00:aa:00:03"]
-    assert domainxml.macs(domainxml.parse(domainxml.clone(SOURCE, OURS, NEW_SOURCES, NVRAM))) == list(OURS.macs)
+    assert domainxml.macs(parse(domainxml.clone(SOURCE, OURS, NEW_SOURCES, NVRAM))) == list(OURS.macs)
 
 
 @pytest.mark.parametrize("macs", [(), OURS.macs[:2], (*OURS.macs, OURS.macs[0])])
@@ -243,7 +245,7 @@ def test_the_title_takes_its_line_with_it(source: str, expected: str) -> None:
 
 def test_an_empty_genid_is_filled() -> None:
     """libvirt makes one up for it, and keeps it from then on."""
-    assert domainxml.parse(cloned(domain(more="<genid/>"))).findtext("genid") == OURS.genid
+    assert parse(cloned(domain(more="<genid/>"))).findtext("genid") == OURS.genid
 
 
 # --- Disks -----------------------------------------------------------------------------------------------------------
@@ -274,7 +276,7 @@ BLOCK = NewSource("block", "/dev/new/vda", "new", "vda", "raw")
 )
 def test_a_cloned_disk_lies_where_its_copy_is(source: str, new: NewSource, expected: str) -> None:
     rest = "<target dev='vda'/></disk>"
-    clone = domainxml.parse(cloned(domain(source + rest), {"vda": new})).find("devices/disk")
+    clone = parse(cloned(domain(source + rest), {"vda": new})).find("devices/disk")
     assert clone is not None
     assert canonical(etree.tostring(clone, encoding="unicode")) == canonical(expected + rest)
 
@@ -288,7 +290,7 @@ def test_a_cloned_disk_lies_where_its_copy_is(source: str, new: NewSource, expec
 )
 def test_a_driver_that_says_a_format_says_the_copys(driver: str, expected: dict[str, str]) -> None:
     source = domain(f"<disk type='file'>{driver}<source file='/a'/><target dev='vda'/></disk>")
-    node = domainxml.parse(cloned(source, {"vda": BLOCK})).find("devices/disk/driver")
+    node = parse(cloned(source, {"vda": BLOCK})).find("devices/disk/driver")
     assert node is not None
     assert dict(node.attrib) == expected
 
@@ -305,7 +307,7 @@ def test_a_disk_that_is_not_cloned_keeps_all() -> None:
     chain = "<backingStore type='file'><source file='/base'/></backingStore>"
     other = f"<disk type='file'><source file='/b'/>{chain}<target dev='vdb'/><shareable/></disk>"
     source = domain(f"<disk type='file'><source file='/a'/><target dev='vda'/></disk>{other}")
-    kept = domainxml.parse(cloned(source, {"vda": FILE})).findall("devices/disk")[1]
+    kept = parse(cloned(source, {"vda": FILE})).findall("devices/disk")[1]
     assert canonical(etree.tostring(kept, encoding="unicode")) == canonical(other)
 
 
@@ -315,7 +317,7 @@ def test_a_disk_without_a_source_has_nothing_to_clone() -> None:
 
 
 def test_the_disks_of_a_domain_are_told_apart() -> None:
-    found = [(d.target, d.device, d.type, d.format, d.readonly) for d in domainxml.disks(domainxml.parse(SOURCE))]
+    found = [(d.target, d.device, d.type, d.format, d.readonly) for d in domainxml.disks(parse(SOURCE))]
     assert found == [
         ("vda", "disk", "file", "qcow2", False),
         ("vdb", "disk", "block", "raw", False),
@@ -385,7 +387,7 @@ def test_what_a_plain_copy_would_lose_is_told(disk: str, oddity: str | None) -> 
     ],
 )
 def test_where_the_firmwares_variables_lie(os: str, path: str | None) -> None:
-    assert domainxml.nvram(domainxml.parse(domain(os=os))) == path
+    assert domainxml.nvram(parse(domain(os=os))) == path
 
 
 @pytest.mark.parametrize(
@@ -399,7 +401,7 @@ def test_where_the_firmwares_variables_lie(os: str, path: str | None) -> None:
     ],
 )
 def test_a_clone_has_firmware_variables_of_its_own(os: str, expected: str) -> None:
-    node = domainxml.parse(cloned(domain(os=os), nvram="/new.fd")).find("os/nvram")
+    node = parse(cloned(domain(os=os), nvram="/new.fd")).find("os/nvram")
     assert node is not None
     assert canonical(etree.tostring(node, encoding="unicode")) == canonical(expected)
 
@@ -418,7 +420,7 @@ def test_firmware_variables_cannot_replace_none() -> None:
     ],
 )
 def test_an_emulated_tpm_is_seen(devices: str, emulated: bool) -> None:
-    assert domainxml.has_emulated_tpm(domainxml.parse(domain(devices))) is emulated
+    assert domainxml.has_emulated_tpm(parse(domain(devices))) is emulated
 
 
 def test_access_is_read_from_kimchis_metadata_alone() -> None:
@@ -427,6 +429,6 @@ def test_access_is_read_from_kimchis_metadata_alone() -> None:
         f"<k:kimchi xmlns:k='{domainxml.KIMCHI_NAMESPACE}'><!-- user --><k:access><k:user> ann </k:user><k:user/>"
         "<k:user>bob</k:user><k:group>web</k:group></k:access></k:kimchi>"
     )
-    root = domainxml.parse(domain(more=f"<metadata><!-- ours -->{other}{ours}</metadata>"))
+    root = parse(domain(more=f"<metadata><!-- ours -->{other}{ours}</metadata>"))
     assert domainxml.access(root) == (["ann", "bob"], ["web"])
-    assert domainxml.access(domainxml.parse(domain())) == ([], [])
+    assert domainxml.access(parse(domain())) == ([], [])

@@ -8,9 +8,11 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -25,9 +27,11 @@ from cloner.engine.journal import (
     FINISHED,
     KILLED,
     RUNNING,
+    SOURCE,
     UNDONE,
     Clone,
     Journal,
+    Link,
     Step,
     Task,
     Transaction,
@@ -360,13 +364,13 @@ def test_tasks_survive_a_restart(open_journal: Callable[[], Journal], clock: Set
     running, ended = accepted(first, "a"), accepted(first, "ü'b")
     step = begun(first, running)
     clock.now += HOUR
-    first.end(ended.id, FAILED, "no room")
+    first.end(ended.id, FAILED, "no room", done={"vda": 7})
     first.close()
     again = open_journal()
     assert again.task(running.id) == again.tasks(RUNNING)[0]
     assert again.tasks() == [
-        Task(1, "domain", RUNNING, "step 1", "/vms/a/clone", "here", False, NOON, None, {"name": "a"}),
-        Task(2, "domain", FAILED, "no room", "/vms/ü'b/clone", "here", False, NOON, NOON + HOUR, {"name": "ü'b"}),
+        Task(1, "domain", RUNNING, "step 1", "/vms/a/clone", "here", False, NOON, None, {"name": "a"}, {}),
+        replace(ended, status=FAILED, message="no room", ended=NOON + HOUR, done={"vda": 7}),
     ]
     assert again.steps(running.id) == [step]
     assert again.reserved() == [("domain", "", "a"), ("mac", "", "mac of a")]
@@ -406,6 +410,21 @@ def test_a_task_that_does_not_run_cannot_be_cancelled(journal: Journal) -> None:
     assert not journal.cancel(task.id)
     assert not journal.cancel(task.id + 1)
     assert not journal.tasks()[0].cancelled
+
+
+def test_progress_is_kept_and_a_wish_to_cancel_is_told(journal: Journal) -> None:
+    tasks = [accepted(journal, name) for name in "abc"]
+    journal.cancel(tasks[1].id)
+    assert journal.report({tasks[0].id: {"vda": 5}}, [task.id for task in tasks]) == [tasks[1].id]
+    assert journal.report({tasks[0].id: {"vda": 9, "vdb": 1}}, [tasks[0].id]) == []
+    assert [task.done for task in journal.tasks()] == [{"vda": 9, "vdb": 1}, {}, {}]
+
+
+def test_progress_of_an_ended_task_comes_too_late(journal: Journal) -> None:
+    task = accepted(journal)
+    journal.end(task.id, FAILED, "", done={"vda": 7})
+    journal.report({task.id: {"vda": 5}}, [])
+    assert journal.tasks()[0].done == {"vda": 7}
 
 
 def test_a_dead_servers_task_is_adopted_once(four_servers: list[Journal]) -> None:
@@ -553,6 +572,20 @@ def test_names_and_macs_are_free_after_a_failure(journal: Journal, status: str) 
     assert accepted(journal, "a")
 
 
+def test_an_image_has_dependents_while_it_is_read_or_linked_to(open_journal: Callable[[], Journal]) -> None:
+    journal = open_journal()
+    reader, link = accepted(journal), Link("/a/base.qcow2", "default", "x.qcow2")
+    with journal.transaction() as transaction:
+        transaction.reserve(SOURCE, "/a/other" + "x" * 1000, str(reader.id), task=reader.id)
+    journal.end(accepted(journal, "b").id, FINISHED, "OK", clone_of("b"), links=[link])
+    again = open_journal()
+    assert again.dependents(["/a/other" + "x" * 1000]) == ([reader.id], [])
+    assert again.dependents(["/a/base.qcow2", "/a"]) == ([], [link])
+    again.unlink([link])
+    again.end(reader.id, FAILED, "")
+    assert again.dependents(["/a/base.qcow2", "/a/other" + "x" * 1000]) == ([], [])
+
+
 def test_the_name_of_a_finished_clone_is_its_domains_own_affair(journal: Journal) -> None:
     journal.end(accepted(journal).id, FINISHED, "OK", clone_of())
     assert not is_reserved(journal, "domain", "web-clone-1")
@@ -580,12 +613,34 @@ def test_servers_that_start_at_once_on_a_fresh_journal_all_can_use_it(tmp_path: 
     assert sorted(at_once(32, start)) == sorted(list(range(1, 5)) * 8)
 
 
+def test_a_server_waits_for_another_that_writes_into_a_fresh_journal(
+    tmp_path: Path, open_journal: Callable[[], Journal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what processes meet when they start at once, the part that SQLite does not wait for by itself."""
+    somebody = sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None)
+    somebody.execute("BEGIN IMMEDIATE")
+    monkeypatch.setattr(time, "sleep", lambda _: somebody.rollback())
+    assert accepted(open_journal())
+    somebody.close()
+
+
 def test_a_newer_program_brings_the_journal_up_to_date_and_loses_nothing(
     open_journal: Callable[[], Journal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = accepted(open_journal())
     monkeypatch.setattr(journal_module, "MIGRATIONS", (*MIGRATIONS, NEXT))
     assert open_journal().tasks() == open_journal().tasks() == [task]
+
+
+@pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
+def test_a_journal_of_every_older_version_is_brought_up_to_date(
+    open_journal: Callable[[], Journal], monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    monkeypatch.setattr(journal_module, "MIGRATIONS", MIGRATIONS[:version])
+    assert stamp(open_journal()) == NOON
+    monkeypatch.undo()
+    assert stamp(open_journal()) == NOON + 1
+    assert accepted(open_journal()).id == 1
 
 
 def test_an_older_program_leaves_a_newer_journal_alone(
