@@ -221,7 +221,7 @@ class LibvirtUnavailable(ClonerError):
     code, status, text = (
         "CLNVIRT0001E",
         503,
-        "libvirt at {uri} does not answer: {cause}. It is tried again by itself; see that libvirtd runs",
+        "libvirt at {uri} does not answer: {cause}. See that libvirtd runs there",
     )
     retry_after = 2
 
@@ -255,7 +255,7 @@ class CloneFailed(ClonerError):
     code, status, text = "CLNTASK0001E", 502, "{step} failed: {cause}. Everything made for this clone was removed"
 
 
-class CloneFailedLeavingRests(ClonerError):
+class CloneFailedWithLeftovers(ClonerError):
     code, status, text = (
         "CLNTASK0002E",
         502,

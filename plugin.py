@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import socket
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
@@ -130,6 +131,8 @@ def build(settings: Settings) -> Services:
     except OSError as error:
         raise errors.InvalidConfiguration(cause=f"the state directory cannot be used: {error}") from error
     journal = Journal(settings.journal_url)
+    if settings.journal:
+        _check_home(journal, folder)
     connections = Connections(settings.connect, long_calls=settings.copies)
     host = Host(connections)
     ways = methods(VolumeMaker(connections, host))
@@ -140,6 +143,15 @@ def build(settings: Settings) -> Services:
     inventory.on_started = executor.domain_started
     surveyor = Surveyor(host, is_local=connections.is_local, is_test=connections.is_test_driver)
     return Services(connections, host, journal, executor, ledger, lease, surveyor, inventory)
+
+
+def _check_home(journal: Journal, folder: Path) -> None:
+    """Servers that share a journal must see each other's leases, or they would undo each other's running clones."""
+    here = f"{socket.gethostname()}:{folder.resolve()}"
+    home = journal.home(here)
+    if home != here:
+        cause = f"this journal belongs to the servers with the state directory {home}, and this one has {here}"
+        raise errors.InvalidConfiguration(cause=cause)
 
 
 def _messages() -> dict[str, str]:

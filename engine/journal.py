@@ -76,6 +76,7 @@ _clones = sa.Table(
 )
 
 
+_facts = sa.Table("facts", _metadata, *(sa.Column(name, sa.String) for name in ("name", "value")))
 _links = sa.Table("links", _metadata, *(sa.Column(name, sa.String) for name in ("parent", "pool", "name")))
 
 
@@ -250,6 +251,15 @@ class Journal:
             query = query.where(_tasks.c.status == status)
         with self._read() as connection:
             return [_task(dict(row)) for row in connection.execute(query).mappings()]
+
+    def home(self, wanted: str) -> str:
+        """Where the servers of this journal show that they are alive: `wanted`, if nobody was here before."""
+        with self._write() as connection:
+            query = sa.select(_facts.c.value).where(_facts.c.name == "home")
+            found = connection.execute(query).scalar()
+            if found is None:
+                connection.execute(sa.insert(_facts).values(name="home", value=wanted))
+            return found or wanted
 
     def servers_with_tasks(self) -> set[str]:
         """Ids of the servers that have running tasks."""

@@ -62,7 +62,7 @@ class Ledger:
 
     def fail(self, ending: Ending) -> None:
         """Undoes a task and ends it. Raises one of LATER when that has to wait."""
-        outcome = _with_rests(ending.error, self._undo(ending.task))
+        outcome = _with_leftovers(ending.error, self._undo(ending.task))
         self._journal.end(ending.task, ending.status, outcome.reason)
         log.warning("task %d ended: %s", ending.task, outcome.reason)
 
@@ -123,7 +123,7 @@ class Ledger:
 
     def _undo(self, task: int) -> list[str]:
         """Takes the task's steps back; returns what could not be, in words."""
-        rests = []
+        leftovers = []
         for step in reversed(self._journal.steps(task)):
             if step.state == UNDONE:
                 continue
@@ -133,10 +133,10 @@ class Ledger:
                 raise
             except errors.ClonerError as error:
                 log.error("task %d: step %d cannot be undone: %s", task, step.number, error)
-                rests.append(f"{step.args.get('name')} ({cause_of(error)})")
+                leftovers.append(f"{step.args.get('name')} ({cause_of(error)})")
             else:
                 self._journal.mark(step, UNDONE)
-        return rests
+        return leftovers
 
     def _undo_volume(self, step: Step) -> None:
         if step.state == DONE or self._is_ours(step):
@@ -189,8 +189,8 @@ def _storage(step: Step) -> dict[str, str]:
     return {"pool": step.args["pool"], "volume": step.args["name"]}
 
 
-def _with_rests(error: errors.ClonerError, rests: list[str]) -> errors.ClonerError:
-    if not rests:
+def _with_leftovers(error: errors.ClonerError, leftovers: list[str]) -> errors.ClonerError:
+    if not leftovers:
         return error
     step, cause = error.data.get("step", "The clone"), error.data.get("cause", error.reason)
-    return errors.CloneFailedLeavingRests(step=step, cause=cause, rest=", ".join(rests))
+    return errors.CloneFailedWithLeftovers(step=step, cause=cause, rest=", ".join(leftovers))

@@ -76,4 +76,5 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (parent, pool, name)
         )""",
     ),
+    ("CREATE TABLE facts (name VARCHAR(20) PRIMARY KEY, value TEXT NOT NULL)",),
 )

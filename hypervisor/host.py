@@ -274,17 +274,6 @@ class Host:
                     raise errors.Busy(what=f"the volume {name}: {error.get_error_message()}") from error
                 raise
 
-    def refresh_pool(self, pool: str) -> None:
-        """Makes libvirt look at the pool's files again: slow, for repairs only. Raises Busy while a copy runs in it."""
-        with self._doing("refresh the storage pool", pool=pool):
-            try:
-                self._active_pool(pool).refresh(0)
-            except libvirt.libvirtError as error:
-                if error.get_error_code() == libvirt.VIR_ERR_INTERNAL_ERROR:
-                    self._raise_if_lost(error)
-                    raise errors.Busy(what=f"the storage pool {pool}: {error.get_error_message()}") from error
-                raise
-
     # --- Translation -------------------------------------------------------------------------------------------------
 
     def _active_pool(self, name: str) -> libvirt.virStoragePool:

@@ -85,6 +85,12 @@ class Inventory(Generic[Entry]):
             known = self._known
             return list(known.entries.values()) if known is not None and known.is_complete else None
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether every domain of the host is known."""
+        with self._lock:
+            return self._known is not None and self._known.is_complete
+
     def is_taken(self, mark: str) -> bool | None:
         """Whether any domain has this mark; None while that is not known."""
         with self._lock:

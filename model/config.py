@@ -6,8 +6,19 @@ from typing import Any
 
 from .. import __version__
 
-EXTENSIONS = ("clone-name", "clone-pool", "task-cancel", "problem-json")
-"""What we add to Kimchi's API, by names that a consumer can look for."""
+EXTENSIONS = (
+    "clone-name",
+    "clone-pool",
+    "clone-method",
+    "clone-drop-hostdevs",
+    "delete-storage",
+    "task-progress",
+    "task-disks",
+    "task-cancel",
+    "filters-re2",
+    "problem-json",
+)
+"""What we add to Kimchi's API, by names that a consumer can look for; docs/API.md says what each stands for."""
 
 
 class ConfigModel:

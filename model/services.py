@@ -41,10 +41,11 @@ class Services:
         known = self.inventory.entries()
         return known if known is not None else [read_guest(domain) for domain in self.host.list_domains()]
 
-    def is_taken(self, mark: str) -> bool:
-        """Whether any domain of the host has what no two should have in common."""
-        taken = self.inventory.is_taken(mark)
-        return taken if taken is not None else any(mark in guest.marks for guest in self.guests())
+    def taken_marks(self) -> Callable[[str], bool]:
+        """Answers whether any domain of the host has what no two should have in common. May list the host, once."""
+        if self.inventory.is_complete:
+            return lambda mark: bool(self.inventory.is_taken(mark))
+        return {mark for guest in self.guests() for mark in guest.marks}.__contains__
 
 
 def room(transaction: Transaction, host: Host) -> Callable[[PoolInfo], int]:
@@ -96,8 +97,8 @@ def _check_name(name: str, max_bytes: int) -> str:
     problems = {
         "it is empty": not name.strip(),
         "it has a slash": "/" in name,
-        "it has control characters or halves of characters": not name.isprintable(),
-        "it means a folder": name in _FORBIDDEN,
+        "it has control characters, or is not valid Unicode": not name.isprintable(),
+        "it is reserved for folders": name in _FORBIDDEN,
         f"it is longer than {max_bytes} bytes": byte_length(name) > max_bytes,
         "it begins or ends with a space": name != name.strip(),
     }

@@ -47,15 +47,22 @@ class VMsModel:
         if wanted is not None:
             check_domain_name(wanted)
         survey = services.surveyor.domain(name, wishes.pool)
+        is_taken = services.taken_marks()
         with services.journal.transaction() as transaction:
             draft = draft_domain(survey, wishes, room(transaction, services.host))
-            plan, task = self._accept(transaction, draft, name, wanted, mount)
+            plan, task = self._accept(transaction, draft, is_taken, (name, wanted), mount)
         services.executor.submit(task.id, plan)
         return task
 
     def _accept(
-        self, transaction: Transaction, draft: Draft, name: str, wanted: str | None, mount: str
+        self,
+        transaction: Transaction,
+        draft: Draft,
+        is_taken: Callable[[str], bool],
+        names: tuple[str, str | None],
+        mount: str,
     ) -> tuple[DomainPlan, Task]:
+        name, wanted = names
         taken = _TakenNames(self._services.host, transaction, draft)
         if wanted is not None and wanted in taken:
             raise errors.NameTaken(name=wanted)
@@ -64,7 +71,7 @@ class VMsModel:
         )
         task_id = transaction.new_task_id()
         uuid = str(uuid4())
-        macs = _reserve_macs(transaction, draft.macs(), self._services.is_taken, task_id, uuid)
+        macs = _reserve_macs(transaction, draft.macs(), is_taken, task_id, uuid)
         plan = draft.domain_plan(domainxml.Identity(new_name, uuid, str(uuid4()), macs))
         transaction.reserve(DOMAIN_NAME, "", new_name, task=task_id)
         for copy in plan.copies:

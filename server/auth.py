@@ -163,12 +163,18 @@ class Door:
         self._check_password(user, password)
         return self.sessions.open(user)
 
-    def check(self) -> None:
-        """CherryPy's tool: lets a request pass, or raises a Refusal: NotLoggedIn, WrongCredentials, TooManyAttempts."""
+    def check_origin(self) -> None:
+        """CherryPy's tool, for what needs no log-in too: raises a Refusal, ForeignOrigin or ForeignHost."""
         try:
             _refuse_foreign_pages()
             if self.is_open:
                 _refuse_foreign_names()
+        except errors.ClonerError as error:
+            raise Refusal(error) from error
+
+    def check(self) -> None:
+        """CherryPy's tool: lets a request pass, or raises a Refusal: NotLoggedIn, WrongCredentials, TooManyAttempts."""
+        try:
             cherrypy.serving.request.login = USER if self.is_open else self._who()
         except errors.ClonerError as error:
             raise Refusal(error) from error

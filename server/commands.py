@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 
+from ..hypervisor.connection import Connections
+from ..hypervisor.host import Host
 from ..model.guests import read_guest
 from ..model.services import Services
 from ..plugin import build
@@ -15,13 +17,13 @@ _CONNECT_S = 10.0
 
 def audit(settings: Settings, *, as_json: bool) -> int:
     """Prints what any two domains of the host share and should not; exit status 1 if there is anything."""
-    services = build(settings)
-    services.connections.start(_CONNECT_S)
+    connections = Connections(settings.connect)
+    connections.start(_CONNECT_S)
     owners: dict[str, list[str]] = defaultdict(list)
-    for domain in services.host.list_domains():
+    for domain in Host(connections).list_domains():
         for mark in read_guest(domain).marks:
             owners[mark].append(domain.name)
-    _close(services)
+    connections.stop()
     shared = {mark: sorted(names) for mark, names in sorted(owners.items()) if len(names) > 1}
     if as_json:
         print(json.dumps(shared, ensure_ascii=False, indent=2))

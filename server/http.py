@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import sys
 import os
 import socket
+import sys
 import threading
 from dataclasses import dataclass
 from email.errors import HeaderParseError
@@ -67,10 +67,11 @@ def mount(settings: Settings) -> Site:
     door = Door(token, settings.session_minutes * 60)
     cherrypy.tools.cloner_door = cherrypy.Tool("on_start_resource", door.check, priority=20)
     plugin_config = plugin.get_custom_conf()
-    plugin_config["/"] |= {"tools.cloner_door.on": True}
+    cherrypy.tools.cloner_origin = cherrypy.Tool("on_start_resource", door.check_origin, priority=15)
+    plugin_config["/"] |= {"tools.cloner_door.on": True, "tools.cloner_origin.on": True}
     for root, path, settings_of_path in (
         (plugin, MOUNT, plugin_config),
-        (Root(door), "", {"/": config()}),
+        (Root(door), "", {"/": config() | {"tools.cloner_origin.on": True}}),
         (None, "/ui", {"/": config() | _static(UI_FOLDER)}),
     ):
         cherrypy.tree.mount(root, path, settings_of_path).request_class = _Request
