@@ -148,9 +148,13 @@ class Transaction(StampSource):
 
     def reserve(self, kind: str, scope: str, name: str, *, task: int | None = None, domain: str | None = None) -> bool:
         """Makes the name ours. False if it is already somebody's."""
-        insert = postgresql.insert if self._connection.dialect.name == "postgresql" else sqlite.insert
         row = {"kind": kind, "scope": scope, "name": name, "task": task, "domain": domain}
-        reserved = insert(_reservations).values(row).on_conflict_do_nothing().returning(_reservations.c.name)
+        reserved = (
+            _insert(self._connection, _reservations)
+            .values(row)
+            .on_conflict_do_nothing()
+            .returning(_reservations.c.name)
+        )
         return self._connection.execute(reserved).first() is not None
 
     def is_reserved(self, kind: str, scope: str, name: str) -> bool:
@@ -315,8 +319,8 @@ class Journal:
                 row = {"uuid": clone.uuid, "name": clone.name, "created": clone.created, "storage": storage}
                 connection.execute(sa.insert(_clones).values(row))
             connection.execute(sa.delete(_reservations).where(_reservations.c.task == task_id))
-            if links:
-                connection.execute(sa.insert(_links), [vars(link) for link in links])
+            for link in links:
+                connection.execute(_insert(connection, _links).values(vars(link)).on_conflict_do_nothing())
 
     def forget(self, task_id: int) -> None:
         """Takes an ended task out of the list."""
@@ -397,6 +401,11 @@ class Journal:
         held = sa.select(_reservations.c.kind, _reservations.c.scope, _reservations.c.name)
         with self._read() as connection:
             return [tuple(row) for row in connection.execute(held.where(_reservations.c.task.is_not(None)))]
+
+
+def _insert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT that can have ON CONFLICT, which each database spells in a class of its own."""
+    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
 
 
 def _engine(url: str | sa.URL) -> sa.Engine:

@@ -1,13 +1,15 @@
-"""Connections to libvirt: one for the many short calls, a few of their own for long ones, all of them kept alive.
+"""Connections to libvirt: one for events, some for the many short calls, a few for long ones, all of them kept alive.
 
-No request waits for a connection to be made. A thread of its own opens it, watches it and opens it again; while there
-is none, whoever asks is told so at once. A connection serves five calls at a time (libvirtd's max_client_requests), and
-all of libvirtd twenty (max_workers), hence few long calls and each on its own connection.
+No request waits for a connection to be made. A thread of its own opens them, watches them and opens them again; while
+there is none, whoever asks is told so at once. No two threads ever wait in one connection: when libvirtd hangs,
+keepalive tells only one of them, and the other may crash the process when libvirtd goes on (measured on libvirt 9.0).
+All of libvirtd serves twenty calls at a time (max_workers), hence few long ones.
 """
 
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +25,10 @@ KEEPALIVE_INTERVAL_S = 5
 KEEPALIVE_COUNT = 3
 """A libvirtd that has not answered for interval × count seconds is taken for gone."""
 
+SHORT_CALLS = 8
+"""Connections for short calls, and so how many threads may be in one at a time."""
+
+_TURN_S = 15.0
 _RETRY_S = 0.5
 
 LOST = frozenset(
@@ -81,6 +87,9 @@ class Connections:
         self._stopped = False
         self._long_calls = threading.BoundedSemaphore(long_calls)
         self._idle: list[libvirt.virConnect] = []
+        self._short: queue.LifoQueue[libvirt.virConnect] = queue.LifoQueue()
+        self._short_count = 0
+        self._mine = threading.local()
         self._keeper = threading.Thread(target=self._keep, name="libvirt-keeper", daemon=True)
 
     def start(self, wait_s: float = 1.0) -> None:
@@ -94,19 +103,51 @@ class Connections:
         self._check.set()
         self._keeper.join(1.0)
 
-    def control(self) -> libvirt.virConnect:
-        """The connection for short calls. Raises LibvirtUnavailable when there is none."""
+    @contextmanager
+    def short_call(self) -> Iterator[libvirt.virConnect]:
+        """A connection that is this thread's until the end of the block; the same one for a block within a block.
+
+        Raises LibvirtUnavailable when there is none, Busy when none is free for some seconds.
+        """
+        mine: libvirt.virConnect | None = getattr(self._mine, "connection", None)
+        if mine is not None:
+            yield mine
+            return
+        if self.is_test_driver:  # each connection to it is a host of its own
+            yield self._connected()
+            return
+        self._mine.connection = connection = self._take_short()
+        try:
+            yield connection
+        finally:
+            self._mine.connection = None
+            if _is_alive(connection):
+                self._short.put(connection)
+            else:
+                with self._lock:
+                    self._short_count -= 1
+                self._check.set()
+
+    def _connected(self) -> libvirt.virConnect:
         connection = self._control
         if connection is None:
             raise errors.LibvirtUnavailable(uri=self.uri, cause=self._cause)
         return connection
+
+    def _take_short(self) -> libvirt.virConnect:
+        self._connected()
+        try:
+            return self._short.get(timeout=_TURN_S)
+        except queue.Empty:
+            self._connected()
+            raise errors.Busy(what="other requests") from None
 
     @contextmanager
     def long_call(self) -> Iterator[libvirt.virConnect]:
         """A connection for one long call, when its turn has come. Raises LibvirtUnavailable."""
         with self._long_calls:
             if self.is_test_driver:  # each connection to it is a host of its own
-                yield self.control()
+                yield self._connected()
                 return
             connection = self._borrow()
             try:
@@ -114,20 +155,17 @@ class Connections:
             finally:
                 self._give_back(connection)
 
-    def failed(self, error: libvirt.libvirtError, connection: libvirt.virConnect | None = None) -> bool:
-        """Whether the error means that a connection (the control connection, if none is named) is gone."""
-        if error.get_error_code() not in LOST:
+    def failed(self, error: libvirt.libvirtError, connection: libvirt.virConnect) -> bool:
+        """Whether the error means that the connection is gone."""
+        if error.get_error_code() not in LOST or _is_alive(connection):
             return False
         control = self._control
-        used = connection or control
-        if used is not None and _is_alive(used):
-            return False
         if control is not None and not _is_alive(control):
             self._lose(control, error.get_error_message() or "the connection was lost")
         return True
 
     def _borrow(self) -> libvirt.virConnect:
-        self.control()
+        self._connected()
         with self._lock:
             while self._idle:
                 connection = self._idle.pop()
@@ -150,6 +188,9 @@ class Connections:
             self._control = None
             self._cause = cause
             self._idle.clear()
+            while not self._short.empty():
+                self._short.get_nowait()
+                self._short_count -= 1
         log.warning("libvirt at %s is gone: %s", self.uri, cause)
         self.on_lost()
         self._check.set()
@@ -161,6 +202,8 @@ class Connections:
                 self._connect()
             elif not _is_alive(connection):
                 self._lose(connection, "the connection was lost")
+            elif not self.is_test_driver:
+                self._open_short()
             self._check.wait(_RETRY_S)
             self._check.clear()
 
@@ -176,8 +219,22 @@ class Connections:
             log.info("connected to libvirt at %s", self.uri)
             with self._lock:
                 self._control = connection
+            if not self.is_test_driver:
+                self._open_short()
             self.on_connect(connection)
         self._settled.set()
+
+    def _open_short(self) -> None:
+        """Opens what is missing of the connections for short calls."""
+        while self._short_count < SHORT_CALLS:
+            try:
+                connection = self._open()
+            except libvirt.libvirtError as error:
+                log.warning("libvirt at %s takes no more connections: %s", self.uri, error.get_error_message())
+                return
+            with self._lock:
+                self._short_count += 1
+            self._short.put(connection)
 
     def _open(self) -> libvirt.virConnect:
         connection = libvirt.open(self.uri)

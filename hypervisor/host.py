@@ -129,44 +129,45 @@ class Host:
 
     def domain(self, name: str) -> DomainInfo:
         """Raises DomainNotFound."""
-        with self._doing("look up a domain", name=name):
-            return _domain_info(self._connections.control().lookupByName(name))
+        with self._doing("look up a domain", name=name) as connection:
+            return _domain_info(connection.lookupByName(name))
 
     def domain_by_uuid(self, uuid: str) -> DomainInfo:
         """Raises DomainNotFound."""
-        with self._doing("look up a domain", name=uuid):
-            return _domain_info(self._connections.control().lookupByUUIDString(uuid))
+        with self._doing("look up a domain", name=uuid) as connection:
+            return _domain_info(connection.lookupByUUIDString(uuid))
 
     def list_domains(self) -> list[DomainInfo]:
-        with self._doing("list the domains"):
-            domains = self._connections.control().listAllDomains()
-        infos = []
-        for domain in domains:
-            with suppress(errors.DomainNotFound), self._doing("look up a domain", name="?"):
-                infos.append(_domain_info(domain))
-        return sorted(infos, key=lambda info: info.name)
+        with self._connections.short_call():  # what is listed belongs to its connection
+            with self._doing("list the domains") as connection:
+                domains = connection.listAllDomains()
+            infos = []
+            for domain in domains:
+                with suppress(errors.DomainNotFound), self._doing("look up a domain", name="?") as connection:
+                    infos.append(_domain_info(domain))
+            return sorted(infos, key=lambda info: info.name)
 
     def has_domain(self, name: str) -> bool:
         try:
-            with self._doing("look up a domain", name=name):
-                self._connections.control().lookupByName(name)
+            with self._doing("look up a domain", name=name) as connection:
+                connection.lookupByName(name)
         except errors.DomainNotFound:
             return False
         return True
 
     def has_domain_uuid(self, uuid: str) -> bool:
         try:
-            with self._doing("look up a domain", name=uuid):
-                self._connections.control().lookupByUUIDString(uuid)
+            with self._doing("look up a domain", name=uuid) as connection:
+                connection.lookupByUUIDString(uuid)
         except errors.DomainNotFound:
             return False
         return True
 
     def define(self, name: str, uuid: str, xml: str) -> None:
         """Defines a domain whose UUID is new, so that one of the same name is an error. Raises NameTaken."""
-        with self.defining(uuid), self._doing("define the domain", name=name):
+        with self.defining(uuid), self._doing("define the domain", name=name) as connection:
             try:
-                self._connections.control().defineXML(xml)
+                connection.defineXML(xml)
             except libvirt.libvirtError as error:
                 if error.get_error_code() in _EXISTS and self.has_domain(name):
                     raise errors.NameTaken(name=name) from error
@@ -177,8 +178,8 @@ class Host:
         flags = libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
         flags |= libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
         flags |= libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM if keep_nvram else libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
-        with suppress(errors.DomainNotFound), self._doing("undefine the domain", name=uuid):
-            domain = self._connections.control().lookupByUUIDString(uuid)
+        with suppress(errors.DomainNotFound), self._doing("undefine the domain", name=uuid) as connection:
+            domain = connection.lookupByUUIDString(uuid)
             if self._connections.is_test_driver:
                 domain.undefine()
             else:
@@ -189,17 +190,18 @@ class Host:
 
     def pool(self, name: str) -> PoolInfo:
         """Raises PoolNotFound."""
-        with self._doing("look up a storage pool", pool=name):
-            return self._pool_info(self._connections.control().storagePoolLookupByName(name))
+        with self._doing("look up a storage pool", pool=name) as connection:
+            return self._pool_info(connection.storagePoolLookupByName(name))
 
     def list_pools(self) -> list[PoolInfo]:
-        with self._doing("list the storage pools"):
-            pools = self._connections.control().listAllStoragePools()
-        infos = []
-        for pool in pools:
-            with suppress(errors.PoolNotFound), self._doing("look up a storage pool", pool="?"):
-                infos.append(self._pool_info(pool))
-        return sorted(infos, key=lambda info: info.name)
+        with self._connections.short_call():  # what is listed belongs to its connection
+            with self._doing("list the storage pools") as connection:
+                pools = connection.listAllStoragePools()
+            infos = []
+            for pool in pools:
+                with suppress(errors.PoolNotFound), self._doing("look up a storage pool", pool="?") as connection:
+                    infos.append(self._pool_info(pool))
+            return sorted(infos, key=lambda info: info.name)
 
     def available(self, pool: PoolInfo) -> int:
         """Bytes free in the pool now. libvirt's figure is as old as its last refresh, so a file system is asked."""
@@ -207,8 +209,8 @@ class Host:
             with suppress(OSError):
                 room = os.statvfs(pool.path)
                 return room.f_bavail * room.f_frsize
-        with self._doing("look up a storage pool", pool=pool.name):
-            return int(self._connections.control().storagePoolLookupByName(pool.name).info()[3])
+        with self._doing("look up a storage pool", pool=pool.name) as connection:
+            return int(connection.storagePoolLookupByName(pool.name).info()[3])
 
     def occupied(self, pool: PoolInfo, name: str) -> int:
         """Bytes that a volume of the pool takes now, where its file can be seen; else 0."""
@@ -221,66 +223,64 @@ class Host:
 
     def volume(self, pool: str, name: str) -> VolumeInfo:
         """Raises PoolNotFound, PoolInactive, VolumeNotFound."""
-        with self._doing("look up a storage volume", pool=pool, name=name):
-            return _volume_info(pool, self._active_pool(pool).storageVolLookupByName(name))
+        with self._doing("look up a storage volume", pool=pool, name=name) as connection:
+            return _volume_info(pool, _active_pool(connection, pool).storageVolLookupByName(name))
 
     def volume_at(self, path: str) -> VolumeInfo | None:
         """The volume with this path in any active pool."""
         try:
-            with self._doing("look up a storage volume", pool="", name=path):
-                volume = self._connections.control().storageVolLookupByPath(path)
+            with self._doing("look up a storage volume", pool="", name=path) as connection:
+                volume = connection.storageVolLookupByPath(path)
                 return _volume_info(volume.storagePoolLookupByVolume().name(), volume)
         except errors.VolumeNotFound:
             return None
 
     def list_volumes(self, pool: str) -> list[VolumeInfo]:
         """Raises PoolNotFound, PoolInactive."""
-        with self._doing("list the storage volumes", pool=pool):
-            volumes = self._active_pool(pool).listAllVolumes()
-        infos = []
-        for volume in volumes:
-            # A file's name that is no UTF-8 cannot be told in JSON, nor asked for.
-            with (
-                suppress(errors.VolumeNotFound, UnicodeDecodeError),
-                self._doing("look up a storage volume", pool=pool, name="?"),
-            ):
-                infos.append(_volume_info(pool, volume))
-        return sorted(infos, key=lambda info: info.name)
+        with self._connections.short_call():  # what is listed belongs to its connection
+            with self._doing("list the storage volumes", pool=pool) as connection:
+                volumes = _active_pool(connection, pool).listAllVolumes()
+            infos = []
+            for volume in volumes:
+                # A file's name that is no UTF-8 cannot be told in JSON, nor asked for.
+                with (
+                    suppress(errors.VolumeNotFound, UnicodeDecodeError),
+                    self._doing("look up a storage volume", pool=pool, name="?"),
+                ):
+                    infos.append(_volume_info(pool, volume))
+            return sorted(infos, key=lambda info: info.name)
 
     def count_volumes(self, pool: str) -> int:
-        with self._doing("count the storage volumes", pool=pool):
-            return int(self._connections.control().storagePoolLookupByName(pool).numOfVolumes())
+        with self._doing("count the storage volumes", pool=pool) as connection:
+            return int(connection.storagePoolLookupByName(pool).numOfVolumes())
 
     def has_volume(self, pool: PoolInfo, name: str) -> bool:
         """Whether a name in an active pool is taken: by a volume, or by a file that libvirt has not noticed yet."""
         if self._connections.is_local and pool.holds_files and os.path.lexists(Path(pool.path, name)):
             return True
         try:
-            with self._doing("look up a storage volume", pool=pool.name, name=name):
-                self._connections.control().storagePoolLookupByName(pool.name).storageVolLookupByName(name)
+            with self._doing("look up a storage volume", pool=pool.name, name=name) as connection:
+                connection.storagePoolLookupByName(pool.name).storageVolLookupByName(name)
         except errors.VolumeNotFound:
             return False
         return True
 
     def delete_volume(self, pool: str, name: str) -> None:
         """Deletes a volume. One that is not there is fine. Raises Busy while libvirt still works on it or its pool."""
-        with suppress(errors.VolumeNotFound), self._doing("delete the storage volume", pool=pool, name=name):
-            volume = self._active_pool(pool).storageVolLookupByName(name)
+        with (
+            suppress(errors.VolumeNotFound),
+            self._doing("delete the storage volume", pool=pool, name=name) as connection,
+        ):
+            volume = _active_pool(connection, pool).storageVolLookupByName(name)
             try:
                 volume.delete(0)
             except libvirt.libvirtError as error:
                 if error.get_error_code() in (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_INTERNAL_ERROR):
-                    self._raise_if_lost(error)
+                    self._raise_if_lost(error, connection)
                     raise errors.Busy(what=f"the volume {name}: {error.get_error_message()}") from error
                 raise
 
     # --- Translation -------------------------------------------------------------------------------------------------
-
-    def _active_pool(self, name: str) -> libvirt.virStoragePool:
-        pool = self._connections.control().storagePoolLookupByName(name)
-        if not pool.isActive():
-            raise errors.PoolInactive(pool=name)
-        return pool
 
     def _pool_info(self, pool: libvirt.virStoragePool) -> PoolInfo:
         state, capacity, allocated, available = pool.info()
@@ -300,19 +300,27 @@ class Host:
         )
 
     @contextmanager
-    def _doing(self, act: str, **names: str) -> Iterator[None]:
-        try:
-            yield
-        except libvirt.libvirtError as error:
-            self._raise_if_lost(error)
-            not_found = _NOT_FOUND.get(error.get_error_code())
-            if not_found is not None:
-                raise not_found(**names) from error
-            raise errors.LibvirtFailed(act=act, cause=error.get_error_message()) from error
+    def _doing(self, act: str, **names: str) -> Iterator[libvirt.virConnect]:
+        with self._connections.short_call() as connection:
+            try:
+                yield connection
+            except libvirt.libvirtError as error:
+                self._raise_if_lost(error, connection)
+                not_found = _NOT_FOUND.get(error.get_error_code())
+                if not_found is not None:
+                    raise not_found(**names) from error
+                raise errors.LibvirtFailed(act=act, cause=error.get_error_message()) from error
 
-    def _raise_if_lost(self, error: libvirt.libvirtError) -> None:
-        if self._connections.failed(error):
+    def _raise_if_lost(self, error: libvirt.libvirtError, connection: libvirt.virConnect) -> None:
+        if self._connections.failed(error, connection):
             raise errors.LibvirtUnavailable(uri=self._connections.uri, cause=error.get_error_message()) from error
+
+
+def _active_pool(connection: libvirt.virConnect, name: str) -> libvirt.virStoragePool:
+    pool = connection.storagePoolLookupByName(name)
+    if not pool.isActive():
+        raise errors.PoolInactive(pool=name)
+    return pool
 
 
 def _domain_info(domain: libvirt.virDomain) -> DomainInfo:

@@ -30,11 +30,11 @@ class VolumeMaker:
         Raises VolumeInTheWay when something of that name is there, which is then not ours; StepFailed with libvirt's
         reason; LibvirtUnavailable when the connection broke, and it is unknown whether the volume was made.
         """
-        connection = self._connections.control()
-        try:
-            connection.storagePoolLookupByName(pool).createXML(xml, 0)
-        except libvirt.libvirtError as error:
-            raise self._explained(error, connection, pool, name) from error
+        with self._connections.short_call() as connection:
+            try:
+                connection.storagePoolLookupByName(pool).createXML(xml, 0)
+            except libvirt.libvirtError as error:
+                raise self._explained(error, connection, pool, name) from error
         return self._host.volume(pool, name)
 
     def create_from(
