@@ -283,7 +283,7 @@ class SourceStarted(ClonerError):
     code, status, text = (
         "CLNTASK0006E",
         409,
-        "The source was started while it was cloned. Everything made for the clone was removed: shut it down and repeat",
+        "The source was started while it was cloned. Everything made for the clone was removed: shut it down, repeat",
     )
 
 

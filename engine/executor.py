@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
@@ -29,6 +29,7 @@ from .job import Job
 from .journal import DONE, FAILED, KILLED, UNDONE, Journal
 from .ledger import DOMAIN, FILL, LATER, NVRAM, VOLUME, Ending, Ledger, cause_of
 from .plan import Copy, DomainPlan, VolumePlan
+from .reach import LIBVIRT
 
 log = logging.getLogger(__name__)
 
@@ -170,19 +171,21 @@ class Executor:
 
     def _run(self, task: int, plan: Plan) -> None:
         job = self._jobs[task][0]
+        ending = None
         try:
             self._make(job, plan)
         except errors.CloneCancelled as error:
-            self._finish(Ending(task, KILLED, error))
+            ending = Ending(task, KILLED, error)
         except errors.ClonerError as error:
-            self._finish(Ending(task, FAILED, error))
+            ending = Ending(task, FAILED, error)
         except Exception:  # a worker outlives whatever a clone runs into; the stack is in the log
             reference = uuid4().hex[:12]
             log.exception("task %d failed, reference %s", task, reference)
-            self._finish(Ending(task, FAILED, errors.ClonerError(reference=reference)))
-        finally:
-            with self._changed:
-                del self._jobs[task]
+            ending = Ending(task, FAILED, errors.ClonerError(reference=reference))
+        if ending is not None:
+            self._finish(replace(ending, not_ours=frozenset(job.not_ours)))
+        with self._changed:
+            del self._jobs[task]
 
     def _make(self, job: Job, plan: Plan) -> None:
         numbers = itertools.count(1)
@@ -220,9 +223,8 @@ class Executor:
     def _copy(self, job: Job, copy: Copy, first: int, second: int) -> domainxml.NewSource:
         method = self._methods[copy.method]
         names = {"pool": copy.pool, "name": copy.name}
-        if copy.overlay_of is not None:
-            names["parent"] = copy.overlay_of[0]
-        reserve = Action(VOLUME, names, plain(f"Making {copy.name}"), lambda: method.reserve(copy, job))
+        made_empty = names | {"empty": copy.method != LIBVIRT, "parents": list(copy.depends_on)}
+        reserve = Action(VOLUME, made_empty, plain(f"Making {copy.name}"), lambda: method.reserve(copy, job))
         with self._turn(job) if method.is_long else nullcontext():
             made = self._take(job, first, reserve)
             title = plain(f"Copying {copy.source.name} to {copy.name}")
@@ -246,7 +248,8 @@ class Executor:
         try:
             result = action.do()
         except (errors.VolumeInTheWay, errors.NameTaken) as error:
-            self._journal.mark(step, UNDONE)  # what is there is somebody else's
+            job.not_ours.add(step.number)  # what is there is somebody else's
+            self._journal.mark(step, UNDONE)
             raise errors.CloneFailed(step=action.title, cause=error.reason) from error
         except (errors.CloneCancelled, errors.ServerStopped, errors.SourceStarted, errors.CloneFailed):
             raise
@@ -289,7 +292,10 @@ class Executor:
             self._ledger.fail(ending)
         except LATER as error:
             log.warning("task %d: what it made cannot be removed yet: %s", ending.task, error)
-            self._endings.append(ending)
+            self._endings.append(replace(ending, tries=ending.tries + 1))
+        except Exception:  # an ending must not be lost, nor end its thread; the stack is in the log
+            log.exception("task %d cannot be ended yet", ending.task)
+            self._endings.append(replace(ending, tries=ending.tries + 1))
 
     # --- Reporting -------------------------------------------------------------------------------------------------
 
@@ -313,12 +319,12 @@ class Executor:
         while not self._stopping.is_set():
             try:
                 self._endings.extend(self._ledger.adopt_orphans())
-                for _ in range(len(self._endings)):
-                    self._finish(self._endings.popleft())
             except errors.ClonerError as error:
                 log.warning("the janitor tries again: %s", error)
             except Exception:  # the janitor must not die of one task; the stack is in the log
                 log.exception("the janitor stumbled")
+            for _ in range(len(self._endings)):
+                self._finish(self._endings.popleft())
             self._stopping.wait(_JANITOR_INTERVAL_S)
 
 

@@ -19,6 +19,9 @@ class Job:
     def __init__(self, task: int, totals: Mapping[str, int]) -> None:
         self.task = task
         self.totals = dict(totals)
+        self.not_ours: set[int] = set()
+        """Steps that met something of somebody else's, which is to be left alone."""
+
         self._done = dict.fromkeys(totals, 0)
         self._lock = threading.Lock()
         self._end = threading.Event()

@@ -26,6 +26,12 @@ VOLUME, FILL, NVRAM, DOMAIN = "volume", "fill", "nvram", "domain"
 LATER = (errors.LibvirtUnavailable, errors.Busy, errors.JournalUnavailable, errors.PoolInactive)
 """What may pass, so that undoing is tried again."""
 
+_MOST_TRIES = 300
+"""How often, about once a second, something that libvirt is busy with is tried again before it is given up."""
+
+_EMPTY_BYTES = 1 << 20
+"""What a volume that was made empty occupies at most."""
+
 _COARSE_CLOCK_US = 50_000
 """A file system takes its times from the kernel's coarse clock, which lags: a file this much older may be ours."""
 
@@ -37,6 +43,10 @@ class Ending:
     task: int
     status: str
     error: errors.ClonerError
+    not_ours: frozenset[int] = frozenset()
+    """Numbers of steps that met something of somebody else's."""
+
+    tries: int = 0
 
 
 class Ledger:
@@ -56,13 +66,13 @@ class Ledger:
         if domain is not None:
             storage = [_storage(step) for step in steps if step.kind in (VOLUME, NVRAM)]
             clone = Clone(domain.args["uuid"], domain.args["name"], domain.begun, storage)
-        linked = [step.args for step in steps if step.kind == VOLUME and "parent" in step.args]
-        links = [Link(args["parent"], args["pool"], args["name"]) for args in linked]
+        made = [step.args for step in steps if step.kind == VOLUME]
+        links = [Link(parent, args["pool"], args["name"]) for args in made for parent in args["parents"]]
         self._journal.end(task, FINISHED, "OK", clone, done, links)
 
     def fail(self, ending: Ending) -> None:
         """Undoes a task and ends it. Raises one of LATER when that has to wait."""
-        outcome = _with_leftovers(ending.error, self._undo(ending.task))
+        outcome = _with_leftovers(ending.error, self._undo(ending))
         self._journal.end(ending.task, ending.status, outcome.reason)
         log.warning("task %d ended: %s", ending.task, outcome.reason)
 
@@ -76,7 +86,7 @@ class Ledger:
     def adopt_orphans(self) -> list[Ending]:
         """Takes over the running tasks of servers that are dead: finishes the complete ones, returns the others.
 
-        May raise one of LATER; what was taken over by then is kept for the next call.
+        One that cannot be settled yet is kept for the next call.
         """
         dead = {server for server in self._journal.servers_with_tasks() if not self._lease.is_alive(server)}
         for task in self._journal.tasks(RUNNING) if dead else ():
@@ -84,14 +94,17 @@ class Ledger:
                 self._adopted.append(task)
         self._lease.forget_the_dead()
         endings = []
-        while self._adopted:
-            task = self._adopted[0]
+        for _ in range(len(self._adopted)):
+            task = self._adopted.popleft()
             try:
                 ending = self._settle(task)
             except errors.CloneCancelled as error:
                 ending = Ending(task.id, KILLED, error)
+            except errors.ClonerError as error:
+                log.warning("task %d of a dead server waits: %s", task.id, error)
+                self._adopted.append(task)
+                continue
             endings += [ending] if ending else []
-            self._adopted.popleft()
         return endings
 
     def _settle(self, task: Task) -> Ending | None:
@@ -121,17 +134,19 @@ class Ledger:
 
     # --- Undoing -----------------------------------------------------------------------------------------------------
 
-    def _undo(self, task: int) -> list[str]:
-        """Takes the task's steps back; returns what could not be, in words."""
+    def _undo(self, ending: Ending) -> list[str]:
+        """Takes the task's steps back; returns what could not be, in words. Raises what can be tried again."""
+        task = ending.task
         leftovers = []
         for step in reversed(self._journal.steps(task)):
-            if step.state == UNDONE:
+            if step.state == UNDONE or step.number in ending.not_ours:
                 continue
             try:
                 _UNDO[step.kind](self, step)
-            except LATER:
-                raise
             except errors.ClonerError as error:
+                is_stuck = isinstance(error, errors.Busy | errors.PoolInactive) and ending.tries >= _MOST_TRIES
+                if isinstance(error, LATER) and not is_stuck:
+                    raise
                 log.error("task %d: step %d cannot be undone: %s", task, step.number, error)
                 leftovers.append(f"{step.args.get('name')} ({cause_of(error)})")
             else:
@@ -148,16 +163,17 @@ class Ledger:
     def _is_ours(self, step: Step) -> bool:
         """Whether the volume of a step that was interrupted is the one that the step was about to make.
 
-        It was made exclusively or not at all, so one that was last changed before the step began is another's.
+        It was made exclusively or not at all, and in most ways empty: one that was last changed before the step began,
+        or that has content, is another's. Raises StepFailed for such a one, lest it be passed over in silence.
         """
         try:
             volume = self._host.volume(step.args["pool"], step.args["name"])
         except errors.VolumeNotFound:
             return False
-        if volume.changed is None or volume.changed >= step.begun - _COARSE_CLOCK_US:
+        is_new = volume.changed is None or volume.changed >= step.begun - _COARSE_CLOCK_US
+        if is_new and (not step.args.get("empty") or volume.allocation <= _EMPTY_BYTES):
             return True
-        log.warning("task %d: %s is older than the task and not ours: left alone", step.task, volume.path)
-        return False
+        raise errors.StepFailed(cause=f"{volume.path} cannot be told from another's, and is left alone")
 
     def _undo_nvram(self, step: Step) -> None:
         path = step.args["target"]

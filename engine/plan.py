@@ -71,6 +71,12 @@ class Copy:
     overlay_of: tuple[str, str] | None = None
     """Path and format of the backing file of a linked clone."""
 
+    allotted: bool = False
+    """Whether the pool has to set its whole capacity aside."""
+
+    depends_on: tuple[str, ...] = ()
+    """Paths of the images that it is lost without: the backing files that it shares with its source."""
+
     written: int | None = None
     note: str = ""
     name: str = ""
@@ -157,11 +163,16 @@ class Draft:
 
     def max_name_bytes(self) -> int:
         """The longest name whose disks and NVRAM can still be called after it in full."""
-        endings = [f"-{copy.item}{copy.extension}" for copy in self.copies]
+        endings = [byte_length(f"-{copy.item}{copy.extension}") for copy in self.copies]
+        return min(self.max_wanted_bytes(), MAX_FILE_NAME_BYTES - max(endings, default=0))
+
+    def max_wanted_bytes(self) -> int:
+        """The longest name that may be asked for. Its disks' names may be shortened; two NVRAMs must not become one."""
         nvram = self.nvram_path("x")
-        if nvram:
-            endings.append(os.path.basename(nvram)[1:] + ".new")  # what libvirt calls it while it makes it
-        return min(MAX_NAME_BYTES, MAX_FILE_NAME_BYTES - max(map(byte_length, endings), default=0))
+        if not nvram:
+            return MAX_NAME_BYTES
+        ending = os.path.basename(nvram)[1:] + ".new"  # what libvirt calls it while it makes it from its template
+        return min(MAX_NAME_BYTES, MAX_FILE_NAME_BYTES - byte_length(ending))
 
     def macs(self) -> list[str]:
         return domainxml.macs(self._domain)
@@ -320,6 +331,8 @@ def _copy(item: str, disk: SourceDisk, volume: VolumeInfo, pool: PoolInfo, metho
         reason=reason,
         extension=_extension(volume.name) if form == same else ".qcow2" if method == LINKED else "",
         overlay_of=(volume.path, same) if method == LINKED else None,
+        depends_on={LIBVIRT: (), LINKED: (volume.path, *disk.chain)}.get(method, disk.chain),
+        allotted=not pool.holds_files,
         written=facts.written if facts else None,
         note=_note(method, disk.reach[pool.name], volume),
     )

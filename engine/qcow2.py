@@ -42,7 +42,7 @@ def read_header(path: str) -> Header | None:
         backing = None
         if offset:
             file.seek(offset)
-            backing = file.read(min(length, _LONGEST_BACKING_NAME)).decode("utf-8", "surrogateescape")
+            backing = file.read(min(length, _LONGEST_BACKING_NAME)).decode("utf-8", "replace")
     return Header(
         version, capacity, backing, snapshots, bool(features & _EXTERNAL_DATA_FILE), bool(features & _CORRUPT)
     )

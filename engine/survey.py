@@ -31,6 +31,9 @@ class SourceDisk:
     reach: Mapping[str, Reach] = field(default_factory=dict)
     """By pool that it could be cloned into, what the server can do itself."""
 
+    chain: tuple[str, ...] = ()
+    """Paths of its backing files, the nearest first."""
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -83,7 +86,8 @@ class Surveyor:
         form = disk.format or volume.format
         there = [pools[name] for name in candidates(volume, wanted) if name in pools]
         reached = {pool.name: reach(volume, form, pool, is_local=self._is_local) for pool in there if pool.is_active}
-        return SourceDisk(disk, volume, self._stored(volume), reached)
+        stored, chain = self._stored(volume)
+        return SourceDisk(disk, volume, stored, reached, chain)
 
     def _volume_of(self, disk: domainxml.Disk) -> VolumeInfo | None:
         """The volume of a disk that is to be cloned."""
@@ -97,19 +101,20 @@ class Surveyor:
             return None
         return self._host.volume_at(disk.path) or (_loose_file(disk) if self._is_local else None)
 
-    def _stored(self, volume: VolumeInfo) -> int:
-        """Bytes that a flat copy of the volume takes; its capacity where a backing file of it is in no pool."""
-        stored = volume.allocation
-        backing = volume.backing
-        for _ in range(_LONGEST_CHAIN):
-            if backing is None:
-                return stored
+    def _stored(self, volume: VolumeInfo) -> tuple[int, tuple[str, ...]]:
+        """Bytes that a flat copy of the volume takes, and the paths of its backing files.
+
+        It is its capacity where a backing file is in no pool, so that nobody can tell what that holds.
+        """
+        chain: list[str] = []
+        stored, backing = volume.allocation, volume.backing
+        while backing is not None and len(chain) < _LONGEST_CHAIN:
+            chain.append(backing)
             below = self._host.volume_at(backing)
             if below is None:
-                break
-            stored += below.allocation
-            backing = below.backing
-        return volume.capacity
+                return volume.capacity, tuple(chain)
+            stored, backing = stored + below.allocation, below.backing
+        return stored, tuple(chain)
 
 
 def candidates(volume: VolumeInfo, wanted: str | None) -> Sequence[str]:

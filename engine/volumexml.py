@@ -9,7 +9,10 @@ from .plan import Copy
 
 
 def new_volume(copy: Copy) -> str:
-    """`allocation` 0 keeps it sparse; without `compat` libvirt writes qcow2 in its old form."""
+    """A file is made sparse; without `compat` libvirt writes qcow2 in its old form.
+
+    A logical volume of less allocation than capacity would be a snapshot that overflows, so it is allotted whole.
+    """
     source = copy.source
     target = E.target(E.format(type=copy.format))
     if copy.format == source.format:
@@ -20,7 +23,10 @@ def new_volume(copy: Copy) -> str:
         if source.features:
             target.append(E.features(*(etree.Element(feature) for feature in source.features)))
     volume = E.volume(
-        E.name(copy.name), E.capacity(str(source.capacity), unit="bytes"), E.allocation("0", unit="bytes"), target
+        E.name(copy.name),
+        E.capacity(str(source.capacity), unit="bytes"),
+        E.allocation(str(source.capacity if copy.allotted else 0), unit="bytes"),
+        target,
     )
     if copy.overlay_of is not None:
         path, form = copy.overlay_of

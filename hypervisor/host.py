@@ -143,7 +143,7 @@ class Host:
                 domains = connection.listAllDomains()
             infos = []
             for domain in domains:
-                with suppress(errors.DomainNotFound), self._doing("look up a domain", name="?") as connection:
+                with suppress(errors.DomainNotFound), self._doing("look up a domain", name="?"):
                     infos.append(_domain_info(domain))
             return sorted(infos, key=lambda info: info.name)
 

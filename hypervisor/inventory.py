@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -163,7 +164,9 @@ class Inventory(Generic[Entry]):
                 known.is_complete = False
                 if known is self._known:
                     self._news.put((known, None))
-                    threading.Event().wait(1.0)
+                    time.sleep(1.0)
+            except Exception:  # one odd domain must not end the thread; the stack is in the log
+                log.exception("the inventory stumbled")
 
     def _read_everything(self, known: _Known[Entry]) -> None:
         for domain in self._host.list_domains():

@@ -79,8 +79,8 @@ def check_independent(services: Services, name: str, paths: Collection[str]) -> 
 def _is_there(services: Services, link: Link) -> bool:
     try:
         return services.host.has_volume(services.host.pool(link.pool), link.name)
-    except errors.PoolNotFound:
-        return False
+    except (errors.PoolNotFound, errors.LibvirtFailed):
+        return True  # it may come back with its pool
 
 
 def check_domain_name(name: str) -> str:

@@ -55,6 +55,8 @@ class StorageVolumesModel:
         self, transaction: Transaction, draft: Draft, name: str, wanted: str | None, mount: str
     ) -> tuple[VolumePlan, Task]:
         copy = draft.copies[0]
+        if transaction.is_reserved(VOLUME_NAME, copy.source.pool, name):
+            raise errors.VolumeNotCloneable(name=name, cause="it is still being made")
         taken = _TakenNames(self._services.host, transaction, draft.pool(copy.pool))
         if wanted is not None and wanted in taken:
             raise errors.NameTaken(name=wanted)

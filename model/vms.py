@@ -15,7 +15,7 @@ from ..engine.journal import SOURCE, Task, Transaction
 from ..engine.plan import DomainPlan, Draft, Wishes, draft_domain
 from ..engine.xmltree import parse
 from ..hypervisor.host import DomainInfo, Host, VolumeInfo
-from ..utils import get_next_clone_name
+from ..utils import byte_length, get_next_clone_name
 from .guests import Guest, mac_mark, read_guest
 from .services import DOMAIN_NAME, MAC, VOLUME_NAME, Services, check_domain_name, check_independent, paths_in_use, room
 
@@ -64,6 +64,9 @@ class VMsModel:
     ) -> tuple[DomainPlan, Task]:
         name, wanted = names
         taken = _TakenNames(self._services.host, transaction, draft)
+        if wanted is not None and byte_length(wanted) > draft.max_wanted_bytes():
+            cause = f"it is longer than {draft.max_wanted_bytes()} bytes, which leaves its NVRAM no name of its own"
+            raise errors.InvalidName(name=wanted[:80], cause=cause)
         if wanted is not None and wanted in taken:
             raise errors.NameTaken(name=wanted)
         new_name = wanted or get_next_clone_name(
@@ -91,6 +94,8 @@ class VMsModel:
         domain = host.domain(name)
         if not domain.is_off:
             raise errors.DomainIsRunning(name=name, state=domain.state)
+        if (DOMAIN_NAME, "", name) in journal.reserved():
+            raise errors.SourceInUse(name=name, cause="it is still being made; wait for its task, or cancel that")
         check_independent(self._services, name, [volume.path for volume in _volumes(host, domain)])
         clone = journal.clone(domain.uuid)
         others = [read_guest(other) for other in host.list_domains() if other.uuid != domain.uuid]
@@ -99,12 +104,16 @@ class VMsModel:
         nvram = domainxml.nvram(parse(domain.xml))
         shared = nvram is not None and any(other.nvram == nvram for other in others)
         host.undefine(domain.uuid, keep_nvram=shared or (clone is None and not storage))
+        left = {}
         for pool, volume in doomed:
             try:
                 host.delete_volume(pool, volume)
             except errors.ClonerError as error:
-                raise errors.DomainDeletedInPart(name=name, storage=f"{pool}/{volume}", cause=error.reason) from error
+                left[f"{pool}/{volume}"] = error.reason
         journal.clone_is_gone(domain.uuid)
+        if left:
+            causes = "; ".join(dict.fromkeys(left.values()))
+            raise errors.DomainDeletedInPart(name=name, storage=", ".join(left), cause=causes)
 
 
 class _TakenNames(Container[str]):

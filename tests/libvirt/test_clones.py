@@ -312,10 +312,20 @@ def test_200_clones_at_once_through_two_servers(
     assert reservations(server) == []
 
 
+@pytest.mark.parametrize("hostile", [False, True], ids=["alone", "hostile-client"])
 def test_200_clones_of_a_volume_at_once_through_two_servers(
-    server: Server, libvirtd: PrivateLibvirtd, conn: libvirt.virConnect, pool: libvirt.virStoragePool
+    server: Server,
+    libvirtd: PrivateLibvirtd,
+    conn: libvirt.virConnect,
+    pool: libvirt.virStoragePool,
+    hostile: bool,
 ) -> None:
     make_qcow2(pool, "disk.qcow2", 16 * MiB, {0: some_data(64 * 1024)})
+    future = 4_000_000_000_000_000
+    set_stamp(server, future)
+    for stamp in range(future + 1, future + 300, 3) if hostile else ():
+        make_raw(pool, f"disk-clone-{stamp}.qcow2", MiB)
+        (pool_path(pool) / f"disk-clone-{stamp + 1}.qcow2").touch()  # libvirt does not know of it
     before = inventory(conn)
     path = f"storagepools/{pool.name()}/storagevolumes/disk.qcow2/clone"
     with Server(libvirtd.uri, server.state_dir) as second:
@@ -323,11 +333,12 @@ def test_200_clones_of_a_volume_at_once_through_two_servers(
         answers = ask_at_once(both, path, 200)
         assert [answer.status for answer in answers] == [202] * 200
         tasks = [both[n % 2].wait_task(answer.json["id"], 300) for n, answer in enumerate(answers)]
-    assert {task["status"] for task in tasks} == {"finished"}
+    assert {(task["status"], task["message"]) for task in tasks} == {("finished", "OK")}
     names = {task["name"] for task in tasks}
     assert len(names) == 200
     made = {f"volume {pool.name()}/{name}" for name in names} | {f"file {pool_path(pool)}/{name}" for name in names}
     assert inventory(conn) == before | made
+    assert reservations(server) == []
 
 
 def test_a_disk_that_runs_out_of_space_leaves_nothing(

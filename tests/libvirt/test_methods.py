@@ -272,3 +272,28 @@ def test_a_source_that_is_being_cloned_cannot_be_deleted(
     answer = server.request("DELETE", "vms/web", body={"storage": True})
     assert (answer.status, answer.json["reason"][:10]) == (409, "CLNVM0007E")
     assert server.wait_task(task["id"])["status"] == "finished"
+
+
+def test_a_base_is_kept_while_a_clone_of_its_overlay_needs_it(
+    server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest
+) -> None:
+    """base ← linked clone ← byte for byte copy of that: the copy needs the base as well."""
+    guest("web", [make_qcow2(pool, "web.qcow2", MiB, {0: some_data(64 * KiB)})])
+    child = clone(server, method="linked")["name"]
+    grandchild = clone(server, child)["name"]
+    assert server.request("DELETE", f"vms/{child}").status == 204
+    answer = server.request("DELETE", "vms/web", body={"storage": True})
+    assert (answer.status, answer.json["reason"][:10]) == (409, "CLNVM0007E")
+    assert qemu_img_compare(pool_path(pool) / "web.qcow2", files_of(conn, grandchild)[0])
+    assert server.request("DELETE", f"vms/{grandchild}").status == 204
+    assert server.request("DELETE", "vms/web", body={"storage": True}).status == 204
+
+
+def test_a_name_of_a_linked_clone_that_is_gone_can_be_used_again(
+    server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest
+) -> None:
+    guest("web", [make_qcow2(pool, "web.qcow2", MiB)])
+    for _ in range(2):
+        answer = server.request("POST", "vms/web/clone", body={"name": "copy", "method": "linked"})
+        assert server.wait_task(answer.json["id"])["status"] == "finished"
+        assert server.request("DELETE", "vms/copy").status == 204

@@ -23,7 +23,8 @@ from support.running import wait_until
 MOUNT_POINT = "/plugins/kimchi"
 TOKEN = "the-tests-own-token"  # noqa: S105 - a test's password
 START_TIMEOUT = 30.0  # seconds
-STOP_TIMEOUT = 15.0  # seconds; the server promises 5
+TERMINATE_TIMEOUT = 5.0  # seconds; what the server promises after SIGTERM
+KILL_TIMEOUT = 15.0  # seconds; after SIGKILL, which asks nothing of the server
 REQUEST_TIMEOUT = 30.0  # seconds
 TASK_TIMEOUT = 60.0  # seconds
 LOG_LINES = 40
@@ -120,12 +121,12 @@ class Server:
         wait_until(self._is_ready, START_TIMEOUT, "the server prints its ready line", self._log_tail)
 
     def terminate(self) -> int:
-        """SIGTERM; the exit code. TimeoutError, with the log's tail, after STOP_TIMEOUT."""
-        return self._end(signal.SIGTERM)
+        """SIGTERM; the exit code. TimeoutError, with the log's tail, after TERMINATE_TIMEOUT."""
+        return self._end(signal.SIGTERM, TERMINATE_TIMEOUT)
 
     def kill(self) -> int:
         """SIGKILL of the server alone, as a crash would: what it started runs on."""
-        return self._end(signal.SIGKILL)
+        return self._end(signal.SIGKILL, KILL_TIMEOUT)
 
     def close(self) -> None:
         """End the server and whatever of its session is left; can be repeated. The log stays readable."""
@@ -217,13 +218,13 @@ class Server:
             raise RuntimeError(f"the server ended with {self._started().returncode}\n{self._log_tail()}")
         return False
 
-    def _end(self, number: signal.Signals) -> int:
+    def _end(self, number: signal.Signals, timeout: float) -> int:
         process = self._started()
         process.send_signal(number)
         try:
-            return process.wait(STOP_TIMEOUT)
+            return process.wait(timeout)
         except subprocess.TimeoutExpired as error:
-            message = f"the server outlived {number.name} by {STOP_TIMEOUT:g} s\n{self._log_tail()}"
+            message = f"the server outlived {number.name} by {timeout:g} s\n{self._log_tail()}"
             raise TimeoutError(message) from error
 
     def _kill_session(self) -> None:
@@ -233,7 +234,7 @@ class Server:
             os.killpg(self._process.pid, signal.SIGKILL)
         except ProcessLookupError:
             return
-        self._process.wait(STOP_TIMEOUT)
+        self._process.wait(KILL_TIMEOUT)
 
     def _close_outputs(self) -> None:
         for output in self._outputs or ():

@@ -1,15 +1,20 @@
-"""What is documented is what there is: errors, settings and fields of requests."""
+"""What is documented is what there is: requests and their fields, errors, extensions and settings."""
 
 from __future__ import annotations
 
 import inspect
-import json
 import re
 from dataclasses import fields
 from pathlib import Path
 
+import pytest
+
 from cloner import errors
 from cloner.control import sub_nodes
+from cloner.control.base import Controller
+from cloner.control.validation import api_schema
+from cloner.model.config import EXTENSIONS
+from cloner.server.root import LogIn, LogOut
 from cloner.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,19 +29,48 @@ def test_every_error_is_documented_with_its_status_and_nothing_else_is() -> None
     assert sorted(documented) == sorted((error.code, str(error.status)) for error in classes)
 
 
-def test_every_field_of_a_request_is_documented() -> None:
-    schema = json.loads((ROOT / "API.json").read_text("utf-8"))
-    for action, request in schema["properties"].items():
-        for field in request.get("properties", {}):
-            assert re.search(rf'[`"]{field}[`"]', API), f"{field} of {action}"
+Requests = list[tuple[str, str, set[str]]]
+"""Method, path and the fields of the body."""
 
 
-def test_every_route_is_documented() -> None:
-    for name, controller in sub_nodes.items():
-        for route in controller.routes:
-            part = route.parts[-1] if route.parts else name
-            assert route.method in API
-            assert (part.strip("{}") if part.startswith("{") else f"/{part}") in API, route
+def documented_requests() -> Requests:
+    rows = re.findall(r"^\| `([A-Z]+) (\S+)` \|(.*?)\|", API, re.MULTILINE)
+    return sorted((method, path, set(re.findall(r"`(\w+)`", body))) for method, path, body in rows)
+
+
+def served_requests() -> Requests:
+    controllers: dict[str, type[Controller]] = {f"P/{name}": controller for name, controller in sub_nodes.items()}
+    controllers |= {"/login": LogIn, "/logout": LogOut}
+    return sorted(
+        (route.method, "/".join((path, *route.parts)).replace("{", "<").replace("}", ">"), fields_of(route.schema))
+        for path, controller in controllers.items()
+        for route in controller.routes
+    )
+
+
+def fields_of(action: str | None) -> set[str]:
+    """The fields of a request's body, by API.json."""
+    return set(api_schema()["properties"][action].get("properties", ())) if action else set()
+
+
+def test_every_route_is_documented_once_and_nothing_else_is() -> None:
+    assert [request[:2] for request in documented_requests()] == [request[:2] for request in served_requests()]
+
+
+def test_every_field_of_a_request_is_documented_and_nothing_else_is() -> None:
+    assert documented_requests() == served_requests()
+
+
+def test_every_extension_is_documented_and_nothing_else_is() -> None:
+    table = API.partition("\n### Extensions\n")[2].partition("\n#")[0]
+    names = [name for cell in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE) for name in re.findall("`(.+?)`", cell)]
+    assert names == list(EXTENSIONS)
+
+
+@pytest.mark.parametrize("action", ["vm_clone", "storagevolume_clone", "vm_delete"])
+def test_every_field_of_a_request_has_its_extension(action: str) -> None:
+    verb = action.rpartition("_")[2]
+    assert {f"{verb}-{field.replace('_', '-')}" for field in fields_of(action)} <= set(EXTENSIONS)
 
 
 def test_every_setting_is_in_the_readme() -> None:

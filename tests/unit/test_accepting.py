@@ -1,0 +1,172 @@
+"""What accepting a clone asks of libvirt, on the plugin's own parts and libvirt's test driver: nothing is listed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import libvirt
+import pytest
+from lxml import etree
+
+from cloner import errors
+from cloner.engine import domainxml
+from cloner.engine.plan import DomainPlan
+from cloner.model.services import MAC, Services
+from cloner.model.storagevolumes import StorageVolumesModel
+from cloner.model.vms import VMsModel
+from cloner.plugin import build
+from cloner.settings import Settings, demo_uri
+from support.running import wait_until
+
+MOUNT = "/plugins/kimchi"
+_LISTS = re.compile(r"list|numOf|refresh|getAllDomainStats")
+
+
+@pytest.fixture
+def unfollowed(tmp_path: Path) -> Iterator[Services]:
+    """A server's parts, connected, whose inventory does not know yet. No worker runs, so what is accepted waits."""
+    services = build(Settings(connect=demo_uri(), state_dir=str(tmp_path)))
+    services.connections.start()
+    yield services
+    services.connections.stop()
+    services.journal.close()
+    services.lease.release()
+
+
+@pytest.fixture
+def services(unfollowed: Services) -> Iterator[Services]:
+    """The same with an inventory that is complete."""
+    unfollowed.inventory.start()
+    wait_until(lambda: unfollowed.inventory.entries() is not None, 10, "the inventory is complete")
+    yield unfollowed
+    unfollowed.inventory.stop()
+
+
+class _Unlisted:
+    """Something of libvirt's that fails the test when it, or what it gives out, is asked for a list or a refresh."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> Any:
+        if _LISTS.match(name):
+            raise AssertionError(f"{type(self._real).__name__}.{name} was asked for")
+        found = getattr(self._real, name)
+        if not callable(found):
+            return found
+        return lambda *args, **kwargs: _guarded(found(*args, **kwargs))
+
+
+def _guarded(answer: Any) -> Any:
+    kinds = (libvirt.virConnect, libvirt.virDomain, libvirt.virStoragePool, libvirt.virStorageVol)
+    return _Unlisted(answer) if isinstance(answer, kinds) else answer
+
+
+def connection(services: Services) -> Any:
+    """The only one to the test driver, which makes of each connection a host of its own."""
+    assert services.connections._control is not None
+    return services.connections._control
+
+
+@contextmanager
+def nothing_listed(services: Services) -> Iterator[None]:
+    """While it lasts, a list or a refresh over the connection is an AssertionError."""
+    with mock.patch.object(services.connections, "_control", _Unlisted(connection(services))):
+        yield
+
+
+def test_the_watch_sees_lists_of_a_host_and_of_a_pool(services: Services) -> None:
+    with nothing_listed(services):
+        for ask in (
+            services.host.list_domains,
+            services.host.list_pools,
+            lambda: services.host.list_volumes("default"),
+        ):
+            with pytest.raises(AssertionError, match="listAll"):
+                ask()
+        pool = connection(services).storagePoolLookupByName("default")
+        for question in ("listVolumes", "numOfVolumes", "refresh"):
+            with pytest.raises(AssertionError, match=f"virStoragePool.{question}"):
+                getattr(pool, question)()
+
+
+@pytest.mark.parametrize("params", [{}, {"name": "copy"}, {"pool": "data"}], ids=["plain", "named", "other-pool"])
+def test_accepting_a_clone_of_a_guest_lists_nothing(services: Services, params: dict[str, str]) -> None:
+    with nothing_listed(services):
+        task = VMsModel(services).clone("web", params, MOUNT)
+    assert services.journal.task(task.id) == task
+
+
+@pytest.mark.parametrize("params", [{}, {"name": "copy.qcow2"}, {"pool": "data"}], ids=["plain", "named", "other-pool"])
+def test_accepting_a_clone_of_a_volume_lists_nothing(services: Services, params: dict[str, str]) -> None:
+    with nothing_listed(services):
+        task = StorageVolumesModel(services).clone("default", "web.qcow2", params, MOUNT)
+    assert services.journal.task(task.id) == task
+
+
+# --- MAC addresses ---------------------------------------------------------------------------------------------------
+
+
+def macs_of(services: Services, name: str) -> list[str]:
+    return domainxml.macs(etree.fromstring(services.host.domain(name).xml))
+
+
+def drawn(mac: str) -> bytes:
+    """The random bytes that a MAC address ends in."""
+    return bytes.fromhex(mac.replace(":", ""))[3:]
+
+
+@pytest.mark.parametrize("inventory", ["services", "unfollowed"], ids=["followed", "not-known-yet"])
+def test_a_new_mac_is_none_of_the_host_nor_of_a_clone_on_its_way(
+    request: pytest.FixtureRequest, inventory: str
+) -> None:
+    services: Services = request.getfixturevalue(inventory)
+    (of_web,), (of_mail,) = macs_of(services, "web"), macs_of(services, "mail")
+    reserved, free = f"{of_web[:8]}:01:02:03", f"{of_web[:8]}:04:05:06"
+    assert of_mail[:8] == of_web[:8]  # else what is drawn would be another address
+    with services.journal.transaction() as transaction:
+        assert transaction.reserve(MAC, "", reserved, domain="of a clone on its way")
+
+    draws = [drawn(mac) for mac in (of_web, of_mail, reserved, free)]
+    with (
+        mock.patch("cloner.model.vms.secrets.token_bytes", side_effect=draws),
+        mock.patch.object(services.executor, "submit") as submitted,
+    ):
+        VMsModel(services).clone("web", {}, MOUNT)
+
+    plan = submitted.call_args.args[1]
+    assert isinstance(plan, DomainPlan)
+    assert plan.identity.macs == [free]
+
+
+def test_the_macs_of_two_clones_on_their_way_differ(services: Services) -> None:
+    """Neither is defined yet, so that only the journal knows of the first."""
+    (of_web,) = macs_of(services, "web")
+    first, second = f"{of_web[:8]}:01:02:03", f"{of_web[:8]}:04:05:06"
+    with (
+        mock.patch("cloner.model.vms.secrets.token_bytes", side_effect=[*[drawn(first)] * 2, drawn(second)]),
+        mock.patch.object(services.executor, "submit") as submitted,
+    ):
+        for _ in range(2):
+            VMsModel(services).clone("web", {}, MOUNT)
+    assert [call.args[1].identity.macs for call in submitted.call_args_list] == [[first], [second]]
+
+
+# --- Refused ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_emulated_tpm_is_refused(services: Services) -> None:
+    """Here, since libvirt's QEMU driver takes no such guest where swtpm is not installed; the test driver does."""
+    tpm = "<tpm model='tpm-tis'><backend type='emulator' version='2.0'/></tpm>"
+    connection(services).defineXML(
+        "<domain type='test'><name>sealed</name><memory unit='MiB'>32</memory><os><type>hvm</type></os>"
+        f"<devices>{tpm}</devices></domain>"
+    )
+    with pytest.raises(errors.DeviceNotCloneable, match=r"CLNVM0003E: .* emulated TPM"):
+        VMsModel(services).clone("sealed", {}, MOUNT)
+    assert services.journal.tasks() == []
