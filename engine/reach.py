@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 from ..hypervisor.host import PoolInfo, VolumeInfo
 from . import files
@@ -44,10 +46,17 @@ def reach(volume: VolumeInfo, form: str, pool: PoolInfo, *, is_local: bool) -> R
     else:
         shared = files.reflink_refusal(volume.path, pool.path)
         refusals = {REFLINK: shared} if shared else {}
+        if not _has_qemu_img():
+            refusals[COPY] = "qemu-img is not installed (Debian's package qemu-utils)"
     linked = _linked_problem(form, header)
     if linked is not None:
         refusals[LINKED] = linked
     return Reach(refusals | _libvirt_problem(volume), facts, header.snapshots if header else 0)
+
+
+@cache
+def _has_qemu_img() -> bool:
+    return shutil.which("qemu-img") is not None
 
 
 def _all_but_libvirt(volume: VolumeInfo, why: str) -> dict[str, str]:
