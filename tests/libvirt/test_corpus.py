@@ -25,10 +25,10 @@ MAY_BE_REFUSED = {
 
 
 BY_LIBVIRT = {
-    "host-consoles": {
-        "devices/console/target/@port"
-    },  # the first console is that of the first serial port that is left
-    "hostdev": {"os/boot"},  # the device that it booted from is left out, and libvirt has to say another
+    # The first console is that of the first serial port that is left.
+    "host-consoles": {"devices/console/target/@port"},
+    # The device that it booted from is left out.
+    "hostdev": {"os/boot"},
 }
 """What libvirt makes of a definition of its own accord, by guest."""
 

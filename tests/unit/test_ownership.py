@@ -215,7 +215,7 @@ def test_paths_that_would_become_one_stay_apart() -> None:
 
 
 def test_two_sockets_stay_apart_where_a_number_stands_for_each() -> None:
-    folder = "/" + "d" * 85
+    folder = "/" + "d" * 86
     own = made_own(consoles(f"{folder}/serial-0", f"{folder}/serial-1", kind="unix")).xpath(
         "devices/serial/source/@path"
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
-import mock
 import pytest
 
 from cloner.engine import reach as module
