@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from .. import errors
 from ..clock import Clock, StampSource, wall_clock
+from . import statements as sql
 from .migrations import MIGRATIONS
 
 log = logging.getLogger(__name__)
@@ -40,44 +40,6 @@ _POSTGRESQL_LOCK = 0x636C6F6E6572  # "cloner"; a number for all who write to one
 
 _OUR_MISTAKES = (sa.exc.DataError, sa.exc.IntegrityError, sa.exc.NotSupportedError, sa.exc.ProgrammingError)
 """Errors that speak of the statement; the others, such as that of a damaged file, speak of the database."""
-
-_metadata = sa.MetaData()
-_counters = sa.Table("counters", _metadata, sa.Column("name", sa.String), sa.Column("last", sa.BigInteger))
-_tasks = sa.Table(
-    "tasks",
-    _metadata,
-    *(sa.Column(name, sa.BigInteger) for name in ("id", "created", "ended")),
-    *(sa.Column(name, sa.String) for name in ("kind", "status", "message", "target_uri", "server", "plan", "done")),
-    sa.Column("cancelled", sa.Integer),
-)
-_reservations = sa.Table(
-    "reservations",
-    _metadata,
-    *(sa.Column(name, sa.String) for name in ("kind", "scope", "name", "domain")),
-    sa.Column("task", sa.BigInteger),
-)
-_promises = sa.Table(
-    "promises",
-    _metadata,
-    *(sa.Column(name, sa.String) for name in ("pool", "item")),
-    *(sa.Column(name, sa.BigInteger) for name in ("task", "bytes")),
-)
-_steps = sa.Table(
-    "steps",
-    _metadata,
-    *(sa.Column(name, sa.String) for name in ("kind", "state", "args", "result")),
-    *(sa.Column(name, sa.BigInteger) for name in ("task", "number", "begun")),
-)
-_clones = sa.Table(
-    "clones",
-    _metadata,
-    *(sa.Column(name, sa.String) for name in ("uuid", "name", "storage")),
-    sa.Column("created", sa.BigInteger),
-)
-
-
-_facts = sa.Table("facts", _metadata, *(sa.Column(name, sa.String) for name in ("name", "value")))
-_links = sa.Table("links", _metadata, *(sa.Column(name, sa.String) for name in ("parent", "pool", "name")))
 
 
 @dataclass(frozen=True)
@@ -139,53 +101,42 @@ class Transaction(StampSource):
 
     def stamp(self) -> int:
         """A stamp in µs since 1970, greater than every one that this journal gave out before."""
-        now = self._clock()
-        return self._count("stamp", sa.case((_counters.c.last >= now, _counters.c.last + 1), else_=now))
+        return self._count("stamp", self._clock())
 
-    def _count(self, name: str, value: sa.ColumnElement[int]) -> int:
-        update = sa.update(_counters).where(_counters.c.name == name).values(last=value).returning(_counters.c.last)
-        return int(self._connection.execute(update).scalar_one())
+    def _count(self, name: str, least: int) -> int:
+        return int(self._connection.execute(sql.COUNT, {"counter": name, "least": least}).scalar_one())
 
     def reserve(self, kind: str, scope: str, name: str, *, task: int | None = None, domain: str | None = None) -> bool:
         """Makes the name ours. False if it is already somebody's."""
         row = {"kind": kind, "scope": scope, "name": name, "task": task, "domain": domain}
-        reserved = (
-            _insert(self._connection, _reservations)
-            .values(row)
-            .on_conflict_do_nothing()
-            .returning(_reservations.c.name)
-        )
-        return self._connection.execute(reserved).first() is not None
+        return self._connection.execute(sql.RESERVE[self._connection.dialect.name], row).first() is not None
 
     def is_reserved(self, kind: str, scope: str, name: str) -> bool:
         """Whether a name is somebody's already."""
-        key = (_reservations.c.kind == kind, _reservations.c.scope == scope, _reservations.c.name == name)
-        return self._connection.execute(sa.select(_reservations.c.name).where(*key)).first() is not None
+        key = {"of_kind": kind, "in_scope": scope, "called": name}
+        return self._connection.execute(sql.IS_RESERVED, key).first() is not None
 
     def promised(self, pool: str) -> int:
         """Bytes that accepted clones are still going to write to the pool."""
-        total = sa.select(sa.func.coalesce(sa.func.sum(_promises.c.bytes), 0)).where(_promises.c.pool == pool)
-        return int(self._connection.execute(total).scalar_one())
+        return int(self._connection.execute(sql.PROMISED, {"in_pool": pool}).scalar_one())
 
     def promises_under_way(self, pool: str) -> list[tuple[str, int]]:
         """Volumes of the pool that are being written, with the bytes that each was promised: as many as workers."""
-        begun = sa.exists().where(_steps.c.task == _promises.c.task)
-        held = sa.select(_promises.c.item, _promises.c.bytes).where(_promises.c.pool == pool, begun)
-        return [(row.item, row.bytes) for row in self._connection.execute(held)]
+        return [(row.item, row.bytes) for row in self._connection.execute(sql.UNDER_WAY, {"in_pool": pool})]
 
     def promise(self, task: int, pool: str, item: str, size: int) -> None:
         """Counts `size` bytes as taken in the pool until the promise is kept or the task ends."""
-        self._connection.execute(sa.insert(_promises).values(task=task, pool=pool, item=item, bytes=size))
+        self._connection.execute(sql.PROMISE, {"task": task, "pool": pool, "item": item, "bytes": size})
 
     def new_task_id(self) -> int:
-        return self._count("task", _counters.c.last + 1)
+        return self._count("task", 0)
 
     def add_task(self, task_id: int, kind: str, target_uri: str, server: str, plan: Mapping[str, Any]) -> Task:
         """Writes down a task that runs from now on."""
         row: dict[str, Any] = {"id": task_id, "kind": kind, "status": RUNNING, "message": "", "target_uri": target_uri}
         row |= {"server": server, "cancelled": 0, "created": self._clock(), "ended": None, "plan": json.dumps(plan)}
         row["done"] = "{}"
-        self._connection.execute(sa.insert(_tasks).values(row))
+        self._connection.execute(sql.ADD_TASK, row)
         return _task(row)
 
 
@@ -245,52 +196,54 @@ class Journal:
 
     def task(self, task_id: int) -> Task | None:
         with self._read() as connection:
-            row = connection.execute(sa.select(_tasks).where(_tasks.c.id == task_id)).mappings().first()
+            row = connection.execute(sa.select(sql.tasks).where(sql.tasks.c.id == task_id)).mappings().first()
         return _task(dict(row)) if row else None
 
     def tasks(self, status: str | None = None) -> list[Task]:
         """Every task, or those of one status, in the order of their acceptance."""
-        query = sa.select(_tasks).order_by(_tasks.c.id)
+        query = sa.select(sql.tasks).order_by(sql.tasks.c.id)
         if status is not None:
-            query = query.where(_tasks.c.status == status)
+            query = query.where(sql.tasks.c.status == status)
         with self._read() as connection:
             return [_task(dict(row)) for row in connection.execute(query).mappings()]
 
     def home(self, wanted: str) -> str:
         """Where the servers of this journal show that they are alive: `wanted`, if nobody was here before."""
         with self._write() as connection:
-            query = sa.select(_facts.c.value).where(_facts.c.name == "home")
+            query = sa.select(sql.facts.c.value).where(sql.facts.c.name == "home")
             found = connection.execute(query).scalar()
             if found is None:
-                connection.execute(sa.insert(_facts).values(name="home", value=wanted))
+                connection.execute(sa.insert(sql.facts).values(name="home", value=wanted))
             return found or wanted
 
     def servers_with_tasks(self) -> set[str]:
         """Ids of the servers that have running tasks."""
-        query = sa.select(_tasks.c.server).where(_tasks.c.status == RUNNING).distinct()
+        query = sa.select(sql.tasks.c.server).where(sql.tasks.c.status == RUNNING).distinct()
         with self._read() as connection:
             return set(connection.execute(query).scalars())
 
     def cancel(self, task_id: int) -> bool:
         """Asks for a running task's end. False if it does not run."""
-        wanted = sa.update(_tasks).where(_tasks.c.id == task_id, _tasks.c.status == RUNNING).values(cancelled=1)
+        wanted = (
+            sa.update(sql.tasks).where(sql.tasks.c.id == task_id, sql.tasks.c.status == RUNNING).values(cancelled=1)
+        )
         with self._write() as connection:
             return connection.execute(wanted).rowcount == 1
 
     def adopt(self, task_id: int, of: str, by: str) -> bool:
         """Makes a running task of one server another's. False if somebody else was faster."""
-        here = (_tasks.c.id == task_id, _tasks.c.status == RUNNING, _tasks.c.server == of)
+        here = (sql.tasks.c.id == task_id, sql.tasks.c.status == RUNNING, sql.tasks.c.server == of)
         with self._write() as connection:
-            return connection.execute(sa.update(_tasks).where(*here).values(server=by)).rowcount == 1
+            return connection.execute(sa.update(sql.tasks).where(*here).values(server=by)).rowcount == 1
 
     def report(self, news: Mapping[int, Mapping[str, int]], running: Collection[int]) -> list[int]:
         """Writes how far tasks are, and returns which of those that run somebody asked to cancel."""
         if news:
             with self._write() as connection:
                 for task_id, done in news.items():
-                    told = sa.update(_tasks).where(_tasks.c.id == task_id, _tasks.c.status == RUNNING)
+                    told = sa.update(sql.tasks).where(sql.tasks.c.id == task_id, sql.tasks.c.status == RUNNING)
                     connection.execute(told.values(done=json.dumps(done)))
-        query = sa.select(_tasks.c.id).where(_tasks.c.id.in_(running), _tasks.c.cancelled == 1)
+        query = sa.select(sql.tasks.c.id).where(sql.tasks.c.id.in_(running), sql.tasks.c.cancelled == 1)
         with self._read() as connection:
             return list(connection.execute(query).scalars())
 
@@ -307,29 +260,33 @@ class Journal:
         with self._write() as connection:
             ended = {"status": status, "message": message, "ended": self._clock()}
             ended |= {} if done is None else {"done": json.dumps(done)}
-            may_end = sa.true() if status != FINISHED else _tasks.c.cancelled == 0
-            if connection.execute(sa.update(_tasks).where(_tasks.c.id == task_id, may_end).values(ended)).rowcount == 0:
+            may_end = sa.true() if status != FINISHED else sql.tasks.c.cancelled == 0
+            if (
+                connection.execute(
+                    sa.update(sql.tasks).where(sql.tasks.c.id == task_id, may_end).values(ended)
+                ).rowcount
+                == 0
+            ):
                 raise errors.CloneCancelled
-            connection.execute(sa.delete(_promises).where(_promises.c.task == task_id))
-            connection.execute(sa.delete(_steps).where(_steps.c.task == task_id))
-            held = sa.and_(_reservations.c.task == task_id, _reservations.c.domain.is_not(None))
+            connection.execute(sql.DROP_PROMISES, {"of_task": task_id})
+            connection.execute(sql.DROP_STEPS, {"of_task": task_id})
             if clone is not None:
-                connection.execute(sa.update(_reservations).where(held).values(task=None))
+                connection.execute(sql.KEEP_MACS, {"of_task": task_id})
                 storage = json.dumps(list(clone.storage))
                 row = {"uuid": clone.uuid, "name": clone.name, "created": clone.created, "storage": storage}
-                connection.execute(sa.insert(_clones).values(row))
-            connection.execute(sa.delete(_reservations).where(_reservations.c.task == task_id))
+                connection.execute(sql.ADD_CLONE, row)
+            connection.execute(sql.DROP_RESERVATIONS, {"of_task": task_id})
             for link in links:
-                connection.execute(_insert(connection, _links).values(vars(link)).on_conflict_do_nothing())
+                connection.execute(sql.ADD_LINK[connection.dialect.name], vars(link))
 
     def forget(self, task_id: int) -> None:
         """Takes an ended task out of the list."""
         with self._write() as connection:
-            connection.execute(sa.delete(_tasks).where(_tasks.c.id == task_id, _tasks.c.status != RUNNING))
+            connection.execute(sa.delete(sql.tasks).where(sql.tasks.c.id == task_id, sql.tasks.c.status != RUNNING))
 
     def age_out(self, older_than: int) -> int:
         """Forgets the tasks that ended before `older_than` (µs since 1970); returns how many."""
-        old = sa.delete(_tasks).where(_tasks.c.status != RUNNING, _tasks.c.ended < older_than)
+        old = sa.delete(sql.tasks).where(sql.tasks.c.status != RUNNING, sql.tasks.c.ended < older_than)
         with self._write() as connection:
             return connection.execute(old).rowcount
 
@@ -343,40 +300,37 @@ class Journal:
         row: dict[str, Any] = {"task": task_id, "number": number, "kind": kind, "state": BEGUN, "begun": self._clock()}
         row |= {"args": json.dumps(args), "result": None}
         with self._write() as connection:
-            goes_on = (_tasks.c.id == task_id, _tasks.c.status == RUNNING, _tasks.c.cancelled == 0)
-            if connection.execute(sa.update(_tasks).where(*goes_on).values(message=message)).rowcount == 0:
+            if connection.execute(sql.GO_ON, {"of_task": task_id, "says": message}).rowcount == 0:
                 raise errors.CloneCancelled
-            connection.execute(sa.insert(_steps).values(row))
+            connection.execute(sql.ADD_STEP, row)
         return _step(row)
 
     def mark(self, step: Step, state: str, result: Mapping[str, Any] | None = None, kept: str | None = None) -> None:
         """Writes how a step went. `kept` names the item of a promise that is kept now: its bytes are written."""
-        here = (_steps.c.task == step.task, _steps.c.number == step.number)
+        values = {"of_task": step.task, "numbered": step.number, "became": state, "gave": json.dumps(result)}
         with self._write() as connection:
-            values = {"state": state, "result": json.dumps(result)}
-            connection.execute(sa.update(_steps).where(*here).values(values))
+            connection.execute(sql.MARK, values)
             if kept is not None:
-                connection.execute(sa.delete(_promises).where(_promises.c.task == step.task, _promises.c.item == kept))
+                connection.execute(sql.KEEP_PROMISE, {"of_task": step.task, "of_item": kept})
 
     def steps(self, task_id: int) -> list[Step]:
-        query = sa.select(_steps).where(_steps.c.task == task_id).order_by(_steps.c.number)
         with self._read() as connection:
-            return [_step(dict(row)) for row in connection.execute(query).mappings()]
+            return [_step(dict(row)) for row in connection.execute(sql.STEPS, {"of_task": task_id}).mappings()]
 
     # --- Clones ------------------------------------------------------------------------------------------------------
 
     def clone(self, uuid: str) -> Clone | None:
         """What is known of a domain that we made."""
         with self._read() as connection:
-            row = connection.execute(sa.select(_clones).where(_clones.c.uuid == uuid)).mappings().first()
+            row = connection.execute(sa.select(sql.clones).where(sql.clones.c.uuid == uuid)).mappings().first()
         return Clone(row["uuid"], row["name"], row["created"], json.loads(row["storage"])) if row else None
 
     def dependents(self, paths: Collection[str]) -> tuple[list[int], list[Link]]:
         """Running tasks that read images at these paths, and volumes that are overlays on them."""
-        reading = sa.select(_reservations.c.task).where(
-            _reservations.c.kind == SOURCE, _reservations.c.scope.in_(paths), _reservations.c.task.is_not(None)
+        reading = sa.select(sql.reservations.c.task).where(
+            sql.reservations.c.kind == SOURCE, sql.reservations.c.scope.in_(paths), sql.reservations.c.task.is_not(None)
         )
-        linked = sa.select(_links).where(_links.c.parent.in_(paths))
+        linked = sa.select(sql.links).where(sql.links.c.parent.in_(paths))
         with self._read() as connection:
             links = [Link(**row) for row in connection.execute(linked).mappings()]
             return sorted(set(connection.execute(reading).scalars())), links
@@ -385,27 +339,22 @@ class Journal:
         """Forgets overlays that are gone."""
         with self._write() as connection:
             for link in links:
-                here = (_links.c.parent == link.parent, _links.c.pool == link.pool, _links.c.name == link.name)
-                connection.execute(sa.delete(_links).where(*here))
+                here = (sql.links.c.parent == link.parent, sql.links.c.pool == link.pool, sql.links.c.name == link.name)
+                connection.execute(sa.delete(sql.links).where(*here))
 
     def clone_is_gone(self, uuid: str) -> None:
         """Forgets a clone that was deleted, and frees its MACs."""
         with self._write() as connection:
-            connection.execute(sa.delete(_clones).where(_clones.c.uuid == uuid))
+            connection.execute(sa.delete(sql.clones).where(sql.clones.c.uuid == uuid))
             connection.execute(
-                sa.delete(_reservations).where(_reservations.c.domain == uuid, _reservations.c.task.is_(None))
+                sa.delete(sql.reservations).where(sql.reservations.c.domain == uuid, sql.reservations.c.task.is_(None))
             )
 
     def reserved(self) -> list[tuple[str, str, str]]:
         """(kind, scope, name) of every reservation that a task holds."""
-        held = sa.select(_reservations.c.kind, _reservations.c.scope, _reservations.c.name)
+        held = sa.select(sql.reservations.c.kind, sql.reservations.c.scope, sql.reservations.c.name)
         with self._read() as connection:
-            return [tuple(row) for row in connection.execute(held.where(_reservations.c.task.is_not(None)))]
-
-
-def _insert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
-    """An INSERT that can have ON CONFLICT, which each database spells in a class of its own."""
-    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+            return [tuple(row) for row in connection.execute(held.where(sql.reservations.c.task.is_not(None)))]
 
 
 def _engine(url: str | sa.URL) -> sa.Engine:

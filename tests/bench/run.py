@@ -20,6 +20,9 @@ from support.server import Server
 SIZES = (10, 1000, 5000)
 WARM_UP = 20
 
+Times = dict[int, list[float]]
+"""Milliseconds, by number of guests."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Times POST → 202 on libvirt's test driver.")
@@ -30,12 +33,17 @@ def main() -> None:
         clients = {size: stack.enter_context(_served(folder, size)) for size in SIZES}
         for client in clients.values():
             _times(client, WARM_UP)
-        times: dict[int, list[float]] = {size: [] for size in SIZES}
+        alone: Times = {size: [] for size in SIZES}
+        busy: Times = {size: [] for size in SIZES}
         for _ in range(rounds):
             for size, client in clients.items():
-                times[size] += _times(client, 10)
                 client.rest()
-    _report(times)
+                alone[size] += _times(client, 1)
+                client.rest()
+                busy[size] += _times(client, 10)
+    print("Accepting a clone: POST → 202, one client, libvirt's test driver")
+    _report("while nothing else goes on", alone)
+    _report("ten in a row, while the ones before are made", busy)
 
 
 class _Client:
@@ -106,9 +114,9 @@ def _times(client: _Client, count: int) -> list[float]:
     return times
 
 
-def _report(times: dict[int, list[float]]) -> None:
+def _report(title: str, times: Times) -> None:
     base = statistics.median(times[SIZES[0]])
-    print("Accepting a clone: POST → 202, one client, libvirt's test driver\n")
+    print(f"\n{title}:")
     print(f"{'guests':>8} {'requests':>9} {'p50 ms':>8} {'p99 ms':>8} {'p50 : that of 10':>17}")
     for size, values in times.items():
         p50, p99 = statistics.median(values), statistics.quantiles(values, n=100)[98]
