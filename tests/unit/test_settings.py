@@ -186,13 +186,13 @@ def test_the_state_lies_where_its_user_keeps_such_things(
     assert str(Settings(connect=connect).folder) == folder
 
 
-@pytest.mark.parametrize(("given", "expected"), [("/srv/x", "/srv/x"), ("~/x", "/home/ann/x"), ("x", "/work/x")])
+@pytest.mark.parametrize(("given", "expected"), [("/srv/x", "/srv/x"), ("~/x", "/home/ann/x"), ("x", "/here/x")])
 def test_a_state_directory_that_was_named_is_used(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str, expected: str
 ) -> None:
     monkeypatch.setenv("HOME", "/home/ann")
     monkeypatch.chdir(tmp_path)
-    assert str(Settings(state_dir=given).folder) == expected.replace("/work", str(tmp_path))
+    assert str(Settings(state_dir=given).folder) == expected.replace("/here", str(tmp_path))
 
 
 @pytest.mark.parametrize("folder", ["/srv/state", "/srv/what?now#50%", "/srv/%41/it's mine"])
