@@ -1,0 +1,65 @@
+"""What is refused or goes wrong at the edges of a clone's life, on libvirt's test driver in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from cloner import errors
+from cloner.model.services import DOMAIN_NAME, VOLUME_NAME, Services
+from cloner.model.storagevolumes import StorageVolumesModel
+from cloner.model.vms import VMsModel
+from cloner.plugin import build
+from cloner.settings import Settings, demo_uri
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Iterator[Services]:
+    built = build(Settings(connect=demo_uri(), state_dir=str(tmp_path)))
+    built.connections.start(10)
+    yield built
+    built.connections.stop()
+    built.journal.close()
+    built.lease.release()
+
+
+def test_a_volume_that_cannot_be_deleted_is_named_and_the_others_go(services: Services) -> None:
+    delete = services.host.delete_volume
+
+    def fail_once(pool: str, name: str) -> None:
+        if pool == "default":
+            raise errors.Busy(what="a test")
+        delete(pool, name)
+
+    with (
+        mock.patch.object(services.host, "delete_volume", side_effect=fail_once),
+        pytest.raises(errors.DomainDeletedInPart, match=r"default/db-system\.qcow2"),
+    ):
+        VMsModel(services).delete("db", storage=True)
+    assert not services.host.has_domain("db")
+    assert [volume.name for volume in services.host.list_volumes("data")] == []
+
+
+def test_a_guest_that_is_still_being_made_is_not_deleted(services: Services) -> None:
+    with services.journal.transaction() as transaction:
+        transaction.reserve(DOMAIN_NAME, "", "web", task=7)
+    with pytest.raises(errors.SourceInUse):
+        VMsModel(services).delete("web")
+    assert services.host.has_domain("web")
+
+
+def test_a_volume_that_is_still_being_made_is_not_cloned(services: Services) -> None:
+    with services.journal.transaction() as transaction:
+        transaction.reserve(VOLUME_NAME, "default", "web.qcow2", task=7)
+    with pytest.raises(errors.VolumeNotCloneable, match="still being made"):
+        StorageVolumesModel(services).clone("default", "web.qcow2", {}, "/p")
+
+
+def test_a_name_must_leave_the_nvram_a_name_of_its_own(services: Services) -> None:
+    """`<name>_VARS.fd.new` has 255 bytes at the most."""
+    with pytest.raises(errors.InvalidName, match="243 bytes"):
+        VMsModel(services).clone("win-uefi", {"name": "n" * 244}, "/p")
+    assert VMsModel(services).clone("win-uefi", {"name": "n" * 243}, "/p").plan["name"] == "n" * 243
