@@ -176,11 +176,23 @@ class DomainDeletedInPart(ClonerError):
 
 
 class SourceInUse(ClonerError):
-    code, status, text = "CLNVM0007E", 409, "{name} cannot be deleted now: {cause}"
+    code, status, text = "CLNVM0007E", 409, "{name} cannot be {act} now: {cause}"
+
+
+class DomainIsActive(ClonerError):
+    code, status, text = "CLNVM0008E", 400, "Virtual machine {name} is {state} already"
 
 
 class MethodCannotServe(ClonerError):
     code, status, text = "CLNVM0006E", 400, "Method {method} cannot clone {disk}: {cause}. Choose another, or auto"
+
+
+class VolumeIsWritten(ClonerError):
+    code, status, text = (
+        "CLNVOL0003E",
+        400,
+        "Storage volume {name} is a disk of {users}, which may write to it. Shut that down, then clone the volume",
+    )
 
 
 class VolumeNotCloneable(ClonerError):

@@ -19,17 +19,19 @@ from .control import sub_nodes
 from .control.base import config
 from .control.validation import api_schema
 from .engine.copying import methods
-from .engine.executor import Executor
+from .engine.executor import Bounds, Executor
 from .engine.journal import Journal
 from .engine.lease import Lease
 from .engine.ledger import Ledger
 from .engine.survey import Surveyor
 from .hypervisor.connection import Connections
-from .hypervisor.host import Host
+from .hypervisor.host import Host, VolumeInfo
 from .hypervisor.inventory import Inventory
 from .hypervisor.making import VolumeMaker
+from .hypervisor.places import places
 from .model.guests import read_guest
 from .model.services import Services
+from .model.usage import running_users
 from .settings import Settings, default_uri, load
 
 log = logging.getLogger(__name__)
@@ -137,11 +139,21 @@ def build(settings: Settings) -> Services:
     host = Host(connections)
     ways = methods(VolumeMaker(connections, host))
     inventory = Inventory(connections, host, read_guest, lambda guest: guest.marks)
-    bounds = {"workers": settings.workers, "copies": settings.copies}
     ledger = Ledger(journal, host, lease)
-    executor = Executor(journal, host, ways, ledger, **bounds)
+
+    def users(volume: VolumeInfo) -> list[str]:
+        return running_users(inventory, host, volume)
+
+    executor = Executor(journal, host, ways, ledger, Bounds(settings.workers, settings.copies), users)
     inventory.on_started = executor.domain_started
-    surveyor = Surveyor(host, is_local=connections.is_local, is_test=connections.is_test_driver)
+    inventory.on_read = lambda guest: None if guest.is_off else executor.images_written(guest.written)
+    surveyor = Surveyor(
+        host,
+        is_local=connections.is_local,
+        is_test=connections.is_test_driver,
+        places=places(settings.connect, settings.nvram_dir, settings.tpm_dir),
+        max_chain=settings.max_chain,
+    )
     return Services(connections, host, journal, executor, ledger, lease, surveyor, inventory)
 
 

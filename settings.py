@@ -30,6 +30,9 @@ class Settings:
     journal: str = ""
     workers: int = 8
     copies: int = 4
+    max_chain: int = 16
+    nvram_dir: str = ""
+    tpm_dir: str = ""
     keep_tasks_hours: float = 12.0
     host: str = "127.0.0.1"
     port: int = 8010
@@ -105,6 +108,7 @@ def _checked(settings: Settings) -> Settings:
         f"port must be 0 to {_MAX_PORT}": not 0 <= settings.port <= _MAX_PORT,
         "workers must be at least 1": settings.workers < 1,
         "copies must be at least 1": settings.copies < 1,
+        "max_chain must be at least 1": settings.max_chain < 1,
         "threads must be at least 2": settings.threads < 2,  # noqa: PLR2004 - one to wait, one to serve
         "session_minutes must be more than 0": not 0 < settings.session_minutes < math.inf,
         "keep_tasks_hours must be 0 or more": not 0 <= settings.keep_tasks_hours < math.inf,

@@ -32,5 +32,7 @@ class Tasks(Controller):
 
     @route("DELETE", "{id}", schema="task_delete")
     def delete(self, request: Request) -> Answer:
-        task = self._model.delete(request.path["id"])
-        return Answer(status=204) if task is None else Answer(task, 202)
+        task = self._model.delete(request.path["id"], only_cancel=request.body.get("cancel", False))
+        if task is None:
+            return Answer(status=204)
+        return Answer(task, 200 if "explanation" in task else 202)

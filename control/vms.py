@@ -28,6 +28,10 @@ class VMs(Controller):
         self._model.delete(request.path["name"], storage=request.body.get("storage", False))
         return Answer(status=204)
 
+    @route("POST", "{name}/start", schema="vm_start")
+    def start(self, request: Request) -> dict[str, Any]:
+        return self._model.start(request.path["name"])
+
     @route("POST", "{name}/clone", schema="vm_clone")
     def clone(self, request: Request) -> Answer:
         return accepted(self._model.clone(request.path["name"], request.body, request.mount), request.mount)

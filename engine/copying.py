@@ -10,25 +10,17 @@ has (snapshots, bitmaps, a backing file, its features) travels.
 from __future__ import annotations
 
 import os
-import re
-import select
-import shutil
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from .. import errors
 from ..hypervisor.host import Host
 from ..hypervisor.making import VolumeMaker
-from . import files
+from . import files, qemuimg
 from .job import Job
 from .plan import Copy
 from .reach import COPY, LIBVIRT, LINKED, REFLINK
 from .volumexml import new_volume
-
-_PERCENT = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
-_POLL_S = 0.1
-_KEPT_OUTPUT = 4096
 
 
 class Method(Protocol):
@@ -86,32 +78,46 @@ class LinkedCopy(_Placed):
 
 
 class FileCopy(_Placed):
-    """A `qemu-img convert` of our own, for which the image's file is plain bytes: sparse stays sparse."""
+    """A `qemu-img convert` of our own, for which the image's file is plain bytes: sparse stays sparse.
+
+    An overlay that is to be flattened is read as the image that it is, on backing files that were checked before.
+    """
 
     name = COPY
     is_long = True
 
-    def __init__(self, maker: VolumeMaker, program: str = "qemu-img") -> None:
+    def __init__(self, maker: VolumeMaker, program: str = qemuimg.PROGRAM) -> None:
         super().__init__(maker)
         self._program = program
 
     def fill(self, copy: Copy, made: Mapping[str, Any], job: Job) -> None:
+        progress = job.progress(copy.item)
+        try:
+            if copy.flat_source:
+                self._flatten(copy, made["path"], job)
+            else:
+                self._duplicate(copy, made["path"], job)
+        except OSError as error:
+            raise errors.StepFailed(cause=error) from error
+        progress(copy.total)
+
+    def _duplicate(self, copy: Copy, target: str, job: Job) -> None:
         facts = files.look(copy.source.path)
         if facts is None:
             raise errors.StepFailed(cause=f"{copy.source.path} cannot be read")
-        try:
-            os.truncate(made["path"], 0)
-            os.truncate(made["path"], facts.length)
-            _run(self._command(copy.source.path, made["path"]), copy, job)
-            os.truncate(made["path"], facts.length)  # qemu-img rounds up to whole sectors
-        except OSError as error:
-            raise errors.StepFailed(cause=error) from error
-        job.progress(copy.item)(copy.total)
-
-    def _command(self, source: str, target: str) -> list[str]:
+        os.truncate(target, 0)
+        os.truncate(target, facts.length)
         # -C copies within the kernel where it can; formats are named, so that no content is taken for an image.
-        convert = [self._program, "convert", "-p", "-n", "-C", "-W", "-m", "16", "-f", "raw", "-O", "raw"]
-        return [*_dies_with_us(), *convert, _plain_file(source), _plain_file(target)]
+        options = ["-C", "-f", "raw", "-O", "raw", qemuimg.plain_file(copy.source.path), qemuimg.plain_file(target)]
+        self._convert(options, copy, job)
+        os.truncate(target, facts.length)  # qemu-img rounds up to whole sectors
+
+    def _flatten(self, copy: Copy, target: str, job: Job) -> None:
+        self._convert(["-O", copy.format, copy.flat_source, qemuimg.plain_file(target)], copy, job)
+
+    def _convert(self, options: Sequence[str], copy: Copy, job: Job) -> None:
+        progress = job.progress(copy.item)
+        qemuimg.convert(options, job, lambda part: progress(int(copy.total * part)), self._program)
 
 
 class ThroughLibvirt:
@@ -148,53 +154,3 @@ def take_back(host: Host, pool: str, name: str, made: Mapping[str, Any] | None) 
         if not made or not made["file"]:
             raise
         files.remove(made["path"], made["file"])  # the pool has gone, and its file is known to be ours
-
-
-def _plain_file(path: str) -> str:
-    """A path as qemu-img takes it for a file, whatever characters it has: `nbd:x` is a URI to it otherwise."""
-    return f"file:{path}"
-
-
-def _dies_with_us() -> list[str]:
-    """A prefix that has the kernel end the command when this process dies, which could not end it any more."""
-    setpriv = shutil.which("setpriv")
-    return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
-
-
-def _run(command: list[str], copy: Copy, job: Job) -> None:
-    """Runs qemu-img, tells its progress, and kills it when the job is stopped. Raises StepFailed with what it said."""
-    progress = job.progress(copy.item)
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
-        try:
-            output = _follow(process, job, lambda part: progress(int(copy.total * part)))
-        finally:
-            process.kill()
-    job.check()
-    if process.returncode != 0:
-        lines = _PERCENT.sub(b"", output).decode("utf-8", "replace").split("\r")
-        raise errors.StepFailed(cause=" ".join("".join(lines).split()) or f"qemu-img ended with {process.returncode}")
-
-
-def _follow(process: subprocess.Popen[bytes], job: Job, progress: Callable[[float], None]) -> bytes:
-    """What a process says, at its end or the job's; `progress` gets the part that is done, 0 to 1.
-
-    Output comes in pieces that end anywhere, so the last whole percentage of what has come so far counts.
-    """
-    if process.stdout is None:
-        raise ValueError("the output must be a pipe")
-    descriptor = process.stdout.fileno()
-    output = b""
-    while not job.is_stopped:
-        if not select.select([descriptor], [], [], _POLL_S)[0]:
-            continue
-        piece = os.read(descriptor, _KEPT_OUTPUT)
-        if not piece:
-            process.wait()
-            break
-        output = (output + piece)[-_KEPT_OUTPUT:]
-        found = _PERCENT.findall(output)
-        if found:
-            progress(float(found[-1]) / 100)
-    return output

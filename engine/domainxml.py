@@ -18,6 +18,15 @@ KIMCHI_NAMESPACE = "https://github.com/kimchi-project/kimchi"
 
 
 @dataclass(frozen=True)
+class NetworkSource:
+    """An image on the network: `name` is `<Ceph pool>/<image>` for rbd; `hosts` the names of its servers."""
+
+    protocol: str
+    name: str
+    hosts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Disk:
     """A `<disk>` of a domain. `path`, `pool` and `volume` are set as far as the disk's type has them."""
 
@@ -34,10 +43,26 @@ class Disk:
     oddity: str | None
     """Something about its source that a plain copy would lose, in words; None for most disks."""
 
+    network: NetworkSource | None = None
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the guest may write to it, and no other guest should."""
+        return self.has_source and not (self.readonly or self.shareable or self.device == "cdrom")
+
+    @property
+    def place(self) -> str:
+        """What it lies in: a path, `pool/volume`, or `protocol:name`; '' for none."""
+        if self.path:
+            return self.path
+        if self.volume:
+            return f"{self.pool}/{self.volume}"
+        return f"{self.network.protocol}:{self.network.name}" if self.network else ""
+
 
 @dataclass(frozen=True)
 class NewSource:
-    """Where a cloned disk lies. `type` is libvirt's volume type: `file` or `block`."""
+    """Where a cloned disk lies. `type` is libvirt's volume type: `file`, `block` or `network`."""
 
     type: str
     path: str
@@ -74,6 +99,11 @@ def nvram(domain: Element) -> str | None:
         return ""
     source = node.find("source")
     return (source.get("file") if source is not None else node.text) or None
+
+
+def chooses_firmware(domain: Element) -> bool:
+    """Whether libvirt chooses the UEFI firmware, and with it, until libvirt 9.1, where the variables lie."""
+    return domain.find("os[@firmware='efi']") is not None
 
 
 def has_emulated_tpm(domain: Element) -> bool:
@@ -162,6 +192,8 @@ def _set_source(disk: Element, new: NewSource) -> None:
         source.set("pool", new.pool)
         source.set("volume", new.volume)
         source.attrib.pop("mode", None)  # how an iSCSI pool's LUN is reached; no volume can be made in such a pool
+    elif new.type == "network":
+        source.set("name", new.path)
     else:
         disk.set("type", new.type)
         for attribute in {"file", "dev", "fdgroup"} & set(source.attrib):  # fdgroup: descriptors of the source's file
@@ -204,12 +236,19 @@ def _disk(node: Element) -> Disk:
         readonly=node.find("readonly") is not None,
         shareable=node.find("shareable") is not None,
         oddity=_oddity(node),
+        network=_network(source) if source is not None and "protocol" in place else None,
     )
+
+
+def _network(source: Element) -> NetworkSource:
+    hosts = tuple(host.get("name", "") for host in source.iterfind("host"))
+    return NetworkSource(source.get("protocol", ""), source.get("name", ""), hosts)
 
 
 def _oddity(disk: Element) -> str | None:
     found = {
         "it is encrypted": disk.find("source/encryption") is not None or disk.find("encryption") is not None,
+        "it is a snapshot of its image": disk.find("source/snapshot") is not None,
         "it is a slice of its file": disk.find("source/slices") is not None,
         "it is passed through as a SCSI LUN": disk.get("device") == "lun",
         "its changes lie in a data store of their own": disk.find("source/dataStore") is not None,

@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -22,12 +22,12 @@ from uuid import uuid4
 
 from .. import errors
 from ..errors import plain
-from ..hypervisor.host import Host
+from ..hypervisor.host import Host, VolumeInfo
 from . import domainxml, files
 from .copying import Method
 from .job import Job
 from .journal import DONE, FAILED, KILLED, UNDONE, Journal
-from .ledger import DOMAIN, FILL, LATER, NVRAM, VOLUME, Ending, Ledger, cause_of
+from .ledger import DOMAIN, FILL, LATER, NVRAM, TPM, VOLUME, Ending, Ledger, cause_of
 from .plan import Copy, DomainPlan, VolumePlan
 from .reach import LIBVIRT
 
@@ -38,6 +38,14 @@ Plan = DomainPlan | VolumePlan
 _JANITOR_INTERVAL_S = 1.0
 _REPORT_INTERVAL_S = 0.5
 _TURN_POLL_S = 0.1
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How many clones are made at once, and how many volumes are filled at once, of all clones together."""
+
+    workers: int = 8
+    copies: int = 4
 
 
 @dataclass(frozen=True)
@@ -59,8 +67,8 @@ class Executor:
         host: the libvirt host.
         methods: the ways to copy a volume, by name.
         ledger: ends what they began.
-        workers: how many clones are made at once.
-        copies: how many volumes are filled at once, of all clones together.
+        bounds: how much is done at once.
+        users: tells the names of the guests that run and may write to a volume.
     """
 
     def __init__(
@@ -69,14 +77,14 @@ class Executor:
         host: Host,
         methods: Mapping[str, Method],
         ledger: Ledger,
-        *,
-        workers: int = 8,
-        copies: int = 4,
+        bounds: Bounds,
+        users: Callable[[VolumeInfo], Collection[str]],
     ) -> None:
         self._journal = journal
         self._host = host
         self._methods = methods
         self._ledger = ledger
+        self._users = users
         # Clones of milliseconds do not wait behind those of minutes.
         self._quick: deque[tuple[int, Plan]] = deque()
         self._long: deque[tuple[int, Plan]] = deque()
@@ -84,8 +92,8 @@ class Executor:
         self._endings: deque[Ending] = deque()
         self._changed = threading.Condition()
         self._stopping = threading.Event()
-        self._copies = threading.BoundedSemaphore(copies)
-        lanes = [self._quick] * workers + [self._long] * copies
+        self._copies = threading.BoundedSemaphore(bounds.copies)
+        lanes = [self._quick] * bounds.workers + [self._long] * bounds.copies
         self._threads = [
             threading.Thread(target=self._work, args=(lane,), name=f"clone-{n}", daemon=True)
             for n, lane in enumerate(lanes)
@@ -123,6 +131,13 @@ class Executor:
             jobs = [
                 job for job, plan in self._jobs.values() if isinstance(plan, DomainPlan) and plan.source_uuid == uuid
             ]
+        for job in jobs:
+            job.stop(errors.SourceStarted())
+
+    def images_written(self, places: Collection[str]) -> None:
+        """Ends the clones that read one of these images, to which a guest that runs may write."""
+        with self._changed:
+            jobs = [job for job, plan in self._jobs.values() if _reads(plan, places)]
         for job in jobs:
             job.stop(errors.SourceStarted())
 
@@ -188,11 +203,14 @@ class Executor:
             del self._jobs[task]
 
     def _make(self, job: Job, plan: Plan) -> None:
+        self._check_unchanged(plan.copies)
         numbers = itertools.count(1)
         sources = self._copy_side_by_side(job, plan.copies, numbers)
         if isinstance(plan, DomainPlan):
             if plan.nvram is not None:
                 self._take(job, next(numbers), _copy_nvram(*plan.nvram))
+            if plan.tpm is not None:
+                self._take(job, next(numbers), _copy_tpm(*plan.tpm))
             self._take(job, next(numbers), self._define(plan, sources))
         else:
             self._check_unchanged(plan.copies)
@@ -259,11 +277,14 @@ class Executor:
         return result
 
     def _check_unchanged(self, copies: Sequence[Copy]) -> None:
-        """Raises SourceChanged if a source that the server can see was written to since the clone was planned."""
+        """Raises SourceStarted if a guest runs on a source, SourceChanged if it was written to since it was planned."""
         for copy in copies:
-            facts = files.look(copy.source.path) if copy.written is not None else None
-            if facts is not None and facts.written != copy.written:
-                raise errors.SourceChanged(name=copy.source.name)
+            if self._users(copy.source):
+                raise errors.SourceStarted
+            for path, written in copy.written.items():
+                facts = files.look(path)
+                if facts is not None and facts.written != written:
+                    raise errors.SourceChanged(name=os.path.basename(path))
 
     def _define(self, plan: DomainPlan, sources: Mapping[str, domainxml.NewSource]) -> Action:
         def define() -> Mapping[str, Any]:
@@ -275,7 +296,7 @@ class Executor:
                 plan.xml,
                 plan.identity,
                 sources,
-                plan.nvram[1] if plan.nvram else None,
+                plan.nvram[1] if plan.nvram and plan.nvram_in_xml else None,
                 drop_hostdevs=plan.drop_hostdevs,
             )
             self._host.define(plan.identity.name, plan.identity.uuid, xml)
@@ -335,9 +356,18 @@ def _copy_nvram(source: str, target: str) -> Action:
     )
 
 
+def _copy_tpm(source: str, target: str) -> Action:
+    args = {"source": source, "target": target, "name": target}
+    return Action(TPM, args, "Copying the TPM's state", lambda: files.copy_folder(source, target))
+
+
 def _fill(method: Method, copy: Copy, made: Mapping[str, Any], job: Job) -> Mapping[str, Any]:
     method.fill(copy, made, job)
     return {}
+
+
+def _reads(plan: Plan, places: Collection[str]) -> bool:
+    return any(place in places for copy in plan.copies for place in copy.source.places)
 
 
 def _take_out(lane: deque[tuple[int, Plan]], task: int) -> bool:

@@ -16,6 +16,7 @@ from .. import errors
 _FICLONE = 0x40049409
 _FICLONERANGE = 0x4020940D
 _TRIAL_BYTES = 4096
+_GET_GENERATION = 0x80087601
 _NO_REFLINK = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM, errno.EISDIR}
 
 
@@ -100,12 +101,37 @@ def reflink(source: str, target: str) -> None:
 
 
 def identity(path: str) -> dict[str, int]:
-    """What tells a file from another of the same name later on; empty where there is no such file to see."""
+    """What tells a file from another of the same name later on; empty where there is no such file to see.
+
+    An inode's number is given to the next file once it is free; its generation then differs (FS_IOC_GETVERSION, which
+    not every file system has).
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        status = _status(path)
+        return {} if status is None else {"device": status.st_dev, "inode": status.st_ino}
+    try:
+        status = os.fstat(descriptor)
+        return _identity(descriptor, status) if stat.S_ISREG(status.st_mode) else {}
+    finally:
+        os.close(descriptor)
+
+
+def _status(path: str) -> os.stat_result | None:
+    """Of a regular file."""
     with suppress(OSError):
         status = os.lstat(path)
-        if stat.S_ISREG(status.st_mode):
-            return {"device": status.st_dev, "inode": status.st_ino}
-    return {}
+        return status if stat.S_ISREG(status.st_mode) else None
+    return None
+
+
+def _identity(descriptor: int, status: os.stat_result) -> dict[str, int]:
+    known = {"device": status.st_dev, "inode": status.st_ino}
+    with suppress(OSError):
+        answer = fcntl.ioctl(descriptor, _GET_GENERATION, bytes(8))
+        known["generation"] = int.from_bytes(answer[:4], "little")
+    return known
 
 
 def changed(path: str) -> int | None:
@@ -116,8 +142,15 @@ def changed(path: str) -> int | None:
 
 
 def is_still(path: str, known: dict[str, int]) -> bool:
-    """Whether a path is the file that `identity` saw; yes where it saw none."""
-    return not known or identity(path) == {"device": known["device"], "inode": known["inode"]}
+    """Whether a path is the file that `identity` saw; yes where it saw none.
+
+    Devices are numbered anew at each start of the host, so their number counts only where there is no generation.
+    """
+    if not known:
+        return True
+    now = identity(path)
+    names = ("inode", "generation") if {"generation"} <= known.keys() & now.keys() else ("inode", "device")
+    return all(now.get(name) == known[name] for name in names)
 
 
 def copy_small(source: str, target: str) -> dict[str, int]:
@@ -131,13 +164,11 @@ def copy_small(source: str, target: str) -> dict[str, int]:
             status = os.fstat(reader.fileno())
             descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
             with open(descriptor, "wb") as writer:
-                made = os.fstat(descriptor)
+                made = _identity(descriptor, os.fstat(descriptor))
                 try:
                     shutil.copyfileobj(reader, writer)
                     writer.flush()
-                    if os.geteuid() == 0:
-                        os.fchown(descriptor, status.st_uid, status.st_gid)
-                    os.fchmod(descriptor, status.st_mode & 0o777)
+                    _take_over_rights(descriptor, status)
                 except OSError:
                     os.unlink(target)
                     raise
@@ -148,7 +179,63 @@ def copy_small(source: str, target: str) -> dict[str, int]:
         return {}
     except OSError as error:
         raise errors.StepFailed(cause=error) from error
-    return {"device": made.st_dev, "inode": made.st_ino}
+    return made
+
+
+def _take_over_rights(descriptor: int, status: os.stat_result) -> None:
+    if os.geteuid() == 0:
+        os.fchown(descriptor, status.st_uid, status.st_gid)
+    os.fchmod(descriptor, status.st_mode & 0o777)
+
+
+def copy_folder(source: str, target: str) -> dict[str, int]:
+    """Copies a folder of small files, as it is, to a name that must be free. Locks (`.lock`) are not copied.
+
+    A source that is not there leaves the target missing as well. Raises VolumeInTheWay and StepFailed.
+    """
+    try:
+        descriptor = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise errors.StepFailed(cause=error) from error
+    try:
+        os.mkdir(target, 0o700)
+        for name in os.listdir(descriptor):
+            _copy_entry(os.path.join(source, name), os.path.join(target, name))
+        made = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            _take_over_rights(made, os.fstat(descriptor))
+        finally:
+            os.close(made)
+    except FileExistsError as error:
+        place = Path(target)
+        raise errors.VolumeInTheWay(name=place.name, pool=str(place.parent), cause=error) from error
+    except OSError as error:
+        raise errors.StepFailed(cause=error) from error
+    finally:
+        os.close(descriptor)
+    return {}
+
+
+def _copy_entry(source: str, target: str) -> None:
+    mode = os.lstat(source).st_mode
+    if stat.S_ISDIR(mode):
+        copy_folder(source, target)
+    elif not stat.S_ISREG(mode):
+        raise errors.StepFailed(cause=f"{source} is neither a file nor a folder")
+    elif os.path.basename(source) != ".lock":
+        copy_small(source, target)
+
+
+def remove_folder(path: str) -> None:
+    """Removes a folder and what is in it; one that is not there is fine. Raises StepFailed."""
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise errors.StepFailed(cause=error) from error
 
 
 def remove(path: str, known: dict[str, int]) -> None:

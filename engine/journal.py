@@ -92,6 +92,15 @@ class Link:
     name: str
 
 
+@dataclass(frozen=True)
+class Hold:
+    """An image that a server does something to: `act` says what, as in "is being deleted"."""
+
+    path: str
+    server: str
+    act: str
+
+
 class Transaction(StampSource):
     """What can be written together. Comes from `Journal.transaction()`, and ends with it."""
 
@@ -127,6 +136,28 @@ class Transaction(StampSource):
     def promise(self, task: int, pool: str, item: str, size: int) -> None:
         """Counts `size` bytes as taken in the pool until the promise is kept or the task ends."""
         self._connection.execute(sql.PROMISE, {"task": task, "pool": pool, "item": item, "bytes": size})
+
+    def dependents(self, paths: Collection[str]) -> tuple[list[int], list[Link]]:
+        """Running tasks that read images at these paths, and volumes that are overlays on them."""
+        reading = sa.select(sql.reservations.c.task).where(
+            sql.reservations.c.kind == SOURCE, sql.reservations.c.scope.in_(paths), sql.reservations.c.task.is_not(None)
+        )
+        return sorted(set(self._connection.execute(reading).scalars())), _links(self._connection, paths)
+
+    def holds(self, paths: Collection[str]) -> list[Hold]:
+        """Who does something to images at these paths."""
+        found = sa.select(sql.holds).where(sql.holds.c.path.in_(paths))
+        return [Hold(**row) for row in self._connection.execute(found).mappings()]
+
+    def hold(self, paths: Collection[str], server: str, act: str) -> None:
+        """Keeps images for a server, until `Journal.release`; none of them may be held already."""
+        if paths:
+            rows = [{"path": path, "server": server, "act": act} for path in paths]
+            self._connection.execute(sa.insert(sql.holds), rows)
+
+    def drop_holds(self, server: str) -> None:
+        """Frees what a server that died held."""
+        self._connection.execute(sa.delete(sql.holds).where(sql.holds.c.server == server))
 
     def new_task_id(self) -> int:
         return self._count("task", 0)
@@ -325,18 +356,20 @@ class Journal:
             row = connection.execute(sa.select(sql.clones).where(sql.clones.c.uuid == uuid)).mappings().first()
         return Clone(row["uuid"], row["name"], row["created"], json.loads(row["storage"])) if row else None
 
-    def dependents(self, paths: Collection[str]) -> tuple[list[int], list[Link]]:
-        """Running tasks that read images at these paths, and volumes that are overlays on them."""
-        reading = sa.select(sql.reservations.c.task).where(
-            sql.reservations.c.kind == SOURCE, sql.reservations.c.scope.in_(paths), sql.reservations.c.task.is_not(None)
-        )
-        linked = sa.select(sql.links).where(sql.links.c.parent.in_(paths))
+    def links(self, paths: Collection[str]) -> list[Link]:
+        """Volumes that are overlays on the images at these paths."""
         with self._read() as connection:
-            links = [Link(**row) for row in connection.execute(linked).mappings()]
-            return sorted(set(connection.execute(reading).scalars())), links
+            return _links(connection, paths)
+
+    def release(self, paths: Collection[str], server: str) -> None:
+        """Frees images that a server held."""
+        with self._write() as connection:
+            connection.execute(sa.delete(sql.holds).where(sql.holds.c.path.in_(paths), sql.holds.c.server == server))
 
     def unlink(self, links: Collection[Link]) -> None:
         """Forgets overlays that are gone."""
+        if not links:
+            return
         with self._write() as connection:
             for link in links:
                 here = (sql.links.c.parent == link.parent, sql.links.c.pool == link.pool, sql.links.c.name == link.name)
@@ -355,6 +388,11 @@ class Journal:
         held = sa.select(sql.reservations.c.kind, sql.reservations.c.scope, sql.reservations.c.name)
         with self._read() as connection:
             return [tuple(row) for row in connection.execute(held.where(sql.reservations.c.task.is_not(None)))]
+
+
+def _links(connection: sa.Connection, paths: Collection[str]) -> list[Link]:
+    linked = sa.select(sql.links).where(sql.links.c.parent.in_(paths))
+    return [Link(**row) for row in connection.execute(linked).mappings()]
 
 
 def _engine(url: str | sa.URL) -> sa.Engine:

@@ -20,7 +20,7 @@ from .lease import Lease
 
 log = logging.getLogger(__name__)
 
-VOLUME, FILL, NVRAM, DOMAIN = "volume", "fill", "nvram", "domain"
+VOLUME, FILL, NVRAM, TPM, DOMAIN = "volume", "fill", "nvram", "tpm", "domain"
 """Kinds of steps."""
 
 LATER = (errors.LibvirtUnavailable, errors.Busy, errors.JournalUnavailable, errors.PoolInactive)
@@ -182,6 +182,10 @@ class Ledger:
             return
         files.remove(path, known)
 
+    def _undo_tpm(self, step: Step) -> None:
+        """The folder is named by the clone's UUID, which is new: nobody else has made it, finished or not."""
+        files.remove_folder(step.args["target"])
+
     def _undo_domain(self, step: Step) -> None:
         self._host.undefine(step.args["uuid"], keep_nvram=True)
 
@@ -190,6 +194,7 @@ _UNDO: Mapping[str, Callable[[Ledger, Step], None]] = {
     VOLUME: Ledger._undo_volume,
     FILL: Ledger._undo_fill,
     NVRAM: Ledger._undo_nvram,
+    TPM: Ledger._undo_tpm,
     DOMAIN: Ledger._undo_domain,
 }
 

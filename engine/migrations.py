@@ -77,4 +77,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
     ),
     ("CREATE TABLE facts (name VARCHAR(20) PRIMARY KEY, value TEXT NOT NULL)",),
+    (
+        # Images that a server does something to, so that nobody else may: `act` says what.
+        "CREATE TABLE holds (path VARCHAR(4096) PRIMARY KEY, server VARCHAR(40) NOT NULL, act VARCHAR(20) NOT NULL)",
+    ),
 )

@@ -151,6 +151,8 @@ def _writable_parts(domain: Element) -> Iterator[str]:
         yield "its UEFI variables lie in a variable store, which cannot be cloned yet"
     if any(node.get("type") == "external" for node in domain.iterfind("devices/tpm/backend")):
         yield "it has an external TPM, whose state cannot be cloned"
+    for node in domain.iterfind("devices/tpm/backend[@type='emulator']/source[@path]"):
+        yield f"the state of its TPM lies in a place of its own, {node.get('path')}, which cannot be cloned yet"
     for node in domain.iterfind("devices/memory"):
         if node.find("source/path") is not None and node.find("target/readonly") is None:
             yield f"its memory device {node.findtext('source/path')} can be written, and would be shared"

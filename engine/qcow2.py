@@ -1,20 +1,35 @@
-"""What a qcow2 image says of itself in its header, and nothing beyond: no table is followed, no other file opened.
+"""What a qcow2 image says of itself: its header, what follows it, and its snapshots' names; no other file is opened.
 
-The layout is that of the specification, docs/interop/qcow2.txt in QEMU.
+The layout is that of the specification, docs/interop/qcow2.txt in QEMU. Images come from guests and users, so every
+length in them is bounded before it is believed.
 """
 
 from __future__ import annotations
 
+import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import BinaryIO
 
 _MAGIC = b"QFI\xfb"
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQ")
 _FEATURES = struct.Struct(">Q")
 _FEATURES_AT = 72
+_LENGTH = struct.Struct(">I")
+_LENGTH_AT = 100
+_V2_BYTES = 72
+_EXTENSION = struct.Struct(">II")
+_BACKING_FORMAT = 0xE2792ACA
 _EXTERNAL_DATA_FILE = 1 << 2
 _CORRUPT = 1 << 1
 _LONGEST_BACKING_NAME = 1023
+_HEADER_BYTES = 4096
+"""As far as the header and its extensions are read; QEMU's own end within some 500 bytes."""
+
+_SNAPSHOT = struct.Struct(">QIHHIIQII")
+_MOST_SNAPSHOTS = 100
+_SNAPSHOT_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -24,25 +39,72 @@ class Header:
     version: int
     capacity: int
     backing: str | None
-    snapshots: int
+    backing_format: str | None
+    snapshots: tuple[str, ...]
+    """Names of the internal snapshots; the first hundred, where there are more."""
+
     has_external_data: bool
     is_corrupt: bool
 
 
 def read_header(path: str) -> Header | None:
     """The header of an image; None if the file is no qcow2 of a known version. Raises OSError."""
-    with open(path, "rb") as file:
-        start = file.read(_FEATURES_AT + _FEATURES.size)
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        start = file.read(_HEADER_BYTES)
         if len(start) < _FEATURES_AT + _FEATURES.size:
             return None
-        magic, version, offset, length, _, capacity, _, _, _, _, _, snapshots, _ = _HEADER.unpack_from(start)
+        magic, version, offset, length, _, capacity, _, _, _, _, _, snapshots, at = _HEADER.unpack_from(start)
         if magic != _MAGIC or version not in (2, 3):
             return None
         features = _FEATURES.unpack_from(start, _FEATURES_AT)[0] if version > 2 else 0  # noqa: PLR2004 - v2 has none
         backing = None
         if offset:
-            file.seek(offset)
-            backing = file.read(min(length, _LONGEST_BACKING_NAME)).decode("utf-8", "replace")
+            backing = _read_at(file, offset, min(length, _LONGEST_BACKING_NAME)).decode("utf-8", "replace")
+        names = tuple(_snapshot_names(_read_at(file, at, _SNAPSHOT_BYTES), snapshots)) if snapshots else ()
     return Header(
-        version, capacity, backing, snapshots, bool(features & _EXTERNAL_DATA_FILE), bool(features & _CORRUPT)
+        version=version,
+        capacity=capacity,
+        backing=backing,
+        backing_format=_backing_format(start, version),
+        snapshots=names,
+        has_external_data=bool(features & _EXTERNAL_DATA_FILE),
+        is_corrupt=bool(features & _CORRUPT),
     )
+
+
+def _read_at(file: BinaryIO, offset: int, length: int) -> bytes:
+    try:
+        file.seek(offset)
+    except (OSError, OverflowError):  # beyond what a file can be
+        return b""
+    return file.read(length)
+
+
+def _backing_format(start: bytes, version: int) -> str | None:
+    """The format that the image says its backing file has: a header extension."""
+    at = _V2_BYTES if version == 2 else _LENGTH.unpack_from(start.ljust(_HEADER_BYTES, b"\0"), _LENGTH_AT)[0]  # noqa: PLR2004
+    while at + _EXTENSION.size <= len(start):
+        kind, length = _EXTENSION.unpack_from(start, at)
+        if kind == 0:
+            break
+        at += _EXTENSION.size
+        if kind == _BACKING_FORMAT:
+            return start[at : at + length].decode("ascii", "replace")
+        at += _padded(length)
+    return None
+
+
+def _snapshot_names(table: bytes, count: int) -> Iterator[str]:
+    at = 0
+    for number in range(min(count, _MOST_SNAPSHOTS)):
+        if at + _SNAPSHOT.size > len(table):
+            yield f"number {number + 1}"  # it is there, and its name is too far away to be looked for
+            return
+        _, _, id_length, name_length, _, _, _, _, extra = _SNAPSHOT.unpack_from(table, at)
+        name = at + _SNAPSHOT.size + extra + id_length
+        yield table[name : name + name_length].decode("utf-8", "replace")
+        at += _padded(_SNAPSHOT.size + extra + id_length + name_length)
+
+
+def _padded(length: int) -> int:
+    return (length + 7) // 8 * 8

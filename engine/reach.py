@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 
 from ..hypervisor.host import PoolInfo, VolumeInfo
-from . import files
+from . import files, qemuimg
+from .chain import Chain
 from .files import FileFacts
 from .qcow2 import Header, read_header
 
@@ -21,52 +20,83 @@ _PLAIN_BYTES = frozenset({"raw", "qcow2", "qcow", "qed", "vdi", "vpc", "vhdx", "
 _MAY_BE_BACKING = frozenset({"raw", "qcow2"})
 
 
+_KEEPS_LINK = "it would keep the link to the backing file, and flatten was asked for"
+_NO_QEMU_IMG = "qemu-img is not installed (Debian's package qemu-utils)"
+
+
 @dataclass(frozen=True)
 class Reach:
     """For one source and one pool: the methods that cannot serve, with the reason, and the source's file."""
 
     refusals: Mapping[str, str] = field(default_factory=dict)
+    flat_refusals: Mapping[str, str] = field(default_factory=dict)
+    """The same where the clone is to have no backing file."""
+
     facts: FileFacts | None = None
-    snapshots: int = 0
+    snapshots: tuple[str, ...] = ()
+    """Names of the image's internal snapshots."""
 
 
-def reach(volume: VolumeInfo, form: str, pool: PoolInfo, *, is_local: bool) -> Reach:
-    """Finds out about a source of a format and a pool, both of which may be anywhere."""
+def reach(
+    volume: VolumeInfo, form: str, pool: PoolInfo, chain: Chain, *, is_local: bool, max_chain: int = 1 << 10
+) -> Reach:
+    """Finds out about a source of a format and a pool, both of which may be anywhere.
+
+    Args:
+        volume: the source.
+        form: its format, as the domain or the pool has it.
+        pool: where the clone would go.
+        chain: the backing files that the source stands on.
+        is_local: whether the server sees libvirt's files as its own.
+        max_chain: how many backing files a linked clone may stand on.
+    """
     far = _too_far(volume, pool, is_local=is_local)
     facts = files.look(volume.path) if far is None else None
     if far is None and facts is None:
         far = "its file cannot be read by the server"
+    refusals = _followed(volume, pool, chain, max_chain)
     if far is not None or facts is None:
-        return Reach(_all_but_libvirt(volume, far or ""))
+        plain = _all_but_libvirt(volume, far or "") | refusals
+        return Reach(plain, _flat(plain, far or "", chain))
     header = _header(volume.path) if form == "qcow2" else None
-    refusals = {}
     image = _image_problem(volume, form, header, pool)
-    if image is not None:
-        refusals = {REFLINK: image, COPY: image}
-    else:
-        shared = files.reflink_refusal(volume.path, pool.path)
-        refusals = {REFLINK: shared} if shared else {}
-        if not _has_qemu_img():
-            refusals[COPY] = "qemu-img is not installed (Debian's package qemu-utils)"
+    shared = image or files.reflink_refusal(volume.path, pool.path)
+    copy = image or (None if qemuimg.is_installed() else _NO_QEMU_IMG)
     linked = _linked_problem(form, header)
-    if linked is not None:
-        refusals[LINKED] = linked
-    return Reach(refusals | _libvirt_problem(volume), facts, header.snapshots if header else 0)
+    found = {REFLINK: shared, COPY: copy} | ({LINKED: linked} if linked else {})
+    plain = {method: why for method, why in found.items() if why} | refusals
+    return Reach(plain, _flat(plain, _whole_problem(form, header), chain), facts, header.snapshots if header else ())
 
 
-@cache
-def _has_qemu_img() -> bool:
-    return shutil.which("qemu-img") is not None
+def _followed(volume: VolumeInfo, pool: PoolInfo, chain: Chain, max_chain: int) -> dict[str, str]:
+    """Methods that have libvirt or QEMU open what the source stands on, or that would stand on too much themselves."""
+    refusals = _libvirt_problem(volume, pool)
+    if chain.problem:
+        refusals |= {LIBVIRT: chain.problem, LINKED: chain.problem}
+    elif len(chain.images) >= max_chain:
+        deep = f"it would stand on {len(chain.images) + 1} backing files, and max_chain allows {max_chain}"
+        refusals |= {LINKED: deep}
+    return refusals
+
+
+def _flat(plain: Mapping[str, str], whole: str | None, chain: Chain) -> dict[str, str]:
+    """What cannot serve where the backing files' content has to be in the clone."""
+    copy = whole or chain.problem or chain.untold or (None if qemuimg.is_installed() else _NO_QEMU_IMG)
+    found = {REFLINK: _KEEPS_LINK, LINKED: _KEEPS_LINK, COPY: copy, LIBVIRT: plain.get(LIBVIRT)}
+    return {method: why for method, why in found.items() if why}
 
 
 def _all_but_libvirt(volume: VolumeInfo, why: str) -> dict[str, str]:
     linked = None if volume.type in ("file", "block") and volume.format in _MAY_BE_BACKING else why
-    found = {REFLINK: why, COPY: why} | ({LINKED: linked} if linked else {})
-    return found | _libvirt_problem(volume)
+    return {REFLINK: why, COPY: why} | ({LINKED: linked} if linked else {})
 
 
-def _libvirt_problem(volume: VolumeInfo) -> dict[str, str]:
-    return {} if volume.pool else {LIBVIRT: "its file is no volume of a storage pool"}
+def _libvirt_problem(volume: VolumeInfo, pool: PoolInfo) -> dict[str, str]:
+    if not volume.pool:
+        return {LIBVIRT: "its file is no volume of a storage pool"}
+    if "network" in (volume.type, pool.volume_type) and volume.pool != pool.name:
+        return {LIBVIRT: f"a volume of type {volume.type} cannot leave or enter a pool of type {pool.type}"}
+    return {}
 
 
 def _too_far(volume: VolumeInfo, pool: PoolInfo, *, is_local: bool) -> str | None:
@@ -102,6 +132,13 @@ def _image_problem(volume: VolumeInfo, form: str, header: Header | None, pool: P
     if backing and not os.path.isabs(backing) and os.path.dirname(volume.path) != pool.path:
         return "it names its backing file relative to its own folder"
     return None
+
+
+def _whole_problem(form: str, header: Header | None) -> str | None:
+    """Why an image cannot be read as what it is, on its backing files, if so."""
+    if form != "qcow2" or header is None:
+        return f"its file is no qcow2 image, and an image of format {form} is not flattened"
+    return "its data lies in another file" if header.has_external_data else None
 
 
 def _linked_problem(form: str, header: Header | None) -> str | None:

@@ -46,6 +46,8 @@ clones = sa.Table(
 facts = sa.Table("facts", _metadata, *(sa.Column(name, sa.String) for name in ("name", "value")))
 links = sa.Table("links", _metadata, *(sa.Column(name, sa.String) for name in ("parent", "pool", "name")))
 
+holds = sa.Table("holds", _metadata, *(sa.Column(name, sa.String) for name in ("path", "server", "act")))
+
 
 # Built once: SQLAlchemy takes longer to build a statement than SQLite to run it.
 _next = sa.case(

@@ -5,22 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .. import errors
 from ..hypervisor.host import DomainInfo, Host, PoolInfo, VolumeInfo
-from . import domainxml, files
+from ..hypervisor.places import Places
+from . import domainxml, files, qemuimg
+from .chain import Chain, Image, follow
+from .ownfiles import problems
 from .qcow2 import read_header
-from .reach import Reach, reach
+from .reach import COPY, Reach, reach
 from .xmltree import parse
 
 FALLBACK_POOL = "default"
-_LONGEST_CHAIN = 64
 
 
 @dataclass(frozen=True)
 class SourceDisk:
-    """A disk of the source, and the volume that it lies in. `stored` is what its whole chain occupies, in bytes.
+    """A disk of the source, and the volume that it lies in. `stored` is what a flat copy of it occupies, in bytes.
 
     A file that no pool knows is described as a volume whose pool is ''.
     """
@@ -31,8 +33,11 @@ class SourceDisk:
     reach: Mapping[str, Reach] = field(default_factory=dict)
     """By pool that it could be cloned into, what the server can do itself."""
 
-    chain: tuple[str, ...] = ()
-    """Paths of its backing files, the nearest first."""
+    chain: Chain = field(default_factory=Chain)
+    """The backing files that it stands on."""
+
+    flat_source: str = ""
+    """What qemu-img reads where the clone is to be flat; '' where it is not, or cannot be."""
 
 
 @dataclass(frozen=True)
@@ -42,34 +47,52 @@ class Survey:
     disks: tuple[SourceDisk, ...]
     pools: Mapping[str, PoolInfo]
     domain: DomainInfo | None = None
-    nvram_refusal: str | None = None
+    places: Places = field(default_factory=Places)
+    refusals: tuple[str, ...] = ()
+    """Why its NVRAM or TPM state cannot be copied."""
 
 
 class Surveyor:
-    """Looks a source up on one host. `is_local` says whether the server sees libvirt's files as its own."""
+    """Looks a source up on one host.
 
-    def __init__(self, host: Host, *, is_local: bool, is_test: bool) -> None:
+    Args:
+        host: the host.
+        is_local: whether the server sees libvirt's files as its own.
+        is_test: whether it is libvirt's test driver, which has no files at all.
+        places: where libvirt keeps a domain's own files.
+        max_chain: how many backing files a linked clone may stand on.
+    """
+
+    def __init__(self, host: Host, *, is_local: bool, is_test: bool, places: Places, max_chain: int) -> None:
         self._host = host
         self._is_local = is_local
         self._is_test = is_test
+        self._places = places
+        self._max_chain = max_chain
 
-    def domain(self, name: str, pool: str | None) -> Survey:
+    def domain(self, name: str, pool: str | None, *, flatten: bool = False) -> Survey:
         """Raises DomainNotFound, PoolNotFound."""
         domain = self._host.domain(name)
         root = parse(domain.xml)
         found = [(disk, self._volume_of(disk)) for disk in domainxml.disks(root)]
         pools = self._pools({volume.pool for _, volume in found if volume and volume.pool}, pool)
-        disks = tuple(self._source_disk(disk, volume, pool, pools) for disk, volume in found)
-        nvram = domainxml.nvram(root)
-        refusal = None if nvram is None or self._is_test else _nvram_refusal(nvram, is_local=self._is_local)
-        return Survey(disks, pools, domain, refusal)
+        disks = tuple(
+            self._source_disk(
+                disk, volume, [pools[each] for each in candidates(volume, pool) if each in pools], flatten
+            )
+            if volume
+            else SourceDisk(disk, None, 0)
+            for disk, volume in found
+        )
+        refusals = () if self._is_test else tuple(problems(root, self._places, is_local=self._is_local))
+        return Survey(disks, pools, domain, self._places, refusals)
 
-    def volume(self, pool: str, name: str, target_pool: str | None) -> Survey:
+    def volume(self, pool: str, name: str, target_pool: str | None, *, flatten: bool = False) -> Survey:
         """Raises PoolNotFound, PoolInactive, VolumeNotFound."""
         volume = self._host.volume(pool, name)
-        wanted = target_pool or pool
-        pools = {each: self._host.pool(each) for each in {pool, wanted}}
-        return Survey((self._source_disk(_as_disk(volume), volume, wanted, pools),), pools)
+        wanted = self._host.pool(target_pool or pool)
+        disk = self._source_disk(_as_disk(volume), volume, [wanted], flatten)
+        return Survey((disk,), {wanted.name: wanted})
 
     def _pools(self, of_disks: set[str], wanted: str | None) -> dict[str, PoolInfo]:
         pools = {name: self._host.pool(name) for name in of_disks | ({wanted} if wanted else set())}
@@ -79,15 +102,18 @@ class Surveyor:
         return pools
 
     def _source_disk(
-        self, disk: domainxml.Disk, volume: VolumeInfo | None, wanted: str | None, pools: Mapping[str, PoolInfo]
+        self, disk: domainxml.Disk, volume: VolumeInfo, pools: Sequence[PoolInfo], flatten: bool
     ) -> SourceDisk:
-        if volume is None:
-            return SourceDisk(disk, None, 0)
         form = disk.format or volume.format
-        there = [pools[name] for name in candidates(volume, wanted) if name in pools]
-        reached = {pool.name: reach(volume, form, pool, is_local=self._is_local) for pool in there if pool.is_active}
-        stored, chain = self._stored(volume)
-        return SourceDisk(disk, volume, stored, reached, chain)
+        chain = follow(volume, form, self._host.volume_at, is_local=self._is_local)
+        found = {
+            pool.name: reach(volume, form, pool, chain, is_local=self._is_local, max_chain=self._max_chain)
+            for pool in pools
+            if pool.is_active
+        }
+        stored = volume.capacity if chain.problem else volume.allocation + chain.stored
+        known = SourceDisk(disk, volume, stored, found, chain)
+        return _measured(known) if flatten and chain.images else known
 
     def _volume_of(self, disk: domainxml.Disk) -> VolumeInfo | None:
         """The volume of a disk that is to be cloned."""
@@ -97,24 +123,39 @@ class Surveyor:
             with suppress(errors.PoolNotFound, errors.PoolInactive, errors.VolumeNotFound):
                 return self._host.volume(disk.pool, disk.volume)
             return None
+        if disk.type == "network":
+            return self._network_volume(disk)
         if disk.type not in ("file", "block") or not disk.path:
             return None
         return self._host.volume_at(disk.path) or (_loose_file(disk) if self._is_local else None)
 
-    def _stored(self, volume: VolumeInfo) -> tuple[int, tuple[str, ...]]:
-        """Bytes that a flat copy of the volume takes, and the paths of its backing files.
+    def _network_volume(self, disk: domainxml.Disk) -> VolumeInfo | None:
+        """The volume that an image in Ceph is in a pool of libvirt's: its path there is `<Ceph pool>/<image>`."""
+        if disk.network is None or disk.network.protocol != "rbd":
+            return None
+        volume = self._host.volume_at(disk.network.name)
+        if volume is None or volume.type != "network":
+            return None
+        monitors = set(self._host.pool_hosts(volume.pool))
+        return volume if not (monitors and disk.network.hosts) or monitors & set(disk.network.hosts) else None
 
-        It is its capacity where a backing file is in no pool, so that nobody can tell what that holds.
-        """
-        chain: list[str] = []
-        stored, backing = volume.allocation, volume.backing
-        while backing is not None and len(chain) < _LONGEST_CHAIN:
-            chain.append(backing)
-            below = self._host.volume_at(backing)
-            if below is None:
-                return volume.capacity, tuple(chain)
-            stored, backing = stored + below.allocation, below.backing
-        return stored, tuple(chain)
+
+def _measured(source: SourceDisk) -> SourceDisk:
+    """The disk with what qemu-img reads to flatten it, and what that takes: stored may be less, with compression."""
+    volume, chain = source.volume, source.chain
+    if volume is None or all(COPY in each.flat_refusals for each in source.reach.values()):
+        return source
+    form = source.disk.format or volume.format
+    flat_source = qemuimg.flat_source([Image(volume.path, form), *chain.images])
+    try:
+        stored = qemuimg.measure(flat_source, form)
+    except errors.StepFailed as error:
+        why = {COPY: f"its size cannot be told: {error.data['cause']}"}
+        found = {
+            name: replace(each, flat_refusals={**each.flat_refusals, **why}) for name, each in source.reach.items()
+        }
+        return replace(source, reach=found)
+    return replace(source, stored=stored, flat_source=flat_source)
 
 
 def candidates(volume: VolumeInfo, wanted: str | None) -> Sequence[str]:
@@ -137,6 +178,7 @@ def _as_disk(volume: VolumeInfo) -> domainxml.Disk:
         readonly=False,
         shareable=False,
         oddity=None,
+        network=None,
     )
 
 
@@ -163,17 +205,3 @@ def _loose_file(disk: domainxml.Disk) -> VolumeInfo | None:
         encrypted=False,
         changed=None,
     )
-
-
-def _nvram_refusal(path: str, *, is_local: bool) -> str | None:
-    """Why the UEFI variables cannot be copied, if so."""
-    if not path:
-        return "its NVRAM is not a file"
-    if not is_local:
-        return "its NVRAM lies on another host, where it cannot be copied"
-    if os.path.exists(path) and not os.access(path, os.R_OK):
-        return f"its NVRAM {path} cannot be read by the server"
-    folder = os.path.dirname(path)
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return f"the folder of its NVRAM {path} cannot be written by the server"
-    return None

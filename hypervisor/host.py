@@ -19,13 +19,14 @@ from lxml import etree
 from .. import errors
 from .connection import Connections
 
+SHUT_OFF = "shutoff"
 STATES = {
     libvirt.VIR_DOMAIN_NOSTATE: "nostate",
     libvirt.VIR_DOMAIN_RUNNING: "running",
     libvirt.VIR_DOMAIN_BLOCKED: "blocked",
     libvirt.VIR_DOMAIN_PAUSED: "paused",
     libvirt.VIR_DOMAIN_SHUTDOWN: "shutdown",
-    libvirt.VIR_DOMAIN_SHUTOFF: "shutoff",
+    libvirt.VIR_DOMAIN_SHUTOFF: SHUT_OFF,
     libvirt.VIR_DOMAIN_CRASHED: "crashed",
     libvirt.VIR_DOMAIN_PMSUSPENDED: "pmsuspended",
 }
@@ -55,7 +56,7 @@ class DomainInfo:
 
     @property
     def is_off(self) -> bool:
-        return self.state == "shutoff"  # one that crashed may still have its QEMU (on_crash=preserve)
+        return self.state == SHUT_OFF  # one that crashed may still have its QEMU (on_crash=preserve)
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class PoolInfo:
 
     FILE_TYPES: ClassVar[frozenset[str]] = frozenset({"dir", "fs", "netfs", "vstorage"})
     READ_ONLY_TYPES: ClassVar[frozenset[str]] = frozenset({"scsi", "iscsi", "iscsi-direct", "mpath", "gluster"})
+    NETWORK_TYPES: ClassVar[frozenset[str]] = frozenset({"rbd", "gluster", "iscsi-direct", "sheepdog"})
 
     name: str
     uuid: str
@@ -85,6 +87,13 @@ class PoolInfo:
     def can_create(self) -> bool:
         """Whether libvirt can make volumes in a pool of this type (its storage drivers' createVol)."""
         return self.type not in self.READ_ONLY_TYPES
+
+    @property
+    def volume_type(self) -> str:
+        """libvirt's type of what the pool's volumes are: `file`, `block` or `network`."""
+        if self.holds_files:
+            return "file"
+        return "network" if self.type in self.NETWORK_TYPES else "block"
 
     @property
     def holds_files(self) -> bool:
@@ -109,6 +118,12 @@ class VolumeInfo:
     backing: str | None
     encrypted: bool
     changed: int | None
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """How the disk of a domain may name it: by path, by pool and name, or, in Ceph, over the network."""
+        by_name = (f"{self.pool}/{self.name}",) if self.pool else ()
+        return (self.path, *by_name) if self.type != "network" else (f"rbd:{self.path}", *by_name)
 
 
 class Host:
@@ -136,6 +151,12 @@ class Host:
         """Raises DomainNotFound."""
         with self._doing("look up a domain", name=uuid) as connection:
             return _domain_info(connection.lookupByUUIDString(uuid))
+
+    def domain_state(self, uuid: str) -> tuple[str, str]:
+        """Name and state of a domain. Raises DomainNotFound."""
+        with self._doing("look up a domain", name=uuid) as connection:
+            domain = connection.lookupByUUIDString(uuid)
+            return domain.name(), STATES.get(domain.state()[0], "nostate")
 
     def list_domains(self) -> list[DomainInfo]:
         with self._connections.short_call():  # what is listed belongs to its connection
@@ -173,6 +194,11 @@ class Host:
                     raise errors.NameTaken(name=name) from error
                 raise
 
+    def start(self, uuid: str) -> None:
+        """Starts a domain. Raises DomainNotFound; LibvirtFailed with QEMU's reason."""
+        with self._doing("start the domain", name=uuid) as connection:
+            connection.lookupByUUIDString(uuid).create()
+
     def undefine(self, uuid: str, *, keep_nvram: bool = False) -> None:
         """Undefines a domain that is shut off, with what libvirt keeps for it. One that is not there is fine."""
         flags = libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
@@ -192,6 +218,12 @@ class Host:
         """Raises PoolNotFound."""
         with self._doing("look up a storage pool", pool=name) as connection:
             return self._pool_info(connection.storagePoolLookupByName(name))
+
+    def pool_hosts(self, name: str) -> list[str]:
+        """Names of the servers that a network pool lies on. Raises PoolNotFound."""
+        with self._doing("look up a storage pool", pool=name) as connection:
+            root = etree.fromstring(connection.storagePoolLookupByName(name).XMLDesc(0))
+        return [str(host.get("name")) for host in root.iterfind("source/host[@name]")]
 
     def list_pools(self) -> list[PoolInfo]:
         with self._connections.short_call():  # what is listed belongs to its connection

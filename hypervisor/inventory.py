@@ -10,7 +10,6 @@ import logging
 import queue
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -36,7 +35,9 @@ class _Known(Generic[Entry]):
 
     connection: libvirt.virConnect
     entries: dict[str, Entry] = field(default_factory=dict)
-    marks: Counter[str] = field(default_factory=Counter)
+    owners: dict[str, set[str]] = field(default_factory=dict)
+    """UUIDs of the domains that have a mark."""
+
     is_complete: bool = False
 
 
@@ -62,6 +63,9 @@ class Inventory(Generic[Entry]):
         self._marks = marks
         self.on_started: Callable[[str], None] = lambda _uuid: None
         """Is told the UUID of each domain that begins to run."""
+
+        self.on_read: Callable[[Entry], None] = lambda _entry: None
+        """Is told of each domain that was read anew after something had happened to it."""
 
         self._lock = threading.Lock()
         self._known: _Known[Entry] | None = None
@@ -96,7 +100,15 @@ class Inventory(Generic[Entry]):
         """Whether any domain has this mark; None while that is not known."""
         with self._lock:
             known = self._known
-            return known.marks[mark] > 0 if known is not None and known.is_complete else None
+            return mark in known.owners if known is not None and known.is_complete else None
+
+    def having(self, mark: str) -> list[Entry] | None:
+        """What is kept of the domains that have this mark; None while that is not known."""
+        with self._lock:
+            known = self._known
+            if known is None or not known.is_complete:
+                return None
+            return [known.entries[uuid] for uuid in known.owners.get(mark, ())]
 
     @contextmanager
     def defining(self, uuid: str) -> Iterator[None]:
@@ -186,11 +198,17 @@ class Inventory(Generic[Entry]):
                 entry = None
             with self._lock:
                 self._put(known, uuid, entry)
+        if entry is not None:
+            self.on_read(entry)
 
     def _put(self, known: _Known[Entry], uuid: str, entry: Entry | None) -> None:
         old = known.entries.pop(uuid, None)
-        if old is not None:
-            known.marks.subtract(self._marks(old))
+        for mark in self._marks(old) if old is not None else ():
+            owners = known.owners[mark]
+            owners.discard(uuid)
+            if not owners:
+                del known.owners[mark]
         if entry is not None:
             known.entries[uuid] = entry
-            known.marks.update(self._marks(entry))
+            for mark in self._marks(entry):
+                known.owners.setdefault(mark, set()).add(uuid)

@@ -34,6 +34,17 @@ class Guest:
     marks: frozenset[str]
     nvram: str | None
     storage: frozenset[str]
+    written: frozenset[str]
+    """What of its storage it may write to."""
+
+    @property
+    def is_off(self) -> bool:
+        return self.state == "shutoff"
+
+
+def disk_mark(place: str) -> str:
+    """A disk that the guest writes to, as a mark, by its place (engine/domainxml.py, Disk.place)."""
+    return f"writable disk {place}"
 
 
 def mac_mark(mac: str) -> str:
@@ -49,14 +60,12 @@ def _marks(uuid: str, root: Element) -> Iterator[str]:
     yield from map(mac_mark, domainxml.macs(root))
     yield from (f"NVRAM {path}" for path in [domainxml.nvram(root)] if path)
     yield from (f"path {node.get(attribute)}" for node, attribute in ownership.paths(root))
-    for disk in domainxml.disks(root):
-        if disk.has_source and not (disk.readonly or disk.shareable or disk.device == "cdrom"):
-            yield f"writable disk {disk.path or f'{disk.pool}/{disk.volume}'}"
+    yield from (disk_mark(disk.place) for disk in domainxml.disks(root) if disk.is_written and disk.place)
 
 
 def read_guest(domain: DomainInfo) -> Guest:
     root = parse(domain.xml)
-    places = {disk.path or (f"{disk.pool}/{disk.volume}" if disk.volume else "") for disk in domainxml.disks(root)}
+    disks = domainxml.disks(root)
     return Guest(
         name=domain.name,
         uuid=domain.uuid,
@@ -64,7 +73,8 @@ def read_guest(domain: DomainInfo) -> Guest:
         resource=_resource(domain, root),
         marks=frozenset(_marks(domain.uuid, root)),
         nvram=domainxml.nvram(root),
-        storage=frozenset(places - {""}),
+        storage=frozenset(disk.place for disk in disks if disk.place),
+        written=frozenset(disk.place for disk in disks if disk.is_written and disk.place),
     )
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from .. import errors
 from ..engine.executor import Executor
-from ..engine.journal import Journal, Link, Transaction
+from ..engine.journal import Journal, Transaction
 from ..engine.lease import Lease
 from ..engine.ledger import Ledger
+from ..engine.plan import Wishes
 from ..engine.survey import Surveyor
 from ..hypervisor.connection import Connections
 from ..hypervisor.host import Host, PoolInfo
@@ -48,6 +50,15 @@ class Services:
         return {mark for guest in self.guests() for mark in guest.marks}.__contains__
 
 
+def read_wishes(params: Mapping[str, Any]) -> Wishes:
+    """What the body of any clone may ask for, as API.json has it."""
+    return Wishes(
+        pool=params.get("pool"),
+        method=params.get("method", "auto"),
+        flatten=params.get("flatten", False),
+    )
+
+
 def room(transaction: Transaction, host: Host) -> Callable[[PoolInfo], int]:
     """Bytes that a pool has free and nobody was promised. Of a promise counts what is not written yet."""
 
@@ -58,29 +69,6 @@ def room(transaction: Transaction, host: Host) -> Callable[[PoolInfo], int]:
         return host.available(pool) - (transaction.promised(pool.name) - written)
 
     return left
-
-
-def check_independent(services: Services, name: str, paths: Collection[str]) -> None:
-    """Raises SourceInUse while a clone reads one of the images, or a linked clone needs it."""
-    tasks, links = services.journal.dependents(paths)
-    if tasks:
-        raise errors.SourceInUse(
-            name=name, cause=f"task {', '.join(map(str, tasks))} is cloning it; wait, or cancel that"
-        )
-    gone = [link for link in links if not _is_there(services, link)]
-    services.journal.unlink(gone)
-    children = sorted(f"{link.pool}/{link.name}" for link in links if link not in gone)
-    if children:
-        raise errors.SourceInUse(
-            name=name, cause=f"linked clones need its disks: {', '.join(children)}; delete them first"
-        )
-
-
-def _is_there(services: Services, link: Link) -> bool:
-    try:
-        return services.host.has_volume(services.host.pool(link.pool), link.name)
-    except (errors.PoolNotFound, errors.LibvirtFailed):
-        return True  # it may come back with its pool
 
 
 def check_domain_name(name: str) -> str:

@@ -6,11 +6,13 @@ from collections.abc import Container, Mapping
 from typing import Any
 
 from .. import errors
+from ..engine.deciding import draft_volume
 from ..engine.journal import SOURCE, Task, Transaction
-from ..engine.plan import Draft, VolumePlan, Wishes, draft_volume, split_volume_name
+from ..engine.plan import Draft, VolumePlan, split_volume_name
 from ..hypervisor.host import Host, PoolInfo, VolumeInfo
 from ..utils import MAX_FILE_NAME_BYTES, get_next_clone_name
-from .services import VOLUME_NAME, Services, check_volume_name, paths_in_use, room
+from .services import VOLUME_NAME, Services, check_volume_name, paths_in_use, read_wishes, room
+from .usage import refuse_held, running_users
 
 
 class StorageVolumesModel:
@@ -41,15 +43,22 @@ class StorageVolumesModel:
         """
         services = self._services
         wanted = params.get("name")
-        wishes = Wishes(params.get("pool"), params.get("method", "auto"))
+        wishes = read_wishes(params)
         if wanted is not None:
             check_volume_name(wanted)
-        survey = services.surveyor.volume(pool, name, wishes.pool)
+        survey = services.surveyor.volume(pool, name, wishes.pool, flatten=wishes.flatten)
+        users = [user for disk in survey.disks if disk.volume for user in self._users(disk.volume)]
+        if users:
+            raise errors.VolumeIsWritten(name=name, users=", ".join(users))
         with services.journal.transaction() as transaction:
             draft = draft_volume(survey, wishes, room(transaction, services.host))
+            refuse_held(services, transaction, name, draft.reads)
             plan, task = self._accept(transaction, draft, name, wanted, mount)
         services.executor.submit(task.id, plan)
         return task
+
+    def _users(self, volume: VolumeInfo) -> list[str]:
+        return running_users(self._services.inventory, self._services.host, volume)
 
     def _accept(
         self, transaction: Transaction, draft: Draft, name: str, wanted: str | None, mount: str
@@ -68,7 +77,8 @@ class StorageVolumesModel:
         plan = draft.volume_plan(new_name)
         transaction.reserve(VOLUME_NAME, copy.pool, new_name, task=task_id)
         transaction.promise(task_id, copy.pool, new_name, copy.size)
-        transaction.reserve(SOURCE, copy.source.path, str(task_id), task=task_id)
+        for path in draft.reads:
+            transaction.reserve(SOURCE, path, str(task_id), task=task_id)
         uri = f"{mount}/storagepools/{copy.pool}/storagevolumes/{new_name}/clone"
         return plan, transaction.add_task(task_id, VOLUME_NAME, uri, self._services.lease.id, plan.describe())
 

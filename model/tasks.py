@@ -7,10 +7,17 @@ from typing import Any
 
 from .. import errors
 from ..clock import wall_clock
-from ..engine.journal import FINISHED, RUNNING, Task
+from ..engine.journal import FAILED, FINISHED, KILLED, RUNNING, Task
 from .services import Services
 
 _US = 1_000_000
+
+_TOO_LATE = {
+    FINISHED: "It was finished before it could be cancelled. To take it back, delete what it made",
+    FAILED: "It had failed before it could be cancelled. Nothing is left of it, unless its message says so",
+    KILLED: "It was cancelled before. Everything made for it was removed",
+    RUNNING: "It is ending",
+}
 
 
 class TasksModel:
@@ -25,11 +32,18 @@ class TasksModel:
         """Raises TaskNotFound."""
         return self._resource(self._find(task_id))
 
-    def delete(self, task_id: str) -> dict[str, Any] | None:
-        """Cancels a running task, and returns it; takes an ended one out of the list. Raises TaskNotFound."""
+    def delete(self, task_id: str, *, only_cancel: bool = False) -> dict[str, Any] | None:
+        """Cancels a running task, and returns it; takes an ended one out of the list.
+
+        One that ended before it could be cancelled stays, and is returned with an explanation; `only_cancel` holds
+        that for one that had ended before it was asked for, too. Raises TaskNotFound.
+        """
         task = self._find(task_id)
         if task.status == RUNNING and self._services.executor.cancel(task.id):
             return self.lookup(task_id)
+        if task.status == RUNNING or only_cancel:
+            ended = self._find(task_id)
+            return self._resource(ended) | {"explanation": _TOO_LATE[ended.status]}
         self._services.journal.forget(task.id)
         return None
 

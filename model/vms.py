@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Container, Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 from .. import errors
 from ..engine import domainxml
+from ..engine.deciding import draft_domain
 from ..engine.journal import SOURCE, Task, Transaction
-from ..engine.plan import DomainPlan, Draft, Wishes, draft_domain
+from ..engine.plan import DomainPlan, Draft
+from ..engine.survey import Survey
 from ..engine.xmltree import parse
-from ..hypervisor.host import DomainInfo, Host, VolumeInfo
+from ..hypervisor.host import DomainInfo, Host
 from ..utils import byte_length, get_next_clone_name
 from .guests import Guest, mac_mark, read_guest
-from .services import DOMAIN_NAME, MAC, VOLUME_NAME, Services, check_domain_name, check_independent, paths_in_use, room
+from .services import (
+    DOMAIN_NAME,
+    MAC,
+    VOLUME_NAME,
+    Services,
+    check_domain_name,
+    paths_in_use,
+    read_wishes,
+    room,
+)
+from .usage import held, refuse_held, running_users, written_paths, written_volumes
 
 
 class VMsModel:
@@ -43,16 +55,29 @@ class VMsModel:
         """
         services = self._services
         wanted = params.get("name")
-        wishes = Wishes(params.get("pool"), params.get("method", "auto"), params.get("drop_hostdevs", False))
+        wishes = replace(read_wishes(params), drop_hostdevs=params.get("drop_hostdevs", False))
         if wanted is not None:
             check_domain_name(wanted)
-        survey = services.surveyor.domain(name, wishes.pool)
+        survey = services.surveyor.domain(name, wishes.pool, flatten=wishes.flatten)
+        self._refuse_written(survey)
         is_taken = services.taken_marks()
         with services.journal.transaction() as transaction:
             draft = draft_domain(survey, wishes, room(transaction, services.host))
+            refuse_held(services, transaction, name, draft.reads)
             plan, task = self._accept(transaction, draft, is_taken, (name, wanted), mount)
         services.executor.submit(task.id, plan)
         return task
+
+    def _refuse_written(self, survey: Survey) -> None:
+        """Raises DiskNotCloneable for a disk that another guest writes to, which runs."""
+        services, domain = self._services, survey.domain
+        for disk in survey.disks:
+            if domain is None or disk.volume is None:
+                continue
+            users = running_users(services.inventory, services.host, disk.volume, but=domain.uuid)
+            if users:
+                cause = f"{', '.join(users)}, which runs, may write to it"
+                raise errors.DiskNotCloneable(name=domain.name, disk=disk.disk.target, cause=cause)
 
     def _accept(
         self,
@@ -80,9 +105,30 @@ class VMsModel:
         for copy in plan.copies:
             transaction.reserve(VOLUME_NAME, copy.pool, copy.name, task=task_id)
             transaction.promise(task_id, copy.pool, copy.name, copy.size)
-            transaction.reserve(SOURCE, copy.source.path, str(task_id), task=task_id)
+        for path in draft.reads:
+            transaction.reserve(SOURCE, path, str(task_id), task=task_id)
         uri = f"{mount}/vms/{new_name}/clone"
         return plan, transaction.add_task(task_id, DOMAIN_NAME, uri, self._services.lease.id, plan.describe())
+
+    def start(self, name: str) -> dict[str, Any]:
+        """Starts a domain that is shut off; returns it. Its disks must not be what linked clones stand on.
+
+        Raises DomainNotFound, DomainIsActive, SourceInUse; LibvirtFailed with QEMU's reason.
+        """
+        host = self._services.host
+        domain = host.domain(name)
+        if not domain.is_off:
+            raise errors.DomainIsActive(name=name, state=domain.state)
+        self._refuse_unfinished(name, "started")
+        with held(self._services, name, written_paths(host, domain), "started"):
+            host.start(domain.uuid)
+        return self.lookup(name)
+
+    def _refuse_unfinished(self, name: str, act: str) -> None:
+        """Raises SourceInUse while a domain is a clone that is not complete."""
+        if (DOMAIN_NAME, "", name) in self._services.journal.reserved():
+            cause = "it is still being made; wait for its task, or cancel that"
+            raise errors.SourceInUse(name=name, act=act, cause=cause)
 
     def delete(self, name: str, *, storage: bool = False) -> None:
         """Deletes a domain that is shut off, and its storage if we made it or `storage` asks for it.
@@ -90,20 +136,23 @@ class VMsModel:
         Storage that another domain uses, and media that are read-only or shareable, stay. Raises DomainNotFound,
         DomainIsRunning, SourceInUse, DomainDeletedInPart.
         """
-        host, journal = self._services.host, self._services.journal
+        host = self._services.host
         domain = host.domain(name)
         if not domain.is_off:
             raise errors.DomainIsRunning(name=name, state=domain.state)
-        if (DOMAIN_NAME, "", name) in journal.reserved():
-            raise errors.SourceInUse(name=name, cause="it is still being made; wait for its task, or cancel that")
-        check_independent(self._services, name, [volume.path for volume in _volumes(host, domain)])
+        self._refuse_unfinished(name, "deleted")
+        with held(self._services, name, written_paths(host, domain), "deleted"):
+            self._delete(domain, everything=storage)
+
+    def _delete(self, domain: DomainInfo, *, everything: bool) -> None:
+        host, journal = self._services.host, self._services.journal
         clone = journal.clone(domain.uuid)
         others = [read_guest(other) for other in host.list_domains() if other.uuid != domain.uuid]
         ours = None if clone is None else [dict(item) for item in clone.storage]
-        doomed = _storage_to_delete(host, domain, ours, others, everything=storage)
+        doomed = _storage_to_delete(host, domain, ours, others, everything=everything)
         nvram = domainxml.nvram(parse(domain.xml))
         shared = nvram is not None and any(other.nvram == nvram for other in others)
-        host.undefine(domain.uuid, keep_nvram=shared or (clone is None and not storage))
+        host.undefine(domain.uuid, keep_nvram=shared or (clone is None and not everything))
         left = {}
         for pool, volume in doomed:
             try:
@@ -113,7 +162,7 @@ class VMsModel:
         journal.clone_is_gone(domain.uuid)
         if left:
             causes = "; ".join(dict.fromkeys(left.values()))
-            raise errors.DomainDeletedInPart(name=name, storage=", ".join(left), cause=causes)
+            raise errors.DomainDeletedInPart(name=domain.name, storage=", ".join(left), cause=causes)
 
 
 class _TakenNames(Container[str]):
@@ -156,21 +205,6 @@ def _reserve_macs(
     return macs
 
 
-def _volumes(host: Host, domain: DomainInfo) -> Iterator[VolumeInfo]:
-    """The volumes that a domain's writable disks lie in."""
-    for disk in domainxml.disks(parse(domain.xml)):
-        if not disk.has_source or disk.readonly or disk.shareable or disk.device == "cdrom":
-            continue
-        volume = None
-        if disk.pool and disk.volume:
-            with suppress(errors.PoolNotFound, errors.PoolInactive, errors.VolumeNotFound):
-                volume = host.volume(disk.pool, disk.volume)
-        elif disk.path:
-            volume = host.volume_at(disk.path)
-        if volume is not None:
-            yield volume
-
-
 def _storage_to_delete(
     host: Host,
     domain: DomainInfo,
@@ -183,7 +217,7 @@ def _storage_to_delete(
     used = paths_in_use(others)
     return [
         (volume.pool, volume.name)
-        for volume in _volumes(host, domain)
+        for volume in written_volumes(host, domain)
         if volume.path not in used
         and f"{volume.pool}/{volume.name}" not in used
         and (everything or (ours is not None and {"pool": volume.pool, "volume": volume.name} in ours))

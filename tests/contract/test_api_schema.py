@@ -28,12 +28,14 @@ ROUTES = {
 PATHS = {
     "vm_clone": {"name": "web"},
     "vm_delete": {"name": "db"},
+    "vm_start": {"name": "db"},
     "storagevolume_clone": {"pool": "default", "name": "web.qcow2"},
     "task_delete": {"id": "1"},
 }
 REQUESTS = {  # that are refused after their bodies were found good
     "vm_clone": ("POST", "vms/mail/clone"),
     "vm_delete": ("DELETE", "vms/mail"),
+    "vm_start": ("POST", "vms/mail/start"),
     "storagevolume_clone": ("POST", "storagepools/default/storagevolumes/nope/clone"),
     "task_delete": ("DELETE", "tasks/999999"),
     "login": ("POST", "/login"),

@@ -185,7 +185,7 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         GUEST.format(name=name, type=kind, source=source, state=state)
         for name, kind, source, state in [
             ("big", "file", 'file="/full/big.raw"', SHUT_OFF),
-            ("paused", "file", 'file="/full/big.raw"', PAUSED),
+            ("paused", "file", 'file="/full/paused.raw"', PAUSED),
             ("outside", "file", 'file="/nowhere/x.raw"', SHUT_OFF),
             ("network", "network", 'protocol="nbd" name="x"', SHUT_OFF),
         ]
@@ -405,3 +405,24 @@ def test_what_a_killed_server_left_running_is_ended_by_another_that_lives(start:
     ended = [other.wait_task(task) for task in accepted]
     assert [task for task in ended if task["message"].startswith("CLNTASK0004E: ")]
     assert {task["status"] for task in ended} <= {"finished", "failed"}
+
+
+# --- Cancelling too late ---------------------------------------------------------------------------------------------
+
+
+def test_a_task_that_has_ended_is_not_cancelled_and_that_is_explained(server: Server) -> None:
+    task = cloned(server, "vms/web")
+    answer = server.request("DELETE", f"tasks/{task['id']}", {"cancel": True})
+    assert answer.status == 200
+    assert answer.json["explanation"].startswith("It was finished before it could be cancelled.")
+    assert server.request("GET", f"tasks/{task['id']}").json == task, "it stays in the list"
+    assert server.request("DELETE", f"tasks/{task['id']}").status == 204
+    assert server.request("GET", f"tasks/{task['id']}").status == 404
+
+
+def test_a_guest_is_started(server: Server) -> None:
+    name = cloned(server, "vms/web")["name"]
+    answer = server.request("POST", f"vms/{name}/start")
+    assert (answer.status, answer.json["name"], answer.json["state"]) == (200, name, "running")
+    assert refusal(server.request("POST", f"vms/{name}/start")) == (400, "CLNVM0008E")
+    assert refusal(server.request("POST", "vms/nope/start")) == (404, "KCHVM0002E")

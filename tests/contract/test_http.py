@@ -23,6 +23,7 @@ ROUTES = {
     "vms": "GET, HEAD",
     "vms/web": "DELETE, GET, HEAD",
     "vms/web/clone": "POST",
+    "vms/web/start": "POST",
     "storagepools": "GET, HEAD",
     "storagepools/default": "GET, HEAD",
     "storagepools/default/storagevolumes": "GET, HEAD",

@@ -17,7 +17,6 @@ MAY_BE_REFUSED = {
     "passt": (libvirt.VIR_ERR_XML_ERROR, "'passt'"),
     "spice-tls": (libvirt.VIR_ERR_CONFIG_UNSUPPORTED, "TLS is disabled in qemu.conf"),
     "spice-tls-only": (libvirt.VIR_ERR_CONFIG_UNSUPPORTED, "TLS is disabled in qemu.conf"),
-    "tpm-emulated": (libvirt.VIR_ERR_CONFIG_UNSUPPORTED, "TPM version '2.0' is not supported"),
     "tpm-external": (libvirt.VIR_ERR_CONFIG_UNSUPPORTED, "does not support TPM backend type external"),
     "uefi-varstore": (libvirt.VIR_ERR_XML_INVALID_SCHEMA, "failed to validate against schema"),
 }

@@ -162,15 +162,22 @@ def new_sources(disks: Iterable[Disk], name: str, kind: str = "file") -> dict[st
     found = {}
     for disk in filter(is_cloneable, disks):
         volume, form = f"{name}-{disk.target}", (disk.format or "raw") if kind == "file" else "raw"
-        found[disk.target] = NewSource(kind, f"/pool/{volume}", "pool", volume, form)
+        if disk.network:
+            found[disk.target] = NewSource("network", f"ceph-pool/{volume}", "pool", volume, "raw")
+        else:
+            found[disk.target] = NewSource(kind, f"/pool/{volume}", "pool", volume, form)
     return found
 
 
 def is_cloneable(disk: Disk) -> bool:
     """Whether a disk has a volume that can be cloned, and that the clone may not share."""
-    is_shared = disk.readonly or disk.shareable or disk.device == "cdrom"
+    if disk.network:
+        return disk.is_written and disk.network.protocol == "rbd" and not disk.oddity
     return (
-        bool(disk.path or disk.volume) and disk.type in ("file", "block", "volume") and not (is_shared or disk.oddity)
+        bool(disk.path or disk.volume)
+        and disk.type in ("file", "block", "volume")
+        and disk.is_written
+        and not disk.oddity
     )
 
 

@@ -10,10 +10,12 @@ from lxml import etree
 
 from cloner import errors
 from cloner.engine import domainxml
-from cloner.engine.plan import Draft, Wishes, draft_domain
+from cloner.engine.deciding import draft_domain
+from cloner.engine.plan import Draft, Wishes
 from cloner.engine.reach import Reach
 from cloner.engine.survey import SourceDisk, Survey
 from cloner.hypervisor.host import DomainInfo, PoolInfo, VolumeInfo
+from cloner.hypervisor.places import Places
 from cloner.model.guests import read_guest
 from support import corpus
 from support.corpus import CASES, Case
@@ -74,11 +76,14 @@ def drafted(case: Case, *, drop_hostdevs: bool) -> Draft:
     domain = DomainInfo(root.findtext("name", ""), "", "shutoff", case.xml, True, False, False)
     disks = tuple(SourceDisk(disk, volume(disk), 0, {"pool": Reach()}) for disk in domainxml.disks(root))
     refusal = "its NVRAM is not a file" if domainxml.nvram(root) == "" else None  # as the survey finds it
-    survey = Survey(disks, {"pool": POOL}, domain, refusal)
+    survey = Survey(disks, {"pool": POOL}, domain, Places(), (refusal,) if refusal else ())
     return draft_domain(survey, Wishes(drop_hostdevs=drop_hostdevs), lambda _pool: 1 << 40)
 
 
 def volume(disk: domainxml.Disk) -> VolumeInfo | None:
+    if disk.network and disk.network.protocol == "rbd":
+        name = disk.network.name
+        return VolumeInfo("pool", name, name, "network", "raw", GiB, 0, None, (), None, None, False, None)
     place = disk.path or disk.volume
     if place is None or disk.type not in ("file", "block", "volume"):
         return None

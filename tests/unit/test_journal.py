@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import pytest
+import sqlalchemy as sa
 
 from cloner import errors
 from cloner.engine import journal as journal_module
@@ -30,6 +31,7 @@ from cloner.engine.journal import (
     SOURCE,
     UNDONE,
     Clone,
+    Hold,
     Journal,
     Link,
     Step,
@@ -579,11 +581,30 @@ def test_an_image_has_dependents_while_it_is_read_or_linked_to(open_journal: Cal
         transaction.reserve(SOURCE, "/a/other" + "x" * 1000, str(reader.id), task=reader.id)
     journal.end(accepted(journal, "b").id, FINISHED, "OK", clone_of("b"), links=[link])
     again = open_journal()
-    assert again.dependents(["/a/other" + "x" * 1000]) == ([reader.id], [])
-    assert again.dependents(["/a/base.qcow2", "/a"]) == ([], [link])
+    with again.transaction() as transaction:
+        assert transaction.dependents(["/a/other" + "x" * 1000]) == ([reader.id], [])
+        assert transaction.dependents(["/a/base.qcow2", "/a"]) == ([], [link])
+    assert again.links(["/a/base.qcow2", "/a"]) == [link]
     again.unlink([link])
     again.end(reader.id, FAILED, "")
-    assert again.dependents(["/a/base.qcow2", "/a/other" + "x" * 1000]) == ([], [])
+    with again.transaction() as transaction:
+        assert transaction.dependents(["/a/base.qcow2", "/a/other" + "x" * 1000]) == ([], [])
+
+
+def test_an_image_is_held_by_one_server_until_that_frees_it_or_dies(open_journal: Callable[[], Journal]) -> None:
+    journal, other = open_journal(), open_journal()
+    with journal.transaction() as transaction:
+        transaction.hold(["/a", "/b"], "one", "deleted")
+    with pytest.raises(sa.exc.IntegrityError), other.transaction() as transaction:
+        transaction.hold(["/c", "/b"], "two", "started")
+    with other.transaction() as transaction:
+        assert transaction.holds(["/b", "/c"]) == [Hold("/b", "one", "deleted")]
+    other.release(["/a", "/b"], "two")
+    journal.release(["/a"], "one")
+    with other.transaction() as transaction:
+        assert [hold.path for hold in transaction.holds(["/a", "/b"])] == ["/b"]
+        transaction.drop_holds("one")
+        assert transaction.holds(["/a", "/b"]) == []
 
 
 def test_the_name_of_a_finished_clone_is_its_domains_own_affair(journal: Journal) -> None:

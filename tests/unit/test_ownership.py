@@ -62,6 +62,12 @@ MAY_BE_SHARED = (
     "devices/rng/backend/source[@mode='connect']/@service",
     "devices/interface[@type='mcast' or @type='client']/source/@port",
     "devices/*/target/@port",
+    # Where an image on the network is, and how to get at it.
+    "devices/disk/source/host/@port",
+    "devices/disk/source/config/@file",
+    "devices/disk/auth/secret/@uuid",
+    # The key of a TPM's state, which a copy of the state has too.
+    "devices/tpm/backend/encryption/@secret",
     "devices/*/address/@port",
 )
 

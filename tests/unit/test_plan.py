@@ -9,7 +9,9 @@ from typing import Any, NoReturn
 import pytest
 
 from cloner import errors
-from cloner.engine.domainxml import Disk, Identity
+from cloner.engine.chain import Chain, Image
+from cloner.engine.deciding import draft_domain, draft_volume
+from cloner.engine.domainxml import Disk, Identity, NetworkSource
 from cloner.engine.files import FileFacts
 from cloner.engine.plan import (
     CLONE,
@@ -19,23 +21,25 @@ from cloner.engine.plan import (
     Draft,
     Left,
     Wishes,
-    draft_domain,
-    draft_volume,
     split_volume_name,
 )
 from cloner.engine.reach import COPY, LIBVIRT, LINKED, REFLINK, Reach
 from cloner.engine.survey import SourceDisk, Survey
 from cloner.hypervisor.host import DomainInfo, PoolInfo, VolumeInfo
+from cloner.hypervisor.places import Places
 from cloner.utils import MAX_FILE_NAME_BYTES, MAX_NAME_BYTES, byte_length, get_next_clone_name
 
 MiB, GiB = 1 << 20, 1 << 30
 NOON = 1_795_429_330_539_756
-FAR = Reach({REFLINK: "the host is far away", COPY: "the host is far away", LINKED: "it is a device"})
+_TOO_FAR = {REFLINK: "the host is far away", COPY: "the host is far away", LINKED: "it is a device"}
+FAR = Reach(_TOO_FAR, _TOO_FAR)
 """As on a remote host: only libvirt can do anything."""
 
-NEAR = Reach({}, FileFacts(device=1, inode=2, length=20 * GiB, occupied=3 * GiB, written=NOON * 1000))
+NEAR = Reach({}, {}, FileFacts(device=1, inode=2, length=20 * GiB, occupied=3 * GiB, written=NOON * 1000))
 """Files on one file system that can share blocks."""
 
+ON_ITS_OWN = Chain()
+ON_BASE = Chain((Image("/base", "raw"),), GiB, (("/base", NOON),))
 OURS = Identity("web-clone-7", "6f1ecb8e-6c61-4d4b-8d52-1a4f5f1a0c11", "", ("52:54:00:00:00:01",))
 
 
@@ -53,6 +57,7 @@ def disk(
     target: str = "vda",
     *,
     stored: int = 3 * GiB,
+    chain: Chain = Chain(),  # noqa: B008 - it is frozen
     reach: Reach | Mapping[str, Reach] = FAR,
     **more: Any,
 ) -> SourceDisk:
@@ -60,13 +65,14 @@ def disk(
     form = of.format if of else None
     known = Disk(target, "disk", "file", form, of.path if of else None, None, None, True, False, False, None)
     everywhere = dict.fromkeys(("images", "default", "other"), reach) if isinstance(reach, Reach) else reach
-    return SourceDisk(replace(known, **more), of, stored, everywhere)
+    return SourceDisk(replace(known, **more), of, stored, everywhere, chain, "json:{}" if chain.images else "")
 
 
 def domain(devices: str = "", os: str = "", state: str = "shutoff", *, saved_state: bool = False) -> DomainInfo:
     mac = "<interface type='user'><mac address='52:54:00:aa:00:01'/></interface>"
-    xml = f"<domain><name>web</name><os>{os}</os><devices>{devices}{mac}</devices></domain>"
-    return DomainInfo("web", "11f5c8a2-7c1e-4a34-9c3d-5c3c5a1c0001", state, xml, True, False, saved_state)
+    uuid = "11f5c8a2-7c1e-4a34-9c3d-5c3c5a1c0001"
+    xml = f"<domain><name>web</name><uuid>{uuid}</uuid><os>{os}</os><devices>{devices}{mac}</devices></domain>"
+    return DomainInfo("web", uuid, state, xml, True, False, saved_state)
 
 
 def survey(
@@ -113,15 +119,32 @@ def test_a_guest_with_a_saved_memory_image_is_refused() -> None:
 
 
 def test_a_guest_whose_nvram_cannot_be_copied_is_refused() -> None:
-    found = replace(survey(disk(volume())), nvram_refusal="its NVRAM is not a file")
+    found = replace(survey(disk(volume())), refusals=("its NVRAM is not a file",))
     with pytest.raises(errors.DeviceNotCloneable, match="web cannot be cloned: its NVRAM is not a file"):
         draft_domain(found, Wishes(), no_question)
 
 
-def test_a_guest_with_an_emulated_tpm_is_refused() -> None:
-    of = domain("<tpm><backend type='emulator'/></tpm>")
-    with pytest.raises(errors.DeviceNotCloneable, match="emulated TPM"):
+def test_a_tpm_whose_state_lies_where_the_guest_says_is_refused() -> None:
+    of = domain("<tpm><backend type='emulator'><source type='dir' path='/tpm'/></backend></tpm>")
+    with pytest.raises(errors.DeviceNotCloneable, match="its TPM lies in a place of its own, /tpm"):
         draft_domain(survey(disk(volume()), of=of), Wishes(), no_question)
+
+
+def test_an_emulated_tpm_has_its_state_cloned() -> None:
+    of = domain("<tpm><backend type='emulator'/></tpm>")
+    found = replace(survey(disk(volume()), of=of), places=Places(tpm="/swtpm"))
+    plan = draft_domain(found, Wishes(), room).domain_plan(OURS)
+    assert plan.tpm == (f"/swtpm/{of.uuid}", f"/swtpm/{OURS.uuid}")
+    assert draft(disk(volume())).domain_plan(OURS).tpm is None
+
+
+def test_uefi_variables_that_only_libvirt_knows_the_place_of_are_cloned_by_the_name() -> None:
+    of = domain()
+    of = replace(of, xml=of.xml.replace("<os>", "<os firmware='efi'>"))
+    found = replace(survey(disk(volume()), of=of), places=Places(nvram="/nvram"))
+    plan = draft_domain(found, Wishes(), room).domain_plan(OURS)
+    assert plan.nvram == ("/nvram/web_VARS.fd", "/nvram/web-clone-7_VARS.fd")
+    assert not plan.nvram_in_xml
 
 
 def test_a_guest_with_a_device_of_the_host_is_refused_unless_it_may_be_left_out() -> None:
@@ -133,9 +156,10 @@ def test_a_guest_with_a_device_of_the_host_is_refused_unless_it_may_be_left_out(
 
 
 def test_every_cause_is_told_at_once() -> None:
-    of = domain("<tpm><backend type='emulator'/></tpm><hostdev mode='subsystem' type='usb'/>")
-    with pytest.raises(errors.DeviceNotCloneable, match=r"usb device .*; .*TPM"):
-        draft_domain(survey(of=of), Wishes(), no_question)
+    of = domain("<tpm><backend type='external'/></tpm><hostdev mode='subsystem' type='usb'/>")
+    found = replace(survey(of=of), refusals=("its NVRAM is not a file",))
+    with pytest.raises(errors.DeviceNotCloneable, match=r"NVRAM .*; .*external TPM.*; .*usb device"):
+        draft_domain(found, Wishes(), no_question)
 
 
 def test_a_guest_without_disks_can_be_cloned() -> None:
@@ -182,7 +206,8 @@ def test_what_the_guest_writes_is_cloned(device: str) -> None:
         (disk(volume(), oddity="it is a slice of its file"), "it is a slice of its file"),
         (disk(volume(encrypted=True)), "its volume is encrypted"),
         (disk(volume(type="dir")), "its volume is of type dir"),
-        (disk(volume(type="network")), "its volume is of type network"),
+        (disk(type="network", network=NetworkSource("nbd", "x", ())), "a disk of type network is not supported yet"),
+        (disk(type="network", network=NetworkSource("rbd", "p/i", ())), "p/i is no volume .* type rbd for its Ceph"),
     ],
 )
 def test_a_disk_that_cannot_be_cloned_is_refused_by_its_name(found: SourceDisk, cause: str) -> None:
@@ -309,7 +334,7 @@ def test_what_is_stored_counts_and_not_what_the_guest_sees(of: VolumeInfo, store
     assert (copy.size, copy.total) == (size, size)
 
 
-@pytest.mark.parametrize("kind", ["logical", "disk", "rbd", "zfs"])
+@pytest.mark.parametrize("kind", ["logical", "disk", "zfs"])
 def test_a_pool_without_files_gets_raw_volumes_of_the_whole_capacity(kind: str) -> None:
     copy = copy_of(disk(volume(), stored=MiB), pools=(pool("images"), pool("other", kind)), pool="other")
     assert (copy.format, copy.size, copy.extension) == ("raw", 20 * GiB, "")
@@ -411,7 +436,7 @@ def test_libvirts_copy_takes_what_a_converted_image_takes() -> None:
 def test_a_copy_of_a_file_takes_what_the_file_occupies() -> None:
     copy = copy_of(disk(volume(), reach=NO_REFLINK, stored=9 * GiB))
     assert (copy.size, copy.total) == (3 * GiB, 3 * GiB)
-    assert copy.written == NOON * 1000
+    assert copy.written == {"/images/web.qcow2": NOON * 1000}
 
 
 @pytest.mark.parametrize(("name", "form", "extension"), [("a.qcow2", "qcow2", ".qcow2"), ("a.img", "raw", ".qcow2")])
@@ -432,19 +457,74 @@ def test_each_pool_is_judged_by_what_can_be_done_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "snapshots", "backing", "note"),
+    ("method", "snapshots", "chain", "note"),
     [
-        (LIBVIRT, 0, None, ""),
-        (LIBVIRT, 2, None, "not in the clone: 2 internal snapshots"),
-        (LIBVIRT, 0, "/base", "not in the clone: the link to its backing file, whose content is copied"),
-        (LINKED, 2, "/base", "not in the clone: 2 internal snapshots"),
-        (REFLINK, 2, "/base", ""),
-        (COPY, 2, "/base", ""),
+        (LIBVIRT, (), ON_ITS_OWN, ""),
+        (LIBVIRT, ("a", "b c"), ON_ITS_OWN, "not in the clone: internal snapshots (a, b c)"),
+        (LIBVIRT, (), ON_BASE, "not in the clone: the link to its backing file, whose content is copied"),
+        (LINKED, ("a", "b c"), ON_BASE, "not in the clone: internal snapshots (a, b c)"),
+        (REFLINK, ("a", "b c"), ON_BASE, ""),
+        (COPY, ("a", "b c"), ON_BASE, ""),
     ],
 )
-def test_what_a_method_loses_is_told(method: str, snapshots: int, backing: str | None, note: str) -> None:
-    of = disk(volume(backing=backing), reach=replace(NEAR, snapshots=snapshots))
-    assert copy_of(of, method=method).note == note
+def test_what_a_method_loses_is_told(method: str, snapshots: tuple[str, ...], chain: Chain, note: str) -> None:
+    assert copy_of(disk(volume(), chain=chain, reach=replace(NEAR, snapshots=snapshots)), method=method).note == note
+
+
+# --- Backing files ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("method", "stands_on"), [(REFLINK, ["/base"]), (COPY, ["/base"]), (LIBVIRT, [])])
+def test_an_overlay_keeps_its_backing_file_where_its_file_is_copied(method: str, stands_on: list[str]) -> None:
+    assert list(copy_of(disk(volume(), chain=ON_BASE, reach=NEAR), method=method).depends_on) == stands_on
+
+
+def test_a_linked_clone_stands_on_its_source_and_on_what_that_stands_on() -> None:
+    copy = copy_of(disk(volume(), chain=ON_BASE, reach=NEAR), method=LINKED)
+    assert copy.depends_on == ("/images/web.qcow2", "/base")
+
+
+def test_a_flat_clone_stands_on_nothing_and_takes_what_all_of_it_takes() -> None:
+    flat = replace(NEAR, flat_refusals={REFLINK: "it would keep the link"}, snapshots=("before",))
+    copy = copy_of(disk(volume(), chain=ON_BASE, reach=flat, stored=5 * GiB), flatten=True)
+    assert (copy.method, copy.depends_on, copy.flat_source) == (COPY, (), "json:{}")
+    assert "it would keep the link" in copy.reason
+    assert copy.size == copy.total == 5 * GiB + MiB
+    assert copy.written == {"/images/web.qcow2": NOON * 1000, "/base": NOON}
+    assert copy.note == (
+        "not in the clone: internal snapshots (before) and the link to its backing file, whose content is copied"
+    )
+
+
+def test_flattening_changes_nothing_for_an_image_that_stands_on_nothing() -> None:
+    flat = replace(NEAR, flat_refusals={REFLINK: "it would keep the link"})
+    copy = copy_of(disk(volume(), reach=flat), flatten=True)
+    assert (copy.method, copy.flat_source) == (REFLINK, "")
+
+
+def test_a_method_that_cannot_flatten_is_refused() -> None:
+    flat = replace(NEAR, flat_refusals={REFLINK: "it would keep the link"})
+    of = disk(volume(), chain=ON_BASE, reach=flat)
+    assert "it would keep the link" in refusal(errors.MethodCannotServe, of, flatten=True, method=REFLINK)
+
+
+def test_what_a_clone_reads_is_its_sources_and_what_they_stand_on() -> None:
+    disks = (disk(volume(), chain=ON_BASE), disk(volume("data.qcow2"), "vdb", chain=ON_BASE))
+    assert draft(*disks).reads == ["/images/web.qcow2", "/base", "/images/data.qcow2"]
+
+
+# --- Ceph ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_disk_in_ceph_is_cloned_by_libvirt_into_its_own_pool() -> None:
+    image = volume("web", "raw", type="network", path="ceph-pool/web")
+    pools = (pool("images", "rbd"), pool("default"))
+    source = NetworkSource("rbd", "ceph-pool/web", ("mon1",))
+    copy = copy_of(disk(image, type="network", path=None, network=source), pools=pools)
+    assert (copy.method, copy.pool, copy.format, copy.extension) == (LIBVIRT, "images", "raw", "")
+    assert copy.size <= MiB, "it shares its source's blocks"
+    assert not copy.allotted
+    assert "child of a snapshot" in copy.note
 
 
 # --- Names -----------------------------------------------------------------------------------------------------------
@@ -584,7 +664,7 @@ def test_a_pool_that_is_not_there_is_told() -> None:
 
 @pytest.mark.parametrize(
     ("of", "cause"),
-    [(volume(encrypted=True), "encrypted"), (volume(type="dir"), "type dir"), (volume(type="network"), "type network")],
+    [(volume(encrypted=True), "encrypted"), (volume(type="dir"), "type dir"), (volume(type="ploop"), "type ploop")],
 )
 def test_a_volume_that_cannot_be_cloned_is_refused(of: VolumeInfo, cause: str) -> None:
     with pytest.raises(errors.VolumeNotCloneable, match=f"Storage volume web.qcow2 cannot be cloned: .*{cause}"):

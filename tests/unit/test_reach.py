@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
-from cloner.engine import reach as module
+from cloner.engine import qemuimg
+from cloner.engine.chain import Chain, Image
 from cloner.engine.reach import COPY, LIBVIRT, LINKED, REFLINK, reach
 from cloner.hypervisor.host import PoolInfo, VolumeInfo
+
+ALONE = Chain()
+ON_BASE = Chain((Image("/base", "raw"),))
 
 
 @pytest.fixture
@@ -29,27 +34,63 @@ def volume(tmp_path: Path) -> VolumeInfo:
 
 
 def test_what_lies_on_another_host_is_left_to_libvirt(volume: VolumeInfo, pool: PoolInfo) -> None:
-    assert set(reach(volume, "raw", pool, is_local=False).refusals) == {REFLINK, COPY}
+    assert set(reach(volume, "raw", pool, ALONE, is_local=False).refusals) == {REFLINK, COPY}
 
 
 def test_without_qemu_img_there_is_no_copy(volume: VolumeInfo, pool: PoolInfo) -> None:
-    with mock.patch.object(module, "_has_qemu_img", return_value=False):
-        assert "qemu-utils" in reach(volume, "raw", pool, is_local=True).refusals[COPY]
-    assert COPY not in reach(volume, "raw", pool, is_local=True).refusals
+    with mock.patch.object(qemuimg, "is_installed", return_value=False):
+        assert "qemu-utils" in reach(volume, "raw", pool, ALONE, is_local=True).refusals[COPY]
+    assert COPY not in reach(volume, "raw", pool, ALONE, is_local=True).refusals
 
 
 def test_a_symlink_is_not_followed(volume: VolumeInfo, pool: PoolInfo, tmp_path: Path) -> None:
     path = Path(volume.path)
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
-    assert {REFLINK, COPY} <= set(reach(volume, "raw", pool, is_local=True).refusals)
+    assert {REFLINK, COPY} <= set(reach(volume, "raw", pool, ALONE, is_local=True).refusals)
 
 
 def test_an_image_that_is_more_than_one_file_is_left_to_libvirt(volume: VolumeInfo, pool: PoolInfo) -> None:
-    assert set(reach(volume, "vmdk", pool, is_local=True).refusals) == {REFLINK, COPY, LINKED}
+    assert set(reach(volume, "vmdk", pool, ALONE, is_local=True).refusals) == {REFLINK, COPY, LINKED}
 
 
 def test_a_raw_file_that_is_said_to_be_qcow2_is_not_copied_as_such(volume: VolumeInfo, pool: PoolInfo) -> None:
-    refusals = reach(volume, "qcow2", pool, is_local=True).refusals
+    refusals = reach(volume, "qcow2", pool, ALONE, is_local=True).refusals
     assert refusals[COPY] == "its file is no qcow2 image"
     assert LIBVIRT not in refusals
+
+
+def test_a_chain_that_leaves_the_pools_is_not_followed_by_libvirt_or_qemu(volume: VolumeInfo, pool: PoolInfo) -> None:
+    """Its file as it is can be copied all the same: nobody reads what it stands on for that."""
+    led_away = Chain((Image("/etc/shadow", "raw"),), problem="its backing file /etc/shadow is no volume")
+    found = reach(volume, "raw", pool, led_away, is_local=True)
+    assert found.refusals[LIBVIRT] == found.refusals[LINKED] == led_away.problem
+    assert COPY not in found.refusals
+    assert {REFLINK, COPY, LINKED, LIBVIRT} == set(found.flat_refusals)
+
+
+@pytest.mark.parametrize(("allowed", "is_refused"), [(1, True), (2, False)])
+def test_a_linked_clone_stands_on_so_many_and_no_more(
+    volume: VolumeInfo, pool: PoolInfo, allowed: int, is_refused: bool
+) -> None:
+    refusals = reach(volume, "raw", pool, ON_BASE, is_local=True, max_chain=allowed).refusals
+    assert (LINKED in refusals) == is_refused
+    assert not is_refused or "would stand on 2 backing files, and max_chain allows 1" in refusals[LINKED]
+
+
+@pytest.mark.parametrize(
+    ("of_volume", "of_pool", "name", "is_refused"),
+    [
+        ("network", "rbd", "pool", False),
+        ("network", "rbd", "other", True),
+        ("network", "dir", "other", True),
+        ("file", "rbd", "other", True),
+        ("block", "dir", "other", False),
+    ],
+)
+def test_an_image_in_ceph_does_not_leave_its_pool(
+    volume: VolumeInfo, pool: PoolInfo, of_volume: str, of_pool: str, name: str, is_refused: bool
+) -> None:
+    """libvirt would look for the source in the pool of the clone."""
+    found = reach(replace(volume, type=of_volume), "raw", replace(pool, type=of_pool, name=name), ALONE, is_local=True)
+    assert (LIBVIRT in found.refusals) == is_refused

@@ -23,6 +23,9 @@ state_dir = /srv/state
 journal = postgresql://u:p%40ss@h/d
 workers = 2
 copies = 3
+max_chain = 5
+nvram_dir = /nvram
+tpm_dir = /swtpm
 keep_tasks_hours = 0.5
 [server]
 host = ::1
@@ -32,7 +35,20 @@ threads = 2
 session_minutes = 90
 """
 ALL_SET = Settings(
-    "qemu+ssh://host/system", "/srv/state", "postgresql://u:p%40ss@h/d", 2, 3, 0.5, "::1", 0, "none", 2, 90.0
+    "qemu+ssh://host/system",
+    "/srv/state",
+    "postgresql://u:p%40ss@h/d",
+    2,
+    3,
+    5,
+    "/nvram",
+    "/swtpm",
+    0.5,
+    "::1",
+    0,
+    "none",
+    2,
+    90.0,
 )
 
 

@@ -1,0 +1,257 @@
+"""Decides what a clone will do: for each disk whether, how and where to it is cloned. Pure: a survey in, a draft out.
+
+Whatever can be refused is refused here, before anything is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from .. import errors
+from ..hypervisor.host import PoolInfo, VolumeInfo
+from . import domainxml, ownership
+from .chain import Chain
+from .plan import CLONE, EMPTY, SHARE, Copy, Draft, Left, Wishes, extension
+from .reach import COPY, LIBVIRT, LINKED, REFLINK, Reach
+from .survey import SourceDisk, Survey, candidates
+from .xmltree import parse
+
+AUTO = (REFLINK, COPY, LIBVIRT)
+"""Methods in the order in which `auto` tries them. A linked clone depends on its source, so it must be asked for."""
+
+_REASONS = {
+    REFLINK: "source and target lie on one file system that can share blocks",
+    COPY: "both are files within reach of the server; a reflink cannot serve, since {why}",
+    LIBVIRT: "libvirt does it, since {why}",
+    LINKED: "asked for; the source must not change from now on",
+}
+_IMAGE_TYPES = ("file", "block", "network")
+"""libvirt's types of volumes that hold one disk image each."""
+
+_REFLINK_BYTES = 1 << 16
+"""What a reflink takes, rounded up: an inode and its extents. Blocks are shared until one of the two is written."""
+
+_OVERLAY_BYTES = 1 << 20
+"""What an overlay without data takes, rounded up."""
+
+_QCOW2_METADATA = 1 << 20
+"""What an empty qcow2 image takes, rounded up, in bytes; its tables grow by 1/1024 of the data beyond that."""
+
+
+def draft_domain(survey: Survey, wishes: Wishes, room: Callable[[PoolInfo], int]) -> Draft:
+    """Decides about each disk of a domain.
+
+    Args:
+        survey: of the source.
+        wishes: what was asked for.
+        room: bytes free in a pool, less what was promised to others.
+
+    Raises: DomainNotShutOff, DomainHasSavedState, DeviceNotCloneable, DiskNotCloneable, and what `_Room.place` raises.
+    """
+    domain = survey.domain
+    if domain is None:
+        raise ValueError("the survey is of a volume")
+    if not domain.is_off:
+        raise errors.DomainNotShutOff(name=domain.name, state=domain.state)
+    if domain.saved_state:
+        raise errors.DomainHasSavedState(name=domain.name)
+    causes = [*survey.refusals, *ownership.obstacles(parse(domain.xml), drop_hostdevs=wishes.drop_hostdevs)]
+    if causes:
+        raise errors.DeviceNotCloneable(name=domain.name, cause="; ".join(causes))
+    copies, left, space = [], [], _Room(survey, wishes, room)
+    for disk in survey.disks:
+        action, reason = _action(domain.name, disk)
+        if action == CLONE and disk.volume is not None:
+            copies.append(space.place(disk.disk.target, disk, disk.volume, wishes.pool))
+        else:
+            left.append(Left(disk.disk.target, action, reason))
+    return Draft(tuple(copies), tuple(left), survey, wishes.drop_hostdevs)
+
+
+def draft_volume(survey: Survey, wishes: Wishes, room: Callable[[PoolInfo], int]) -> Draft:
+    """Decides about the clone of a volume. Raises VolumeNotCloneable, and what `_Room.place` raises."""
+    (disk,) = survey.disks
+    volume = disk.volume
+    if volume is None:
+        raise ValueError("the survey has no volume")
+    if volume.encrypted:
+        raise errors.VolumeNotCloneable(name=volume.name, cause="it is encrypted, which is not supported yet")
+    if volume.type not in _IMAGE_TYPES:
+        raise errors.VolumeNotCloneable(name=volume.name, cause=f"it is of type {volume.type}, not a disk image")
+    copy = _Room(survey, wishes, room).place("volume", disk, volume, wishes.pool or volume.pool)
+    return Draft((copy,), (), survey)
+
+
+class _Room:
+    """Finds a pool for each copy of one clone, and counts them together."""
+
+    def __init__(self, survey: Survey, wishes: Wishes, room: Callable[[PoolInfo], int]) -> None:
+        self._survey = survey
+        self._wishes = wishes
+        self._room = room
+        self._taken: dict[str, int] = {}
+
+    def place(self, item: str, disk: SourceDisk, volume: VolumeInfo, wanted: str | None) -> Copy:
+        """A copy in the first pool that can take it.
+
+        Raises PoolInactive, PoolCannotCreate, MethodCannotServe or NoRoom, as the first of the pools has it.
+        """
+        refusal: errors.ClonerError | None = None
+        names = candidates(volume, wanted)
+        for name in names:
+            pool = self._survey.pools.get(name)
+            if pool is None:
+                continue
+            try:
+                return self._placed(item, disk, volume, pool)
+            except errors.ClonerError as problem:
+                refusal = refusal or problem
+        domain = self._survey.domain
+        if refusal is None and domain is not None:
+            cause = f"its file {volume.path} lies in no storage pool, so name one in the field pool"
+            refusal = errors.DiskNotCloneable(name=domain.name, disk=item, cause=cause)
+        raise refusal or errors.PoolNotFound(pool=names[0])
+
+    def _placed(self, item: str, disk: SourceDisk, volume: VolumeInfo, pool: PoolInfo) -> Copy:
+        if not pool.is_active:
+            raise errors.PoolInactive(pool=pool.name)
+        if not pool.can_create:
+            raise errors.PoolCannotCreate(pool=pool.name, type=pool.type)
+        is_flat = self._wishes.flatten and _stands_on_others(disk.chain)
+        reached = disk.reach[pool.name]
+        refusals = reached.flat_refusals if is_flat else reached.refusals
+        way = _choose(self._wishes.method, refusals, item, is_flat=is_flat)
+        copy = _copy(item, disk, volume, pool, way)
+        needed = copy.size + self._taken.get(pool.name, 0)
+        available = self._room(pool)
+        if needed > available:
+            raise errors.NoRoom(pool=pool.name, available=max(available, 0), needed=needed)
+        self._taken[pool.name] = needed
+        return copy
+
+
+def _stands_on_others(chain: Chain) -> bool:
+    return bool(chain.images or chain.problem)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How a disk is cloned, and why so; `is_flat`: without the backing files that its source stands on."""
+
+    method: str
+    reason: str
+    is_flat: bool
+
+
+def _choose(wanted: str, refusals: Mapping[str, str], item: str, *, is_flat: bool) -> _Way:
+    """Raises MethodCannotServe."""
+    if wanted != "auto":
+        if wanted in refusals:
+            raise errors.MethodCannotServe(method=wanted, disk=item, cause=refusals[wanted])
+        return _Way(wanted, _REASONS[wanted] if wanted == LINKED else "asked for", is_flat)
+    for method in AUTO:
+        if method not in refusals:
+            why = refusals.get(AUTO[AUTO.index(method) - 1], "") if method != REFLINK else ""
+            return _Way(method, _REASONS[method].format(why=why), is_flat)
+    raise errors.MethodCannotServe(method="auto", disk=item, cause=refusals.get(COPY, "no method can serve"))
+
+
+def _copy(item: str, disk: SourceDisk, volume: VolumeInfo, pool: PoolInfo, way: _Way) -> Copy:
+    method, is_flat = way.method, way.is_flat
+    same = _image_format(volume.format)
+    form = "qcow2" if method == LINKED else same if pool.holds_files else "raw"
+    reached = disk.reach[pool.name]
+    as_it_is = method in (REFLINK, COPY) and not is_flat
+    total = reached.facts.occupied if reached.facts and as_it_is else _flat_size(disk, volume, pool, form)
+    stands_on = () if is_flat or method == LIBVIRT else disk.chain.paths
+    return Copy(
+        item=item,
+        source=volume,
+        pool=pool.name,
+        format=form,
+        size={REFLINK: _REFLINK_BYTES, LINKED: _OVERLAY_BYTES}.get(method, total),
+        total=total,
+        method=method,
+        reason=way.reason,
+        extension=extension(volume.name) if form == same else ".qcow2" if method == LINKED else "",
+        overlay_of=(volume.path, same) if method == LINKED else None,
+        depends_on=(volume.path, *stands_on) if method == LINKED else stands_on,
+        allotted=pool.volume_type == "block",
+        written=_written(disk, reached, is_flat=is_flat),
+        flat_source=disk.flat_source if is_flat and method == COPY else "",
+        note=_note(method, disk, reached, is_flat=is_flat),
+    )
+
+
+def _written(disk: SourceDisk, reached: Reach, *, is_flat: bool) -> dict[str, int]:
+    """When what is read was last written: the image, and where it is flattened what it stands on."""
+    if reached.facts is None or disk.volume is None:
+        return {}
+    return {disk.volume.path: reached.facts.written} | (dict(disk.chain.written) if is_flat else {})
+
+
+def _note(method: str, disk: SourceDisk, reached: Reach, *, is_flat: bool) -> str:
+    """What does not travel with the method, and what it does to the source's pool."""
+    if disk.volume is not None and disk.volume.type == "network":
+        return "Ceph makes it a child of a snapshot of its source, which stays there as long as the clone does"
+    if method in (REFLINK, COPY) and not is_flat:
+        return ""
+    names = ", ".join(reached.snapshots)
+    lost = [f"internal snapshots ({names})"] if names else []
+    if method != LINKED and _stands_on_others(disk.chain):
+        lost.append("the link to its backing file, whose content is copied")
+    return f"not in the clone: {' and '.join(lost)}" if lost else ""
+
+
+def _flat_size(disk: SourceDisk, volume: VolumeInfo, pool: PoolInfo, form: str) -> int:
+    """Bytes that a converted copy occupies: what is stored, not the capacity, except where a pool allots it whole."""
+    if pool.volume_type == "network":
+        return _OVERLAY_BYTES
+    if not pool.holds_files:
+        return volume.capacity
+    if form == "raw":
+        return min(disk.stored, volume.capacity)
+    return min(disk.stored, volume.capacity + volume.capacity // 1024) + _QCOW2_METADATA
+
+
+def _action(domain: str, source: SourceDisk) -> tuple[str, str]:
+    """What happens to a disk, and why. Raises DiskNotCloneable."""
+    disk, volume = source.disk, source.volume
+    if not disk.has_source:
+        return EMPTY, "an empty drive"
+    if disk.readonly or disk.device == "cdrom":
+        return SHARE, "read-only"
+    if disk.shareable:
+        return SHARE, "marked as shareable"
+    cause = disk.oddity or (_volume_problem(disk, volume) if volume else _no_volume(source))
+    if cause:
+        raise errors.DiskNotCloneable(name=domain, disk=disk.target, cause=cause)
+    return CLONE, ""
+
+
+def _volume_problem(disk: domainxml.Disk, volume: VolumeInfo) -> str | None:
+    if volume.encrypted:
+        return "its volume is encrypted, which is not supported yet"
+    if volume.type not in _IMAGE_TYPES:
+        return f"its volume is of type {volume.type}"
+    stated, found = disk.format or "raw", _image_format(volume.format)
+    if stated != found:
+        # The guest may have written an image header into its own raw disk; to follow it would read files of the host.
+        return f"the guest's configuration says {stated}, and libvirt takes the volume for {found}; make them agree"
+    return None
+
+
+def _no_volume(source: SourceDisk) -> str:
+    disk = source.disk
+    if disk.network is not None and disk.network.protocol == "rbd":
+        return f"{disk.network.name} is no volume of an active storage pool; define one of type rbd for its Ceph pool"
+    if disk.type not in ("file", "block", "volume"):
+        return f"a disk of type {disk.type} is not supported yet"
+    place = disk.path or f"{disk.pool}/{disk.volume}"
+    return f"{place} is no volume of an active storage pool, and no file within reach of the server"
+
+
+def _image_format(form: str) -> str:
+    """libvirt's `format` of a volume as the format of a disk image: what it cannot name, and an ISO, is raw."""
+    return "raw" if form in ("unknown", "iso", "none", "") else form
