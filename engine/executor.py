@@ -1,4 +1,4 @@
-"""Runs plans step by step against the journal: each step is written down, taken, and marked.
+"""Runs clones side by side: what waits, what is being made, how far it is, and how it ends.
 
 Whatever goes wrong, the ledger undoes the steps written down in reverse order, so that a clone is there whole or not at
 all. What cannot be undone yet, because libvirt is away or busy, is tried again by the janitor until it can; a server
@@ -7,37 +7,27 @@ that starts finds the tasks of the dead and does the same for them.
 
 from __future__ import annotations
 
-import itertools
 import logging
-import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 from uuid import uuid4
 
 from .. import errors
-from ..errors import plain
 from ..hypervisor.host import Host, VolumeInfo
-from . import domainxml, files
 from .copying import Method
 from .job import Job
-from .journal import DONE, FAILED, KILLED, UNDONE, Journal
-from .ledger import DOMAIN, FILL, LATER, NVRAM, TPM, VOLUME, Ending, Ledger, cause_of
-from .plan import Copy, DomainPlan, VolumePlan
-from .reach import LIBVIRT
+from .journal import FAILED, KILLED, Journal
+from .ledger import LATER, Ending, Ledger
+from .maker import Maker, Plan
+from .plan import DomainPlan
 
 log = logging.getLogger(__name__)
 
-Plan = DomainPlan | VolumePlan
-
 _JANITOR_INTERVAL_S = 1.0
 _REPORT_INTERVAL_S = 0.5
-_TURN_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -46,17 +36,6 @@ class Bounds:
 
     workers: int = 8
     copies: int = 4
-
-
-@dataclass(frozen=True)
-class Action:
-    """A step to be taken: what is written down about it, and how it is done."""
-
-    kind: str
-    args: Mapping[str, Any]
-    title: str
-    do: Callable[[], Mapping[str, Any]]
-    promise: str | None = None
 
 
 class Executor:
@@ -81,18 +60,17 @@ class Executor:
         users: Callable[[VolumeInfo], Collection[str]],
     ) -> None:
         self._journal = journal
-        self._host = host
         self._methods = methods
         self._ledger = ledger
-        self._users = users
+        self._maker = Maker(journal, host, methods, ledger, bounds.copies, users)
         # Clones of milliseconds do not wait behind those of minutes.
         self._quick: deque[tuple[int, Plan]] = deque()
         self._long: deque[tuple[int, Plan]] = deque()
         self._jobs: dict[int, tuple[Job, Plan]] = {}
         self._endings: deque[Ending] = deque()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._waiting = {id(lane): threading.Condition(self._lock) for lane in (self._quick, self._long)}
         self._stopping = threading.Event()
-        self._copies = threading.BoundedSemaphore(bounds.copies)
         lanes = [self._quick] * bounds.workers + [self._long] * bounds.copies
         self._threads = [
             threading.Thread(target=self._work, args=(lane,), name=f"clone-{n}", daemon=True)
@@ -108,15 +86,15 @@ class Executor:
     def submit(self, task: int, plan: Plan) -> None:
         """Queues a task that the journal has accepted."""
         lane = self._long if any(self._methods[copy.method].is_long for copy in plan.copies) else self._quick
-        with self._changed:
+        with self._lock:
             lane.append((task, plan))
-            self._changed.notify_all()
+            self._waiting[id(lane)].notify()
 
     def cancel(self, task: int) -> bool:
         """Asks for a running task's end: it ends at once, and what it made is undone. False if it has ended."""
         if not self._journal.cancel(task):
             return False
-        with self._changed:
+        with self._lock:
             waiting = any(_take_out(lane, task) for lane in (self._quick, self._long))
             running = self._jobs.get(task)
         if waiting:
@@ -127,7 +105,7 @@ class Executor:
 
     def domain_started(self, uuid: str) -> None:
         """Ends the clones of a domain that runs: what they read may change under their hands."""
-        with self._changed:
+        with self._lock:
             jobs = [
                 job for job, plan in self._jobs.values() if isinstance(plan, DomainPlan) and plan.source_uuid == uuid
             ]
@@ -136,14 +114,14 @@ class Executor:
 
     def images_written(self, places: Collection[str]) -> None:
         """Ends the clones that read one of these images, to which a guest that runs may write."""
-        with self._changed:
+        with self._lock:
             jobs = [job for job, plan in self._jobs.values() if _reads(plan, places)]
         for job in jobs:
             job.stop(errors.SourceStarted())
 
     def progress(self, task: int) -> dict[str, int] | None:
         """Bytes done by item, of a task that this server works on."""
-        with self._changed:
+        with self._lock:
             running = self._jobs.get(task)
         return running[0].done() if running else None
 
@@ -154,12 +132,13 @@ class Executor:
         """
         deadline = time.monotonic() + patience_s
         self._stopping.set()
-        with self._changed:
+        with self._lock:
             waiting = [*self._quick, *self._long]
             self._quick.clear()
             self._long.clear()
             running = [job for job, _ in self._jobs.values()]
-            self._changed.notify_all()
+            for condition in self._waiting.values():
+                condition.notify_all()
         for job in running:
             job.stop(errors.ServerStopped())
         for task, _plan in waiting:
@@ -176,8 +155,8 @@ class Executor:
             self._run(*item)
 
     def _next(self, lane: deque[tuple[int, Plan]]) -> tuple[int, Plan] | None:
-        with self._changed:
-            self._changed.wait_for(lambda: lane or self._stopping.is_set())
+        with self._lock:
+            self._waiting[id(lane)].wait_for(lambda: lane or self._stopping.is_set())
             if self._stopping.is_set():
                 return None
             task, plan = lane.popleft()
@@ -188,7 +167,7 @@ class Executor:
         job = self._jobs[task][0]
         ending = None
         try:
-            self._make(job, plan)
+            self._maker.make(job, plan)
         except errors.CloneCancelled as error:
             ending = Ending(task, KILLED, error)
         except errors.ClonerError as error:
@@ -198,112 +177,9 @@ class Executor:
             log.exception("task %d failed, reference %s", task, reference)
             ending = Ending(task, FAILED, errors.ClonerError(reference=reference))
         if ending is not None:
-            self._finish(replace(ending, not_ours=frozenset(job.not_ours)))
-        with self._changed:
+            self._finish(replace(ending, not_ours=frozenset(job.not_ours), marks=tuple(job.take_marks())))
+        with self._lock:
             del self._jobs[task]
-
-    def _make(self, job: Job, plan: Plan) -> None:
-        self._check_unchanged(plan.copies)
-        numbers = itertools.count(1)
-        sources = self._copy_side_by_side(job, plan.copies, numbers)
-        if isinstance(plan, DomainPlan):
-            if plan.nvram is not None:
-                self._take(job, next(numbers), _copy_nvram(*plan.nvram))
-            if plan.tpm is not None:
-                self._take(job, next(numbers), _copy_tpm(*plan.tpm))
-            self._take(job, next(numbers), self._define(plan, sources))
-        else:
-            self._check_unchanged(plan.copies)
-        self._ledger.complete(job.task, job.done())
-
-    def _copy_side_by_side(
-        self, job: Job, copies: Sequence[Copy], numbers: Iterator[int]
-    ) -> dict[str, domainxml.NewSource]:
-        """Makes the volumes of a clone side by side; the first failure ends them all."""
-        if len(copies) <= 1:
-            return {copy.item: self._copy(job, copy, next(numbers), next(numbers)) for copy in copies}
-        with ThreadPoolExecutor(len(copies), thread_name_prefix=f"task-{job.task}") as threads:
-            futures = {
-                copy.item: threads.submit(self._copy_or_stop, job, copy, next(numbers), next(numbers))
-                for copy in copies
-            }
-            wait(futures.values())
-        job.check()
-        return {item: future.result() for item, future in futures.items()}
-
-    def _copy_or_stop(self, job: Job, copy: Copy, first: int, second: int) -> domainxml.NewSource:
-        try:
-            return self._copy(job, copy, first, second)
-        except errors.ClonerError as error:
-            job.stop(error)
-            raise
-
-    def _copy(self, job: Job, copy: Copy, first: int, second: int) -> domainxml.NewSource:
-        method = self._methods[copy.method]
-        names = {"pool": copy.pool, "name": copy.name}
-        made_empty = names | {"empty": copy.method != LIBVIRT, "parents": list(copy.depends_on)}
-        reserve = Action(VOLUME, made_empty, plain(f"Making {copy.name}"), lambda: method.reserve(copy, job))
-        with self._turn(job) if method.is_long else nullcontext():
-            made = self._take(job, first, reserve)
-            title = plain(f"Copying {copy.source.name} to {copy.name}")
-            self._take(job, second, Action(FILL, names, title, lambda: _fill(method, copy, made, job), copy.name))
-        return domainxml.NewSource(made["type"], made["path"], copy.pool, copy.name, copy.format)
-
-    @contextmanager
-    def _turn(self, job: Job) -> Iterator[None]:
-        """Waits for one of the server's long copies to end, or for the job's end, which is raised."""
-        while not self._copies.acquire(timeout=_TURN_POLL_S):
-            job.check()
-        try:
-            yield
-        finally:
-            self._copies.release()
-
-    def _take(self, job: Job, number: int, action: Action) -> Mapping[str, Any]:
-        """Takes a step: written down, done, marked. Raises CloneFailed, or the job's end."""
-        job.check()
-        step = self._journal.begin(job.task, number, action.kind, action.args, action.title)
-        try:
-            result = action.do()
-        except (errors.VolumeInTheWay, errors.NameTaken) as error:
-            job.not_ours.add(step.number)  # what is there is somebody else's
-            self._journal.mark(step, UNDONE)
-            raise errors.CloneFailed(step=action.title, cause=error.reason) from error
-        except (errors.CloneCancelled, errors.ServerStopped, errors.SourceStarted, errors.CloneFailed):
-            raise
-        except errors.ClonerError as error:
-            raise errors.CloneFailed(step=action.title, cause=cause_of(error)) from error
-        self._journal.mark(step, DONE, result, kept=action.promise)
-        return result
-
-    def _check_unchanged(self, copies: Sequence[Copy]) -> None:
-        """Raises SourceStarted if a guest runs on a source, SourceChanged if it was written to since it was planned."""
-        for copy in copies:
-            if self._users(copy.source):
-                raise errors.SourceStarted
-            for path, written in copy.written.items():
-                facts = files.look(path)
-                if facts is not None and facts.written != written:
-                    raise errors.SourceChanged(name=os.path.basename(path))
-
-    def _define(self, plan: DomainPlan, sources: Mapping[str, domainxml.NewSource]) -> Action:
-        def define() -> Mapping[str, Any]:
-            source = self._host.domain(plan.source)
-            if source.uuid != plan.source_uuid or not source.is_off:
-                raise errors.SourceStarted
-            self._check_unchanged(plan.copies)
-            xml = domainxml.clone(
-                plan.xml,
-                plan.identity,
-                sources,
-                plan.nvram[1] if plan.nvram and plan.nvram_in_xml else None,
-                drop_hostdevs=plan.drop_hostdevs,
-            )
-            self._host.define(plan.identity.name, plan.identity.uuid, xml)
-            return {}
-
-        args = {"uuid": plan.identity.uuid, "name": plan.identity.name}
-        return Action(DOMAIN, args, plain(f"Defining {plan.identity.name}"), define)
 
     # --- Ending ------------------------------------------------------------------------------------------------------
 
@@ -324,7 +200,7 @@ class Executor:
         """Tells the journal how far the jobs are, and the jobs that another server was asked to cancel them."""
         told: dict[int, dict[str, int]] = {}
         while not self._stopping.wait(_REPORT_INTERVAL_S):
-            with self._changed:
+            with self._lock:
                 jobs = {task: job for task, (job, _) in self._jobs.items()}
             news = {task: done for task, job in jobs.items() if (done := job.done()) != told.get(task)}
             told = {task: told.get(task, {}) for task in jobs} | news
@@ -347,23 +223,6 @@ class Executor:
             for _ in range(len(self._endings)):
                 self._finish(self._endings.popleft())
             self._stopping.wait(_JANITOR_INTERVAL_S)
-
-
-def _copy_nvram(source: str, target: str) -> Action:
-    args = {"source": source, "target": target, "name": target}
-    return Action(
-        NVRAM, args, plain(f"Copying the NVRAM to {os.path.basename(target)}"), lambda: files.copy_small(source, target)
-    )
-
-
-def _copy_tpm(source: str, target: str) -> Action:
-    args = {"source": source, "target": target, "name": target}
-    return Action(TPM, args, "Copying the TPM's state", lambda: files.copy_folder(source, target))
-
-
-def _fill(method: Method, copy: Copy, made: Mapping[str, Any], job: Job) -> Mapping[str, Any]:
-    method.fill(copy, made, job)
-    return {}
 
 
 def _reads(plan: Plan, places: Collection[str]) -> bool:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 
 from .. import errors
+from .journal import Mark, Step
 
 
 class Job:
@@ -22,6 +23,10 @@ class Job:
         self.not_ours: set[int] = set()
         """Steps that met something of somebody else's, which is to be left alone."""
 
+        self.steps: list[Step] = []
+        """Those that were written down."""
+
+        self._marks: list[Mark] = []
         self._done = dict.fromkeys(totals, 0)
         self._lock = threading.Lock()
         self._end = threading.Event()
@@ -45,6 +50,22 @@ class Job:
     def wait(self, seconds: float) -> bool:
         """Waits for `stop`, at most so long; whether it came."""
         return self._end.wait(seconds)
+
+    def mark(self, mark: Mark) -> None:
+        """Remembers how a step went, until it is written with the next one."""
+        with self._lock:
+            self._marks.append(mark)
+
+    def take_marks(self) -> list[Mark]:
+        """What is not written yet, for the caller to write."""
+        with self._lock:
+            marks, self._marks = self._marks, []
+        return marks
+
+    def put_back(self, marks: list[Mark]) -> None:
+        """Marks that could not be written."""
+        with self._lock:
+            self._marks = marks + self._marks
 
     def progress(self, item: str) -> Callable[[int], None]:
         """What a copy tells its bytes to. They only grow, and never beyond the total."""

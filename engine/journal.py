@@ -74,6 +74,16 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """How a step went. `kept` names the item of a promise that is kept now: its bytes are written."""
+
+    number: int
+    state: str
+    result: Mapping[str, Any] | None = None
+    kept: str | None = None
+
+
+@dataclass(frozen=True)
 class Clone:
     """A domain that we made, and the storage that we made for it: (pool, volume) pairs and file paths."""
 
@@ -323,8 +333,16 @@ class Journal:
 
     # --- Steps -------------------------------------------------------------------------------------------------------
 
-    def begin(self, task_id: int, number: int, kind: str, args: Mapping[str, Any], message: str) -> Step:
-        """Writes a step down before it is taken, and says so in the task's message.
+    def begin(
+        self,
+        task_id: int,
+        number: int,
+        kind: str,
+        args: Mapping[str, Any],
+        message: str,
+        marks: Collection[Mark] = (),
+    ) -> Step:
+        """Writes a step down before it is taken, with how others of the task went, and says so in the task's message.
 
         Raises CloneCancelled, writing nothing, when the task's end was asked for or has come.
         """
@@ -333,16 +351,15 @@ class Journal:
         with self._write() as connection:
             if connection.execute(sql.GO_ON, {"of_task": task_id, "says": message}).rowcount == 0:
                 raise errors.CloneCancelled
+            _write_marks(connection, task_id, marks)
             connection.execute(sql.ADD_STEP, row)
-        return _step(row)
+        return Step(task_id, number, kind, BEGUN, row["begun"], args, None)
 
-    def mark(self, step: Step, state: str, result: Mapping[str, Any] | None = None, kept: str | None = None) -> None:
-        """Writes how a step went. `kept` names the item of a promise that is kept now: its bytes are written."""
-        values = {"of_task": step.task, "numbered": step.number, "became": state, "gave": json.dumps(result)}
-        with self._write() as connection:
-            connection.execute(sql.MARK, values)
-            if kept is not None:
-                connection.execute(sql.KEEP_PROMISE, {"of_task": step.task, "of_item": kept})
+    def mark(self, task_id: int, marks: Collection[Mark]) -> None:
+        """Writes how steps of a task went."""
+        if marks:
+            with self._write() as connection:
+                _write_marks(connection, task_id, marks)
 
     def steps(self, task_id: int) -> list[Step]:
         with self._read() as connection:
@@ -390,6 +407,14 @@ class Journal:
             return [tuple(row) for row in connection.execute(held.where(sql.reservations.c.task.is_not(None)))]
 
 
+def _write_marks(connection: sa.Connection, task_id: int, marks: Collection[Mark]) -> None:
+    for mark in marks:
+        values = {"of_task": task_id, "numbered": mark.number, "became": mark.state, "gave": json.dumps(mark.result)}
+        connection.execute(sql.MARK, values)
+        if mark.kept is not None:
+            connection.execute(sql.KEEP_PROMISE, {"of_task": task_id, "of_item": mark.kept})
+
+
 def _links(connection: sa.Connection, paths: Collection[str]) -> list[Link]:
     linked = sa.select(sql.links).where(sql.links.c.parent.in_(paths))
     return [Link(**row) for row in connection.execute(linked).mappings()]
@@ -397,7 +422,9 @@ def _links(connection: sa.Connection, paths: Collection[str]) -> list[Link]:
 
 def _engine(url: str | sa.URL) -> sa.Engine:
     try:
-        engine = sa.create_engine(url, pool_size=8, max_overflow=-1)
+        engine = sa.create_engine(
+            url, pool_size=8, max_overflow=-1, pool_reset_on_return=None
+        )  # each block ends itself
     except (sa.exc.ArgumentError, ImportError, TypeError) as error:
         raise errors.InvalidConfiguration(cause=f"journal: {error}") from error
     if engine.dialect.name == "sqlite":

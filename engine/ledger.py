@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .. import errors
 from ..hypervisor.host import Host
 from . import files
 from .copying import take_back
-from .journal import DONE, FAILED, FINISHED, KILLED, RUNNING, UNDONE, Clone, Journal, Link, Step, Task
+from .journal import DONE, FAILED, FINISHED, KILLED, RUNNING, UNDONE, Clone, Journal, Link, Mark, Step, Task
 from .lease import Lease
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,9 @@ class Ending:
     not_ours: frozenset[int] = frozenset()
     """Numbers of steps that met something of somebody else's."""
 
+    marks: tuple[Mark, ...] = ()
+    """How steps went that the journal has not been told yet."""
+
     tries: int = 0
 
 
@@ -58,9 +61,8 @@ class Ledger:
         self._lease = lease
         self._adopted: deque[Task] = deque()
 
-    def complete(self, task: int, done: Mapping[str, int] | None = None) -> None:
+    def complete(self, task: int, steps: Sequence[Step], done: Mapping[str, int] | None = None) -> None:
         """Ends a task whose every step is taken; `done` are its bytes by item. Raises CloneCancelled if it may not."""
-        steps = self._journal.steps(task)
         domain = next((step for step in steps if step.kind == DOMAIN), None)
         clone = None
         if domain is not None:
@@ -72,6 +74,7 @@ class Ledger:
 
     def fail(self, ending: Ending) -> None:
         """Undoes a task and ends it. Raises one of LATER when that has to wait."""
+        self._journal.mark(ending.task, ending.marks)
         outcome = _with_leftovers(ending.error, self._undo(ending))
         self._journal.end(ending.task, ending.status, outcome.reason)
         log.warning("task %d ended: %s", ending.task, outcome.reason)
@@ -113,7 +116,7 @@ class Ledger:
             raise errors.CloneCancelled
         if not self._is_complete(task):
             return Ending(task.id, FAILED, errors.ServerStopped())
-        self.complete(task.id)
+        self.complete(task.id, self._journal.steps(task.id))
         log.warning("task %d was complete when its server stopped, and is finished", task.id)
         return None
 
@@ -150,7 +153,7 @@ class Ledger:
                 log.error("task %d: step %d cannot be undone: %s", task, step.number, error)
                 leftovers.append(f"{step.args.get('name')} ({cause_of(error)})")
             else:
-                self._journal.mark(step, UNDONE)
+                self._journal.mark(task, [Mark(step.number, UNDONE)])
         return leftovers
 
     def _undo_volume(self, step: Step) -> None:

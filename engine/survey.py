@@ -72,7 +72,7 @@ class Surveyor:
 
     def domain(self, name: str, pool: str | None, *, flatten: bool = False) -> Survey:
         """Raises DomainNotFound, PoolNotFound."""
-        domain = self._host.domain(name)
+        domain = self._host.source(name)
         root = parse(domain.xml)
         found = [(disk, self._volume_of(disk)) for disk in domainxml.disks(root)]
         pools = self._pools({volume.pool for _, volume in found if volume and volume.pool}, pool)

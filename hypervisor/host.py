@@ -134,8 +134,8 @@ class Host:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
-        self.defining: Callable[[str], AbstractContextManager[None]] = lambda _uuid: nullcontext()
-        """What surrounds the definition of a domain, whose UUID it is given."""
+        self.defining: Callable[[str], AbstractContextManager[Callable[[DomainInfo], None]]] = _nobody_listens
+        """What surrounds the definition of a domain, whose UUID it is given; it gives what is told how that is."""
 
         self.undefined: Callable[[str], None] = lambda _uuid: None
         """Is told the UUID of a domain that is gone."""
@@ -146,6 +146,14 @@ class Host:
         """Raises DomainNotFound."""
         with self._doing("look up a domain", name=name) as connection:
             return _domain_info(connection.lookupByName(name))
+
+    def source(self, name: str) -> DomainInfo:
+        """A domain as far as its clone needs it: what it takes calls to know beside that is left False.
+
+        Raises DomainNotFound.
+        """
+        with self._doing("look up a domain", name=name) as connection:
+            return _domain_info(connection.lookupByName(name), in_full=False)
 
     def domain_by_uuid(self, uuid: str) -> DomainInfo:
         """Raises DomainNotFound."""
@@ -186,13 +194,16 @@ class Host:
 
     def define(self, name: str, uuid: str, xml: str) -> None:
         """Defines a domain whose UUID is new, so that one of the same name is an error. Raises NameTaken."""
-        with self.defining(uuid), self._doing("define the domain", name=name) as connection:
+        with self.defining(uuid) as defined, self._doing("define the domain", name=name) as connection:
             try:
-                connection.defineXML(xml)
+                domain = connection.defineXML(xml)
             except libvirt.libvirtError as error:
                 if error.get_error_code() in _EXISTS and self.has_domain(name):
                     raise errors.NameTaken(name=name) from error
                 raise
+            # It is new, so that much is known of it without a question.
+            now = domain.XMLDesc(_DOMAIN_XML)
+            defined(DomainInfo(name, uuid, SHUT_OFF, now, persistent=True, autostart=False, saved_state=False))
 
     def start(self, uuid: str) -> None:
         """Starts a domain. Raises DomainNotFound; LibvirtFailed with QEMU's reason."""
@@ -314,6 +325,11 @@ class Host:
 
     # --- Translation -------------------------------------------------------------------------------------------------
 
+    def volume_made(self, pool: str, volume: libvirt.virStorageVol) -> VolumeInfo:
+        """What libvirt says of a volume that it has just made."""
+        with self._doing("look up a storage volume", pool=pool, name="?"):
+            return _volume_info(pool, volume)
+
     def _pool_info(self, pool: libvirt.virStoragePool) -> PoolInfo:
         state, capacity, allocated, available = pool.info()
         root = etree.fromstring(pool.XMLDesc(0))
@@ -348,6 +364,10 @@ class Host:
             raise errors.LibvirtUnavailable(uri=self._connections.uri, cause=error.get_error_message()) from error
 
 
+def _nobody_listens(_uuid: str) -> AbstractContextManager[Callable[[DomainInfo], None]]:
+    return nullcontext(lambda _domain: None)
+
+
 def _active_pool(connection: libvirt.virConnect, name: str) -> libvirt.virStoragePool:
     pool = connection.storagePoolLookupByName(name)
     if not pool.isActive():
@@ -355,7 +375,7 @@ def _active_pool(connection: libvirt.virConnect, name: str) -> libvirt.virStorag
     return pool
 
 
-def _domain_info(domain: libvirt.virDomain) -> DomainInfo:
+def _domain_info(domain: libvirt.virDomain, *, in_full: bool = True) -> DomainInfo:
     try:
         saved = bool(domain.hasManagedSaveImage())
     except libvirt.libvirtError as error:
@@ -367,8 +387,8 @@ def _domain_info(domain: libvirt.virDomain) -> DomainInfo:
         uuid=domain.UUIDString(),
         state=STATES.get(domain.state()[0], "nostate"),
         xml=domain.XMLDesc(_DOMAIN_XML),
-        persistent=bool(domain.isPersistent()),
-        autostart=bool(domain.autostart()),
+        persistent=in_full and bool(domain.isPersistent()),
+        autostart=in_full and bool(domain.autostart()),
         saved_state=saved,
     )
 

@@ -111,19 +111,24 @@ class Inventory(Generic[Entry]):
             return [known.entries[uuid] for uuid in known.owners.get(mark, ())]
 
     @contextmanager
-    def defining(self, uuid: str) -> Iterator[None]:
-        """While this server defines a domain: takes it in at once, and passes over the event that tells of it."""
+    def defining(self, uuid: str) -> Iterator[Callable[[DomainInfo], None]]:
+        """While this server defines a domain: takes in what it is told of it, and passes over the event about it."""
         with self._lock:
             self._own.add(uuid)
         try:
-            yield
+            yield self._defined
         except BaseException:
             with self._lock:
                 self._own.discard(uuid)
             raise
-        known = self._known
-        if known is not None:
-            self._take_in(known, uuid)
+
+    def _defined(self, domain: DomainInfo) -> None:
+        entry = self._read(domain)
+        with self._lock:
+            known = self._known
+            # What an event has told since is newer.
+            if known is not None and domain.uuid not in known.entries:
+                self._put(known, domain.uuid, entry)
 
     def gone(self, uuid: str) -> None:
         """Takes a domain out that this server has just undefined, before anybody else hears of it."""

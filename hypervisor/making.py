@@ -32,10 +32,10 @@ class VolumeMaker:
         """
         with self._connections.short_call() as connection:
             try:
-                connection.storagePoolLookupByName(pool).createXML(xml, 0)
+                volume = connection.storagePoolLookupByName(pool).createXML(xml, 0)
             except libvirt.libvirtError as error:
                 raise self._explained(error, connection, pool, name) from error
-        return self._host.volume(pool, name)
+            return self._host.volume_made(pool, volume)
 
     def create_from(
         self, source: VolumeInfo, pool: str, name: str, xml: str, progress: Callable[[int], None]

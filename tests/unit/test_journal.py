@@ -34,6 +34,7 @@ from cloner.engine.journal import (
     Hold,
     Journal,
     Link,
+    Mark,
     Step,
     Task,
     Transaction,
@@ -317,9 +318,9 @@ def test_a_promise_goes_when_its_item_is_written(journal: Journal) -> None:
     first, second = accepted(journal, "a"), accepted(journal, "b")
     with journal.transaction() as transaction:
         transaction.promise(first.id, "default", "vdb", 1)
-    journal.mark(begun(journal, first), DONE, kept="vda")
+    journal.mark(first.id, [Mark(begun(journal, first).number, DONE, kept="vda")])
     assert promised(journal) == 1001
-    journal.mark(begun(journal, second), DONE)
+    journal.mark(second.id, [Mark(begun(journal, second).number, DONE)])
     assert promised(journal) == 1001
 
 
@@ -486,10 +487,10 @@ def test_steps_are_kept_in_order_with_their_results(journal: Journal) -> None:
     task, other = accepted(journal, "a"), accepted(journal, "b")
     second, first, _third = (begun(journal, task, number) for number in (2, 1, 3))
     begun(journal, other)
-    journal.mark(first, DONE, {"path": "/a/ü"})
-    journal.mark(second, UNDONE)
+    journal.mark(task.id, [Mark(first.number, DONE, {"path": "/a/ü"})])
+    journal.begin(task.id, 4, "fill", {}, "step 4", [Mark(second.number, UNDONE)])
     states = [(step.number, step.state, step.result) for step in journal.steps(task.id)]
-    assert states == [(1, DONE, {"path": "/a/ü"}), (2, UNDONE, None), (3, BEGUN, None)]
+    assert states == [(1, DONE, {"path": "/a/ü"}), (2, UNDONE, None), (3, BEGUN, None), (4, BEGUN, None)]
     assert [step.state for step in journal.steps(other.id)] == [BEGUN]
 
 

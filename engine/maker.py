@@ -1,0 +1,197 @@
+"""Makes one clone: takes the steps of its plan, each written down before it is taken and marked with the next one.
+
+A mark is written together with what follows it, so that a step costs one transaction. A crash in between leaves the
+step as begun, which is undone as well: what it made is known by being new, or by its UUID.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from .. import errors
+from ..errors import plain
+from ..hypervisor.host import SHUT_OFF, Host, VolumeInfo
+from . import domainxml, files
+from .copying import Method
+from .job import Job
+from .journal import DONE, UNDONE, Journal, Mark
+from .ledger import DOMAIN, FILL, NVRAM, TPM, VOLUME, Ledger, cause_of
+from .plan import Copy, DomainPlan, VolumePlan
+from .reach import LIBVIRT
+
+Plan = DomainPlan | VolumePlan
+
+_TURN_POLL_S = 0.1
+
+
+@dataclass(frozen=True)
+class Action:
+    """A step to be taken: what is written down about it, and how it is done."""
+
+    kind: str
+    args: Mapping[str, Any]
+    title: str
+    do: Callable[[], Mapping[str, Any]]
+    promise: str | None = None
+
+
+class Maker:
+    """Makes clones, one call each.
+
+    Args:
+        journal: where everything is written down.
+        host: the libvirt host.
+        methods: the ways to copy a volume, by name.
+        ledger: writes the end of what is complete.
+        copies: how many volumes are filled at once, of all clones together.
+        users: tells the names of the guests that run and may write to a volume.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        host: Host,
+        methods: Mapping[str, Method],
+        ledger: Ledger,
+        copies: int,
+        users: Callable[[VolumeInfo], Collection[str]],
+    ) -> None:
+        self._journal = journal
+        self._host = host
+        self._methods = methods
+        self._ledger = ledger
+        self._copies = threading.BoundedSemaphore(copies)
+        self._users = users
+
+    def make(self, job: Job, plan: Plan) -> None:
+        """Takes every step of the plan, and ends the task. Raises what kept it from that; nothing is undone here."""
+        self._check_unchanged(plan.copies)
+        numbers = itertools.count(1)
+        sources = self._copy_side_by_side(job, plan.copies, numbers)
+        if isinstance(plan, DomainPlan):
+            if plan.nvram is not None:
+                self._take(job, next(numbers), _copy_nvram(*plan.nvram))
+            if plan.tpm is not None:
+                self._take(job, next(numbers), _copy_tpm(*plan.tpm))
+            self._take(job, next(numbers), self._define(plan, sources))
+        else:
+            self._check_unchanged(plan.copies)
+        self._ledger.complete(job.task, job.steps, job.done())
+
+    def _copy_side_by_side(
+        self, job: Job, copies: Sequence[Copy], numbers: Iterator[int]
+    ) -> dict[str, domainxml.NewSource]:
+        """Makes the volumes of a clone side by side; the first failure ends them all."""
+        if len(copies) <= 1:
+            return {copy.item: self._copy(job, copy, next(numbers), next(numbers)) for copy in copies}
+        with ThreadPoolExecutor(len(copies), thread_name_prefix=f"task-{job.task}") as threads:
+            futures = {
+                copy.item: threads.submit(self._copy_or_stop, job, copy, next(numbers), next(numbers))
+                for copy in copies
+            }
+            wait(futures.values())
+        job.check()
+        return {item: future.result() for item, future in futures.items()}
+
+    def _copy_or_stop(self, job: Job, copy: Copy, first: int, second: int) -> domainxml.NewSource:
+        try:
+            return self._copy(job, copy, first, second)
+        except errors.ClonerError as error:
+            job.stop(error)
+            raise
+
+    def _copy(self, job: Job, copy: Copy, first: int, second: int) -> domainxml.NewSource:
+        method = self._methods[copy.method]
+        names = {"pool": copy.pool, "name": copy.name}
+        made_empty = names | {"empty": copy.method != LIBVIRT, "parents": list(copy.depends_on)}
+        reserve = Action(VOLUME, made_empty, plain(f"Making {copy.name}"), lambda: method.reserve(copy, job))
+        with self._turn(job) if method.is_long else nullcontext():
+            made = self._take(job, first, reserve)
+            title = plain(f"Copying {copy.source.name} to {copy.name}")
+            self._take(job, second, Action(FILL, names, title, lambda: _fill(method, copy, made, job), copy.name))
+        return domainxml.NewSource(made["type"], made["path"], copy.pool, copy.name, copy.format)
+
+    @contextmanager
+    def _turn(self, job: Job) -> Iterator[None]:
+        """Waits for one of the server's long copies to end, or for the job's end, which is raised."""
+        while not self._copies.acquire(timeout=_TURN_POLL_S):
+            job.check()
+        try:
+            yield
+        finally:
+            self._copies.release()
+
+    def _take(self, job: Job, number: int, action: Action) -> Mapping[str, Any]:
+        """Takes a step: written down, done, marked. Raises CloneFailed, or the job's end."""
+        job.check()
+        marks = job.take_marks()
+        try:
+            step = self._journal.begin(job.task, number, action.kind, action.args, action.title, marks)
+        except errors.ClonerError:
+            job.put_back(marks)
+            raise
+        job.steps.append(step)
+        try:
+            result = action.do()
+        except (errors.VolumeInTheWay, errors.NameTaken) as error:
+            job.not_ours.add(step.number)  # what is there is somebody else's
+            job.mark(Mark(step.number, UNDONE))
+            raise errors.CloneFailed(step=action.title, cause=error.reason) from error
+        except (errors.CloneCancelled, errors.ServerStopped, errors.SourceStarted, errors.CloneFailed):
+            raise
+        except errors.ClonerError as error:
+            raise errors.CloneFailed(step=action.title, cause=cause_of(error)) from error
+        job.mark(Mark(step.number, DONE, result, action.promise))
+        return result
+
+    def _check_unchanged(self, copies: Sequence[Copy]) -> None:
+        """Raises SourceStarted if a guest runs on a source, SourceChanged if it was written to since it was planned."""
+        for copy in copies:
+            if self._users(copy.source):
+                raise errors.SourceStarted
+            for path, written in copy.written.items():
+                facts = files.look(path)
+                if facts is not None and facts.written != written:
+                    raise errors.SourceChanged(name=os.path.basename(path))
+
+    def _define(self, plan: DomainPlan, sources: Mapping[str, domainxml.NewSource]) -> Action:
+        def define() -> Mapping[str, Any]:
+            if self._host.domain_state(plan.source_uuid) != (plan.source, SHUT_OFF):
+                raise errors.SourceStarted
+            self._check_unchanged(plan.copies)
+            xml = domainxml.clone(
+                plan.xml,
+                plan.identity,
+                sources,
+                plan.nvram[1] if plan.nvram and plan.nvram_in_xml else None,
+                drop_hostdevs=plan.drop_hostdevs,
+            )
+            self._host.define(plan.identity.name, plan.identity.uuid, xml)
+            return {}
+
+        args = {"uuid": plan.identity.uuid, "name": plan.identity.name}
+        return Action(DOMAIN, args, plain(f"Defining {plan.identity.name}"), define)
+
+
+def _copy_nvram(source: str, target: str) -> Action:
+    args = {"source": source, "target": target, "name": target}
+    return Action(
+        NVRAM, args, plain(f"Copying the NVRAM to {os.path.basename(target)}"), lambda: files.copy_small(source, target)
+    )
+
+
+def _copy_tpm(source: str, target: str) -> Action:
+    args = {"source": source, "target": target, "name": target}
+    return Action(TPM, args, "Copying the TPM's state", lambda: files.copy_folder(source, target))
+
+
+def _fill(method: Method, copy: Copy, made: Mapping[str, Any], job: Job) -> Mapping[str, Any]:
+    method.fill(copy, made, job)
+    return {}
