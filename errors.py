@@ -124,6 +124,18 @@ class ForeignHost(ClonerError):
     )
 
 
+class OnlyReads(ClonerError):
+    code, status, text = "CLNAUTH0003E", 403, "This token may only look. Use one of scope clone or admin"
+
+
+class TokenNotFound(ClonerError):
+    code, status, text = "CLNTOKEN0001E", 404, "Token {name} does not exist. cloner token list shows those that do"
+
+
+class TokenExists(ClonerError):
+    code, status, text = "CLNTOKEN0002E", 409, "Token {name} exists already. Choose another name, or revoke it first"
+
+
 # --- Names -----------------------------------------------------------------------------------------------------------
 
 

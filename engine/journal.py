@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -207,6 +207,10 @@ class Journal:
     def _read(self) -> Iterator[sa.Connection]:
         with _unavailable(), self._engine.connect().execution_options(reads_only=True) as connection:
             yield connection
+
+    def connection(self, *, writes: bool) -> AbstractContextManager[sa.Connection]:
+        """The journal's database, for what has tables of its own in it (tokens.py). Raises JournalUnavailable."""
+        return self._write() if writes else self._read()
 
     def _migrate(self) -> None:
         with self._writing, self._engine.begin() as connection:
