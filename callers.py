@@ -38,6 +38,14 @@ class Caller:
         """Whether the caller may do more than look."""
         return self.scope != READ
 
+    def may_remove(self, owner: str) -> bool:
+        """Whether the caller may end or delete what `owner` made ('': nobody whom one knows)."""
+        return self.scope == ADMIN or (self.scope == CLONE and self.made(owner))
+
+    def made(self, owner: str) -> bool:
+        """Whether what `owner` made is the caller's own."""
+        return owner != "" and owner == self.name
+
 
 NOBODY = Caller("")
 """Of whom nothing is known: nothing is there for them, and nothing may be done."""

@@ -117,7 +117,12 @@ class Controller:
         if self.url_auth and item.method != "GET" and not caller.may_change:
             raise errors.OnlyReads
         body = read_json(item.schema) if item.schema else {}
-        return getattr(self, item.handler)(Request(path, query, body, request.script_name, caller))
+        asked = Request(path, query, body, request.script_name, caller)
+        self.admit(asked)
+        return getattr(self, item.handler)(asked)
+
+    def admit(self, request: Request) -> None:
+        """Raises what the caller gets instead of every answer of this resource. Unless it is overridden: nothing."""
 
 
 def _implied(methods: Iterable[str]) -> set[str]:

@@ -93,4 +93,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             used BIGINT
         )""",
     ),
+    (
+        # Who asked for a task, and whose a clone therefore is; '' where nobody was asked for a name.
+        "ALTER TABLE tasks ADD COLUMN owner VARCHAR(300) NOT NULL DEFAULT ''",
+        "CREATE INDEX tasks_by_owner ON tasks (owner, status)",
+        "ALTER TABLE clones ADD COLUMN owner VARCHAR(300) NOT NULL DEFAULT ''",
+    ),
 )

@@ -17,6 +17,7 @@ from .. import errors
 from ..callers import ADMIN, ANYBODY, FIRST_ADMIN, USER, Caller
 from ..control.base import Refusal
 from ..engine.tokens import PREFIX, Tokens, digest
+from .accounts import Accounts
 from .attempts import Attempts
 from .sessions import Sessions, Who, presented
 
@@ -26,9 +27,12 @@ _LINK_BYTES = 32
 class Door:
     """Decides about each request. `token` is the first admin's; None lets everybody in."""
 
-    def __init__(self, token: str | None, session_s: float, tokens: Tokens | None = None) -> None:
+    def __init__(
+        self, token: str | None, session_s: float, tokens: Tokens | None = None, accounts: Accounts | None = None
+    ) -> None:
         self._token = token
         self._tokens = tokens
+        self._accounts = accounts or Accounts()
         self.sessions = Sessions(session_s)
         self._attempts = Attempts()
         self._link = secrets.token_urlsafe(_LINK_BYTES)
@@ -91,7 +95,7 @@ class Door:
             return anybody
         if self._tokens is None or not secret.startswith(PREFIX):
             return None
-        who = partial(_holder, self._tokens, digest(secret))
+        who = partial(self._holder, self._tokens, digest(secret))
         return who if who() is not None else None
 
     def _by_password(self, user: str, password: str) -> Who:
@@ -106,19 +110,21 @@ class Door:
         self._attempts.succeeded(user, address)
         return who
 
+    def _holder(self, tokens: Tokens, of_digest: str) -> Caller | None:
+        """Whom a token makes of its holder: an admin as far as its scope goes, or the user that it acts for."""
+        token = tokens.find(of_digest)
+        if token is None:
+            return None
+        if not token.owner:
+            return Caller(f"token:{token.name}", role=ADMIN, scope=token.scope)
+        user = self._accounts.caller(token.owner)
+        role = ADMIN if token.scope == ADMIN else USER
+        return user and Caller(user.name, user.groups, role, token.scope)
+
 
 def anybody() -> Caller:
     """Who the first token, the one-time link and an open door let in."""
     return ANYBODY
-
-
-def _holder(tokens: Tokens, of_digest: str) -> Caller | None:
-    """Whom a token makes of its holder: an admin, as far as its scope goes, or the user that it acts for."""
-    token = tokens.find(of_digest)
-    if token is None:
-        return None
-    role = USER if token.owner and token.scope != ADMIN else ADMIN
-    return Caller(token.owner or f"token:{token.name}", role=role, scope=token.scope)
 
 
 def _still(who: Who | None) -> Caller:
