@@ -124,6 +124,35 @@ class ForeignHost(ClonerError):
     )
 
 
+class OnlyReads(ClonerError):
+    code, status, text = "CLNAUTH0003E", 403, "This token may only look. Use one of scope clone or admin"
+
+
+class NotYours(ClonerError):
+    code, status, text = (
+        "CLNAUTH0004E",
+        403,
+        "{what} is not yours. Only who made it, and an administrator, may start, end or delete it",
+    )
+
+
+class LoginUnavailable(ClonerError):
+    code, status, text = (
+        "CLNAUTH0005E",
+        503,
+        "The system does not say who that user is: it takes too long. See that its name services and PAM answer",
+    )
+    retry_after = 5
+
+
+class TokenNotFound(ClonerError):
+    code, status, text = "CLNTOKEN0001E", 404, "Token {name} does not exist. cloner token list shows those that do"
+
+
+class TokenExists(ClonerError):
+    code, status, text = "CLNTOKEN0002E", 409, "Token {name} exists already. Choose another name, or revoke it first"
+
+
 # --- Names -----------------------------------------------------------------------------------------------------------
 
 

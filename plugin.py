@@ -24,6 +24,7 @@ from .engine.journal import Journal
 from .engine.lease import Lease
 from .engine.ledger import Ledger
 from .engine.survey import Surveyor
+from .engine.tokens import Tokens
 from .hypervisor.connection import Connections
 from .hypervisor.host import Host, VolumeInfo
 from .hypervisor.inventory import Inventory
@@ -40,7 +41,7 @@ _STOP_PRIORITY = 60
 """After CherryPy's HTTP server (25), so that nothing is accepted any more when the workers end."""
 
 STOP_PATIENCE_S = 3.0
-_AGE_OUT_INTERVAL_S = 60.0
+_HOUSEKEEPING_INTERVAL_S = 60.0
 
 
 class Cloner:
@@ -67,7 +68,7 @@ class Cloner:
         for name, controller in sub_nodes.items():
             setattr(self, name, controller(self.services))
         self._housekeeping = cherrypy.process.plugins.BackgroundTask(
-            _AGE_OUT_INTERVAL_S, self._age_out, bus=cherrypy.engine
+            _HOUSEKEEPING_INTERVAL_S, self._keep_house, bus=cherrypy.engine
         )
         cherrypy.engine.subscribe("start", self.start)
         cherrypy.engine.subscribe("stop", self.stop, priority=_STOP_PRIORITY)
@@ -92,14 +93,25 @@ class Cloner:
             cherrypy.log("a copy goes on in libvirt; the next start removes what it leaves", severity=30)
         self.services.connections.stop()
         self.services.inventory.stop()
+        self._write_uses()
         self.services.journal.close()
         self.services.lease.release()
+
+    def _keep_house(self) -> None:
+        self._age_out()
+        self._write_uses()
 
     def _age_out(self) -> None:
         try:
             self.services.journal.age_out(wall_clock() - int(self.settings.keep_tasks_hours * 3_600_000_000))
         except errors.ClonerError as error:  # CherryPy ends a background task for good at its first exception
             log.warning("old tasks stay in the list for now: %s", error)
+
+    def _write_uses(self) -> None:
+        try:
+            self.services.tokens.write_uses()
+        except errors.ClonerError as error:  # as above
+            log.warning("when tokens were last used is not written down: %s", error)
 
 
 class _Paths:
@@ -154,7 +166,8 @@ def build(settings: Settings) -> Services:
         places=places(settings.connect, settings.nvram_dir, settings.tpm_dir),
         max_chain=settings.max_chain,
     )
-    return Services(connections, host, journal, executor, ledger, lease, surveyor, inventory)
+    tokens = Tokens(journal)
+    return Services(connections, host, journal, executor, ledger, lease, surveyor, inventory, tokens)
 
 
 def _check_home(journal: Journal, folder: Path) -> None:

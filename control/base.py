@@ -20,6 +20,8 @@ from cheroot.errors import MaxSizeExceeded
 from cherrypy._cpdispatch import Dispatcher
 
 from .. import errors
+from ..callers import Caller
+from .caller import current
 from .validation import is_text, validate
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ class Request:
     query: Mapping[str, Any]
     body: Mapping[str, Any]
     mount: str
+    caller: Caller
 
 
 @dataclass(frozen=True)
@@ -110,8 +113,16 @@ class Controller:
             cherrypy.serving.response.headers["Allow"] = allow
             raise errors.MethodNotAllowed(method=request.method, allow=allow)
         item, path = chosen
+        caller = current()
+        if self.url_auth and item.method != "GET" and not caller.may_change:
+            raise errors.OnlyReads
         body = read_json(item.schema) if item.schema else {}
-        return getattr(self, item.handler)(Request(path, query, body, request.script_name))
+        asked = Request(path, query, body, request.script_name, caller)
+        self.admit(asked)
+        return getattr(self, item.handler)(asked)
+
+    def admit(self, request: Request) -> None:
+        """Raises what the caller gets instead of every answer of this resource. Unless it is overridden: nothing."""
 
 
 def _implied(methods: Iterable[str]) -> set[str]:

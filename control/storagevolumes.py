@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import errors
 from ..model.services import Services
 from ..model.storagevolumes import StorageVolumesModel
-from .base import Answer, Controller, Request, route
+from .base import Answer, Controller, Request, nothing_here, route
 from .filters import select
 from .tasks import accepted
 
@@ -17,6 +18,11 @@ from .tasks import accepted
 class StorageVolumes(Controller):
     def __init__(self, services: Services) -> None:
         self._volumes = StorageVolumesModel(services)
+
+    def admit(self, request: Request) -> None:
+        """Pools and volumes are for admins, as in Kimchi. Raises PoolNotFound or ResourceNotFound for others."""
+        if not request.caller.is_admin:
+            raise errors.PoolNotFound(pool=request.path["pool"]) if "pool" in request.path else nothing_here()
 
     @route("GET", "{pool}/storagevolumes")
     def get_volumes(self, request: Request) -> list[dict[str, Any]]:
@@ -28,5 +34,5 @@ class StorageVolumes(Controller):
 
     @route("POST", "{pool}/storagevolumes/{name}/clone", schema="storagevolume_clone")
     def clone_volume(self, request: Request) -> Answer:
-        path = request.path
-        return accepted(self._volumes.clone(path["pool"], path["name"], request.body, request.mount), request.mount)
+        pool, name = request.path["pool"], request.path["name"]
+        return accepted(self._volumes.clone(pool, name, request.body, request.mount, request.caller), request.mount)

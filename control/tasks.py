@@ -24,15 +24,15 @@ class Tasks(Controller):
     def get_list(self, request: Request) -> list[dict[str, Any]]:
         status = request.query.get("status")
         known = status if status in ("running", "finished", "failed", "killed") else None
-        return select(self._model.get_list(known), request.query)
+        return select(self._model.get_list(request.caller, known), request.query)
 
     @route("GET", "{id}")
     def lookup(self, request: Request) -> dict[str, Any]:
-        return self._model.lookup(request.path["id"])
+        return self._model.lookup(request.path["id"], request.caller)
 
     @route("DELETE", "{id}", schema="task_delete")
     def delete(self, request: Request) -> Answer:
-        task = self._model.delete(request.path["id"], only_cancel=request.body.get("cancel", False))
+        task = self._model.delete(request.path["id"], request.caller, only_cancel=request.body.get("cancel", False))
         if task is None:
             return Answer(status=204)
         return Answer(task, 200 if "explanation" in task else 202)

@@ -17,21 +17,22 @@ class VMs(Controller):
 
     @route("GET", "")
     def get_list(self, request: Request) -> list[dict[str, Any]]:
-        return select(self._model.get_list(), request.query)
+        return select(self._model.get_list(request.caller), request.query)
 
     @route("GET", "{name}")
     def lookup(self, request: Request) -> dict[str, Any]:
-        return self._model.lookup(request.path["name"])
+        return self._model.lookup(request.path["name"], request.caller)
 
     @route("DELETE", "{name}", schema="vm_delete")
     def delete(self, request: Request) -> Answer:
-        self._model.delete(request.path["name"], storage=request.body.get("storage", False))
+        self._model.delete(request.path["name"], request.caller, storage=request.body.get("storage", False))
         return Answer(status=204)
 
     @route("POST", "{name}/start", schema="vm_start")
     def start(self, request: Request) -> dict[str, Any]:
-        return self._model.start(request.path["name"])
+        return self._model.start(request.path["name"], request.caller)
 
     @route("POST", "{name}/clone", schema="vm_clone")
     def clone(self, request: Request) -> Answer:
-        return accepted(self._model.clone(request.path["name"], request.body, request.mount), request.mount)
+        task = self._model.clone(request.path["name"], request.body, request.mount, request.caller)
+        return accepted(task, request.mount)

@@ -6,7 +6,7 @@ The elements are described at https://libvirt.org/formatdomain.html.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lxml import etree
@@ -111,17 +111,29 @@ def has_emulated_tpm(domain: Element) -> bool:
 
 
 def access(domain: Element) -> tuple[list[str], list[str]]:
-    """Users and groups that Kimchi's metadata give the guest to."""
-    users: list[str] = []
-    groups: list[str] = []
-    for metadata in domain.iterfind("metadata/*"):
-        if etree.QName(metadata).namespace != KIMCHI_NAMESPACE:
-            continue
-        for node in metadata.iter():
-            name = etree.QName(node).localname if isinstance(node.tag, str) else ""
-            if name in ("user", "group") and node.text:
-                (users if name == "user" else groups).append(node.text.strip())
-    return users, groups
+    """Users and groups that Kimchi's metadata give the guest to, as a log-in by PAM knows them.
+
+    Kimchi has them in `access/auth` by the kind of log-in, and had them in `access` itself before there were kinds.
+    """
+    found: dict[str, list[str]] = {"user": [], "group": []}
+    for node in _children(_kimchi_nodes(domain), "access"):
+        kinds = _children([node], "auth")
+        for kind in ("user", "group"):
+            places = [auth for auth in kinds if auth.get("type") == "pam"] if kinds else [node]
+            texts = ((entry.text or "").strip() for entry in _children(places, kind))
+            found[kind] += [text for text in texts if text]
+    return found["user"], found["group"]
+
+
+def _kimchi_nodes(domain: Element) -> list[Element]:
+    nodes = (node for node in domain.iterfind("metadata/*") if isinstance(node.tag, str))
+    return [node for node in nodes if etree.QName(node).namespace == KIMCHI_NAMESPACE]
+
+
+def _children(nodes: Iterable[Element], name: str) -> list[Element]:
+    """Children of a name. Their namespace makes no difference: Kimchi writes them in none."""
+    children = (child for node in nodes for child in node if isinstance(child.tag, str))
+    return [child for child in children if etree.QName(child).localname == name]
 
 
 def clone(

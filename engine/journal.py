@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,9 @@ class Task:
     done: Mapping[str, int]
     """Bytes done, by item, as last reported."""
 
+    owner: str = ""
+    """Who asked for it; '' where that is not known."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -91,6 +94,8 @@ class Clone:
     name: str
     created: int
     storage: Sequence[Mapping[str, str]]
+    owner: str = ""
+    """Who asked for it, as the journal has it; its task's owner when it is remembered."""
 
 
 @dataclass(frozen=True)
@@ -172,11 +177,13 @@ class Transaction(StampSource):
     def new_task_id(self) -> int:
         return self._count("task", 0)
 
-    def add_task(self, task_id: int, kind: str, target_uri: str, server: str, plan: Mapping[str, Any]) -> Task:
+    def add_task(
+        self, task_id: int, kind: str, target_uri: str, server: str, plan: Mapping[str, Any], *, owner: str = ""
+    ) -> Task:
         """Writes down a task that runs from now on."""
         row: dict[str, Any] = {"id": task_id, "kind": kind, "status": RUNNING, "message": "", "target_uri": target_uri}
         row |= {"server": server, "cancelled": 0, "created": self._clock(), "ended": None, "plan": json.dumps(plan)}
-        row["done"] = "{}"
+        row |= {"done": "{}", "owner": owner}
         self._connection.execute(sql.ADD_TASK, row)
         return _task(row)
 
@@ -218,6 +225,10 @@ class Journal:
         with _unavailable(), self._engine.connect().execution_options(reads_only=True) as connection:
             yield connection
 
+    def connection(self, *, writes: bool) -> AbstractContextManager[sa.Connection]:
+        """The journal's database, for what has tables of its own in it (tokens.py). Raises JournalUnavailable."""
+        return self._write() if writes else self._read()
+
     def _migrate(self) -> None:
         with self._writing, self._engine.begin() as connection:
             connection.execute(
@@ -240,9 +251,11 @@ class Journal:
             row = connection.execute(sa.select(sql.tasks).where(sql.tasks.c.id == task_id)).mappings().first()
         return _task(dict(row)) if row else None
 
-    def tasks(self, status: str | None = None) -> list[Task]:
-        """Every task, or those of one status, in the order of their acceptance."""
+    def tasks(self, status: str | None = None, owner: str | None = None) -> list[Task]:
+        """Every task, or those of one status or owner, in the order of their acceptance."""
         query = sa.select(sql.tasks).order_by(sql.tasks.c.id)
+        if owner is not None:
+            query = query.where(sql.tasks.c.owner == owner)
         if status is not None:
             query = query.where(sql.tasks.c.status == status)
         with self._read() as connection:
@@ -315,6 +328,7 @@ class Journal:
                 connection.execute(sql.KEEP_MACS, {"of_task": task_id})
                 storage = json.dumps(list(clone.storage))
                 row = {"uuid": clone.uuid, "name": clone.name, "created": clone.created, "storage": storage}
+                row["owner"] = connection.execute(sql.OWNER, {"of_task": task_id}).scalar_one()
                 connection.execute(sql.ADD_CLONE, row)
             connection.execute(sql.DROP_RESERVATIONS, {"of_task": task_id})
             for link in links:
@@ -371,7 +385,7 @@ class Journal:
         """What is known of a domain that we made."""
         with self._read() as connection:
             row = connection.execute(sa.select(sql.clones).where(sql.clones.c.uuid == uuid)).mappings().first()
-        return Clone(row["uuid"], row["name"], row["created"], json.loads(row["storage"])) if row else None
+        return Clone(**{**row, "storage": json.loads(row["storage"])}) if row else None
 
     def links(self, paths: Collection[str]) -> list[Link]:
         """Volumes that are overlays on the images at these paths."""

@@ -81,4 +81,22 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         # Images that a server does something to, so that nobody else may: `act` says what.
         "CREATE TABLE holds (path VARCHAR(4096) PRIMARY KEY, server VARCHAR(40) NOT NULL, act VARCHAR(20) NOT NULL)",
     ),
+    (
+        # Of a secret only the SHA-256 is kept. `owner` is the user that a token acts for, '' for none.
+        """CREATE TABLE tokens (
+            name VARCHAR(100) PRIMARY KEY,
+            digest VARCHAR(64) NOT NULL UNIQUE,
+            scope VARCHAR(20) NOT NULL,
+            owner VARCHAR(300) NOT NULL,
+            created BIGINT NOT NULL,
+            expires BIGINT,
+            used BIGINT
+        )""",
+    ),
+    (
+        # Who asked for a task, and whose a clone therefore is; '' where nobody was asked for a name.
+        "ALTER TABLE tasks ADD COLUMN owner VARCHAR(300) NOT NULL DEFAULT ''",
+        "CREATE INDEX tasks_by_owner ON tasks (owner, status)",
+        "ALTER TABLE clones ADD COLUMN owner VARCHAR(300) NOT NULL DEFAULT ''",
+    ),
 )

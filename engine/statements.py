@@ -16,6 +16,7 @@ tasks = sa.Table(
     *(sa.Column(name, sa.BigInteger) for name in ("id", "created", "ended")),
     *(sa.Column(name, sa.String) for name in ("kind", "status", "message", "target_uri", "server", "plan", "done")),
     sa.Column("cancelled", sa.Integer),
+    sa.Column("owner", sa.String),
 )
 reservations = sa.Table(
     "reservations",
@@ -38,7 +39,7 @@ steps = sa.Table(
 clones = sa.Table(
     "clones",
     _metadata,
-    *(sa.Column(name, sa.String) for name in ("uuid", "name", "storage")),
+    *(sa.Column(name, sa.String) for name in ("uuid", "name", "storage", "owner")),
     sa.Column("created", sa.BigInteger),
 )
 
@@ -81,6 +82,7 @@ ADD_LINK: Mapping[str, Any] = {
     "postgresql": postgresql.insert(links).on_conflict_do_nothing(),
 }
 _TASK: sa.BindParameter[int] = sa.bindparam("of_task")
+OWNER = sa.select(tasks.c.owner).where(tasks.c.id == _TASK)
 GO_ON = (
     sa.update(tasks)
     .where(tasks.c.id == _TASK, tasks.c.status == "running", tasks.c.cancelled == 0)

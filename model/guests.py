@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..callers import Caller
 from ..engine import domainxml, ownership
 from ..engine.xmltree import Element, parse
 from ..hypervisor.host import DomainInfo
@@ -37,9 +38,16 @@ class Guest:
     written: frozenset[str]
     """What of its storage it may write to."""
 
+    users: frozenset[str]
+    groups: frozenset[str]
+
     @property
     def is_off(self) -> bool:
         return self.state == "shutoff"
+
+    def is_there_for(self, caller: Caller) -> bool:
+        """Whether a caller sees it: everything is there for an admin, for others what names them or their groups."""
+        return caller.is_admin or caller.name in self.users or not caller.groups.isdisjoint(self.groups)
 
 
 def disk_mark(place: str) -> str:
@@ -66,6 +74,7 @@ def _marks(uuid: str, root: Element) -> Iterator[str]:
 def read_guest(domain: DomainInfo) -> Guest:
     root = parse(domain.xml)
     disks = domainxml.disks(root)
+    users, groups = domainxml.access(root)
     return Guest(
         name=domain.name,
         uuid=domain.uuid,
@@ -75,6 +84,8 @@ def read_guest(domain: DomainInfo) -> Guest:
         nvram=domainxml.nvram(root),
         storage=frozenset(disk.place for disk in disks if disk.place),
         written=frozenset(disk.place for disk in disks if disk.is_written and disk.place),
+        users=frozenset(users),
+        groups=frozenset(groups),
     )
 
 

@@ -13,6 +13,7 @@ from ..engine.lease import Lease
 from ..engine.ledger import Ledger
 from ..engine.plan import Wishes
 from ..engine.survey import Surveyor
+from ..engine.tokens import Tokens
 from ..hypervisor.connection import Connections
 from ..hypervisor.host import Host, PoolInfo
 from ..hypervisor.inventory import Inventory
@@ -37,6 +38,7 @@ class Services:
     lease: Lease
     surveyor: Surveyor
     inventory: Inventory[Guest]
+    tokens: Tokens
 
     def guests(self) -> Collection[Guest]:
         """Every domain of the host: from the inventory, or from libvirt as long as that is not complete."""

@@ -6,6 +6,7 @@ from collections.abc import Container, Mapping
 from typing import Any
 
 from .. import errors
+from ..callers import Caller
 from ..engine.deciding import draft_volume
 from ..engine.journal import SOURCE, Task, Transaction
 from ..engine.plan import Draft, VolumePlan, split_volume_name
@@ -30,7 +31,7 @@ class StorageVolumesModel:
         volume = self._services.host.volume(pool, name)
         return _resource(volume, paths_in_use(self._services.guests()))
 
-    def clone(self, pool: str, name: str, params: Mapping[str, Any], mount: str) -> Task:
+    def clone(self, pool: str, name: str, params: Mapping[str, Any], mount: str, caller: Caller) -> Task:
         """Accepts a clone of the volume; workers make it.
 
         Args:
@@ -38,6 +39,7 @@ class StorageVolumesModel:
             name: of the source.
             params: as API.json's `storagevolume_clone` has them.
             mount: URI path that the plugin is served at, which `target_uri` starts with.
+            caller: who asks.
 
         Raises what the survey and the plan raise, InvalidName and NameTaken; nothing is written then.
         """
@@ -53,7 +55,7 @@ class StorageVolumesModel:
         with services.journal.transaction() as transaction:
             draft = draft_volume(survey, wishes, room(transaction, services.host))
             refuse_held(services, transaction, name, draft.reads)
-            plan, task = self._accept(transaction, draft, name, wanted, mount)
+            plan, task = self._accept(transaction, draft, (name, wanted), mount, caller)
         services.executor.submit(task.id, plan)
         return task
 
@@ -61,8 +63,9 @@ class StorageVolumesModel:
         return running_users(self._services.inventory, self._services.host, volume)
 
     def _accept(
-        self, transaction: Transaction, draft: Draft, name: str, wanted: str | None, mount: str
+        self, transaction: Transaction, draft: Draft, names: tuple[str, str | None], mount: str, caller: Caller
     ) -> tuple[VolumePlan, Task]:
+        name, wanted = names
         copy = draft.copies[0]
         if transaction.is_reserved(VOLUME_NAME, copy.source.pool, name):
             raise errors.VolumeNotCloneable(name=name, cause="it is still being made")
@@ -80,7 +83,8 @@ class StorageVolumesModel:
         for path in draft.reads:
             transaction.reserve(SOURCE, path, str(task_id), task=task_id)
         uri = f"{mount}/storagepools/{copy.pool}/storagevolumes/{new_name}/clone"
-        return plan, transaction.add_task(task_id, VOLUME_NAME, uri, self._services.lease.id, plan.describe())
+        lease = self._services.lease.id
+        return plan, transaction.add_task(task_id, VOLUME_NAME, uri, lease, plan.describe(), owner=caller.name)
 
 
 class _TakenNames(Container[str]):

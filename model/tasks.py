@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .. import errors
+from ..callers import Caller
 from ..clock import wall_clock
 from ..engine.journal import FAILED, FINISHED, KILLED, RUNNING, Task
 from .services import Services
@@ -24,33 +25,37 @@ class TasksModel:
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    def get_list(self, status: str | None = None) -> list[dict[str, Any]]:
-        """Every task, or those of one status."""
-        return [self._resource(task) for task in self._services.journal.tasks(status)]
+    def get_list(self, caller: Caller, status: str | None = None) -> list[dict[str, Any]]:
+        """Every task that is there for the caller, or those of one status."""
+        owner = None if caller.is_admin else caller.name
+        return [self._resource(task) for task in self._services.journal.tasks(status, owner)]
 
-    def lookup(self, task_id: str) -> dict[str, Any]:
+    def lookup(self, task_id: str, caller: Caller) -> dict[str, Any]:
         """Raises TaskNotFound."""
-        return self._resource(self._find(task_id))
+        return self._resource(self._find(task_id, caller))
 
-    def delete(self, task_id: str, *, only_cancel: bool = False) -> dict[str, Any] | None:
+    def delete(self, task_id: str, caller: Caller, *, only_cancel: bool = False) -> dict[str, Any] | None:
         """Cancels a running task, and returns it; takes an ended one out of the list.
 
         One that ended before it could be cancelled stays, and is returned with an explanation; `only_cancel` holds
-        that for one that had ended before it was asked for, too. Raises TaskNotFound.
+        that for one that had ended before it was asked for, too. Raises TaskNotFound, NotYours.
         """
-        task = self._find(task_id)
+        task = self._find(task_id, caller)
+        if not caller.may_remove(task.owner):
+            raise errors.NotYours(what=f"Task {task.id}")
         if task.status == RUNNING and self._services.executor.cancel(task.id):
-            return self.lookup(task_id)
+            return self.lookup(task_id, caller)
         if task.status == RUNNING or only_cancel:
-            ended = self._find(task_id)
+            ended = self._find(task_id, caller)
             return self._resource(ended) | {"explanation": _TOO_LATE[ended.status]}
         self._services.journal.forget(task.id)
         return None
 
-    def _find(self, task_id: str) -> Task:
+    def _find(self, task_id: str, caller: Caller) -> Task:
+        """A task that is there for the caller: a user's own, and every one for an admin."""
         is_id = task_id.isascii() and task_id.isdigit() and len(task_id) < 19  # noqa: PLR2004 - digits of a 64-bit number
         task = self._services.journal.task(int(task_id)) if is_id else None
-        if task is None:
+        if task is None or not (caller.is_admin or caller.made(task.owner)):
             raise errors.TaskNotFound(id=task_id)
         return task
 
@@ -66,7 +71,13 @@ def resource(task: Task, live: dict[str, int] | None = None) -> dict[str, Any]:
         live: bytes done by item, where they are known better than the journal has them.
     """
     shown = {"id": str(task.id), "status": task.status, "message": task.message, "target_uri": task.target_uri}
-    return shown | {"kind": task.kind} | _times(task) | _progress(task, live or dict(task.done)) | dict(task.plan)
+    return (
+        shown
+        | {"kind": task.kind, "owner": task.owner}
+        | _times(task)
+        | _progress(task, live or dict(task.done))
+        | dict(task.plan)
+    )
 
 
 def _times(task: Task) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 
 from .. import errors
+from ..callers import Caller
 from ..engine import domainxml
 from ..engine.journal import Link, Transaction
 from ..engine.xmltree import parse
@@ -54,7 +55,7 @@ def written_paths(host: Host, domain: DomainInfo) -> list[str]:
 
 
 @contextmanager
-def held(services: Services, name: str, paths: Collection[str], act: str) -> Iterator[None]:
+def held(services: Services, name: str, paths: Collection[str], act: str, caller: Caller) -> Iterator[None]:
     """Keeps images for one thing that is done to them: meanwhile nobody clones, deletes or starts what they are of.
 
     Args:
@@ -62,6 +63,7 @@ def held(services: Services, name: str, paths: Collection[str], act: str) -> Ite
         name: of the guest that they belong to.
         paths: of the images.
         act: what is done: `deleted`, `started`.
+        caller: who does it; an admin is told which clones are in the way.
 
     Raises SourceInUse when a clone reads one of them, a linked clone stands on one, or somebody else holds one.
     """
@@ -70,11 +72,13 @@ def held(services: Services, name: str, paths: Collection[str], act: str) -> Ite
         refuse_held(services, transaction, name, paths, act)
         tasks, links = transaction.dependents(paths)
         if tasks:
-            cause = f"task {', '.join(map(str, tasks))} is cloning it; wait, or cancel that"
+            which = f"task {', '.join(map(str, tasks))}" if caller.is_admin else "a task"
+            cause = f"{which} is cloning it; wait, or cancel that"
             raise errors.SourceInUse(name=name, act=act, cause=cause)
         if links:
             children = ", ".join(sorted(f"{link.pool}/{link.name}" for link in links))
-            cause = f"linked clones need its disks: {children}; delete them first"
+            which = f": {children}" if caller.is_admin else ""
+            cause = f"linked clones need its disks{which}; delete them first"
             raise errors.SourceInUse(name=name, act=act, cause=cause)
         transaction.hold(paths, services.lease.id, act)
     try:

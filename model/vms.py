@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from .. import errors
+from ..callers import Caller
 from ..engine import domainxml
 from ..engine.deciding import draft_domain
 from ..engine.journal import SOURCE, Task, Transaction
@@ -36,47 +37,59 @@ class VMsModel:
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    def get_list(self) -> list[dict[str, Any]]:
-        return [guest.resource for guest in sorted(self._services.guests(), key=lambda guest: guest.name)]
+    def get_list(self, caller: Caller) -> list[dict[str, Any]]:
+        guests = [guest for guest in self._services.guests() if guest.is_there_for(caller)]
+        return [guest.resource for guest in sorted(guests, key=lambda guest: guest.name)]
 
-    def lookup(self, name: str) -> dict[str, Any]:
+    def lookup(self, name: str, caller: Caller) -> dict[str, Any]:
         """Raises DomainNotFound."""
-        return read_guest(self._services.host.domain(name)).resource
+        return read_guest(self._domain(name, caller)).resource
 
-    def clone(self, name: str, params: Mapping[str, Any], mount: str) -> Task:
+    def _domain(self, name: str, caller: Caller) -> DomainInfo:
+        """Raises DomainNotFound, also for a domain that is not there for the caller."""
+        domain = self._services.host.domain(name)
+        if not (caller.is_admin or read_guest(domain).is_there_for(caller)):
+            raise errors.DomainNotFound(name=name)
+        return domain
+
+    def clone(self, name: str, params: Mapping[str, Any], mount: str, caller: Caller) -> Task:
         """Accepts a clone of the domain; workers make it.
 
         Args:
             name: of the source.
             params: as API.json's `vm_clone` has them.
             mount: URI path that the plugin is served at, which `target_uri` starts with.
+            caller: who asks, and for whom the source and the pool must be there.
 
         Raises what the survey and the plan raise, InvalidName and NameTaken; nothing is written then.
         """
         services = self._services
+        if not caller.is_admin:
+            self._check_there(name, params.get("pool"), caller)
         wanted = params.get("name")
         wishes = replace(read_wishes(params), drop_hostdevs=params.get("drop_hostdevs", False))
         if wanted is not None:
             check_domain_name(wanted)
         survey = services.surveyor.domain(name, wishes.pool, flatten=wishes.flatten)
-        self._refuse_written(survey)
+        self._refuse_written(survey, caller)
         is_taken = services.taken_marks()
         with services.journal.transaction() as transaction:
             draft = draft_domain(survey, wishes, room(transaction, services.host))
             refuse_held(services, transaction, name, draft.reads)
-            plan, task = self._accept(transaction, draft, is_taken, (name, wanted), mount)
+            plan, task = self._accept(transaction, draft, is_taken, (name, wanted), mount, caller)
         services.executor.submit(task.id, plan)
         return task
 
-    def _refuse_written(self, survey: Survey) -> None:
-        """Raises DiskNotCloneable for a disk that another guest writes to, which runs."""
+    def _refuse_written(self, survey: Survey, caller: Caller) -> None:
+        """Raises DiskNotCloneable for a disk that another guest writes to, which runs: an admin is told which."""
         services, domain = self._services, survey.domain
         for disk in survey.disks:
             if domain is None or disk.volume is None:
                 continue
             users = running_users(services.inventory, services.host, disk.volume, but=domain.uuid)
             if users:
-                cause = f"{', '.join(users)}, which runs, may write to it"
+                which = ", ".join(users) if caller.is_admin else "another guest"
+                cause = f"{which}, which runs, may write to it"
                 raise errors.DiskNotCloneable(name=domain.name, disk=disk.disk.target, cause=cause)
 
     def _accept(
@@ -86,6 +99,7 @@ class VMsModel:
         is_taken: Callable[[str], bool],
         names: tuple[str, str | None],
         mount: str,
+        caller: Caller,
     ) -> tuple[DomainPlan, Task]:
         name, wanted = names
         taken = _TakenNames(self._services.host, transaction, draft)
@@ -108,21 +122,36 @@ class VMsModel:
         for path in draft.reads:
             transaction.reserve(SOURCE, path, str(task_id), task=task_id)
         uri = f"{mount}/vms/{new_name}/clone"
-        return plan, transaction.add_task(task_id, DOMAIN_NAME, uri, self._services.lease.id, plan.describe())
+        lease = self._services.lease.id
+        return plan, transaction.add_task(task_id, DOMAIN_NAME, uri, lease, plan.describe(), owner=caller.name)
 
-    def start(self, name: str) -> dict[str, Any]:
+    def _check_there(self, name: str, pool: str | None, caller: Caller) -> None:
+        """Raises DomainNotFound or PoolNotFound, as if what is not there for the caller did not exist."""
+        self._domain(name, caller)
+        if pool is not None:
+            raise errors.PoolNotFound(pool=pool)
+
+    def _own_domain(self, name: str, caller: Caller) -> DomainInfo:
+        """Raises DomainNotFound, and NotYours for a domain that somebody else made, or nobody whom one knows."""
+        domain = self._domain(name, caller)
+        clone = None if caller.may_remove("") else self._services.journal.clone(domain.uuid)
+        if not caller.may_remove(clone.owner if clone else ""):
+            raise errors.NotYours(what=f"Virtual machine {name}")
+        return domain
+
+    def start(self, name: str, caller: Caller) -> dict[str, Any]:
         """Starts a domain that is shut off; returns it. Its disks must not be what linked clones stand on.
 
-        Raises DomainNotFound, DomainIsActive, SourceInUse; LibvirtFailed with QEMU's reason.
+        Raises DomainNotFound, NotYours, DomainIsActive, SourceInUse; LibvirtFailed with QEMU's reason.
         """
         host = self._services.host
-        domain = host.domain(name)
+        domain = self._own_domain(name, caller)
         if not domain.is_off:
             raise errors.DomainIsActive(name=name, state=domain.state)
         self._refuse_unfinished(name, "started")
-        with held(self._services, name, written_paths(host, domain), "started"):
+        with held(self._services, name, written_paths(host, domain), "started", caller):
             host.start(domain.uuid)
-        return self.lookup(name)
+        return self.lookup(name, caller)
 
     def _refuse_unfinished(self, name: str, act: str) -> None:
         """Raises SourceInUse while a domain is a clone that is not complete."""
@@ -130,18 +159,20 @@ class VMsModel:
             cause = "it is still being made; wait for its task, or cancel that"
             raise errors.SourceInUse(name=name, act=act, cause=cause)
 
-    def delete(self, name: str, *, storage: bool = False) -> None:
+    def delete(self, name: str, caller: Caller, *, storage: bool = False) -> None:
         """Deletes a domain that is shut off, and its storage if we made it or `storage` asks for it.
 
         Storage that another domain uses, and media that are read-only or shareable, stay. Raises DomainNotFound,
-        DomainIsRunning, SourceInUse, DomainDeletedInPart.
+        NotYours, DomainIsRunning, SourceInUse, DomainDeletedInPart.
         """
         host = self._services.host
-        domain = host.domain(name)
+        domain = self._own_domain(name, caller)
+        if storage and not caller.may_remove(""):
+            raise errors.NotYours(what="Storage that cloner did not make")
         if not domain.is_off:
             raise errors.DomainIsRunning(name=name, state=domain.state)
         self._refuse_unfinished(name, "deleted")
-        with held(self._services, name, written_paths(host, domain), "deleted"):
+        with held(self._services, name, written_paths(host, domain), "deleted", caller):
             self._delete(domain, everything=storage)
 
     def _delete(self, domain: DomainInfo, *, everything: bool) -> None:

@@ -1,4 +1,4 @@
-"""Who may come in: a token as Bearer or as password of the user `admin`, a session, or a one-time link."""
+"""Who may come in, and as whom: by a token as Bearer or as password, a session, or a one-time link."""
 
 from __future__ import annotations
 
@@ -6,140 +6,36 @@ import base64
 import binascii
 import hmac
 import ipaddress
-import os
 import secrets
-import tempfile
 import threading
-import time
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import partial
 from urllib.parse import urlsplit
 
 import cherrypy
 
 from .. import errors
+from ..callers import ADMIN, ANYBODY, FIRST_ADMIN, USER, Caller
 from ..control.base import Refusal
+from ..engine.tokens import PREFIX, Tokens, digest
+from .accounts import Accounts
+from .attempts import Attempts
+from .sessions import Sessions, Who, presented
 
-USER = "admin"
-COOKIE = "wok"
-TOKEN_BYTES = 32
-
-_FREE_ATTEMPTS = 3
-_FIRST_DELAY_S = 30
-_LONGEST_DELAY_S = 3600
-_MOST_REMEMBERED = 10_000
-_LONGEST_REMEMBERED = 64
-
-
-def load_token(folder: Path) -> str:
-    """The token of CLONER_TOKEN, or the state directory's, made at the first start for its owner's eyes only."""
-    given = os.environ.get("CLONER_TOKEN", "").strip()
-    if given:
-        return given
-    path = folder / "token"
-    if not path.exists():
-        _make_token(path)
-    token = path.read_text("utf-8", "replace").strip()
-    if not token:
-        raise errors.InvalidConfiguration(cause=f"{path} is empty; delete it to get a new token")
-    return token
-
-
-def _make_token(path: Path) -> None:
-    """Makes the file appear with its content, so that a server that starts at the same moment reads the same token."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".token-", encoding="ascii") as file:  # of mode 0600
-        file.write(secrets.token_urlsafe(TOKEN_BYTES) + "\n")
-        file.flush()
-        with suppress(FileExistsError):
-            os.link(file.name, path)
-
-
-@dataclass
-class _Session:
-    user: str
-    until: float
-
-
-class Sessions:
-    """Log-ins in memory. Each lasts `lifetime_s` seconds after its last request."""
-
-    def __init__(self, lifetime_s: float) -> None:
-        self.lifetime_s = lifetime_s
-        self._sessions: dict[str, _Session] = {}
-        self._lock = threading.Lock()
-
-    def open(self, user: str) -> str:
-        """A new session's secret."""
-        now = time.monotonic()
-        secret = secrets.token_urlsafe(TOKEN_BYTES)
-        with self._lock:
-            self._sessions = {key: session for key, session in self._sessions.items() if session.until > now}
-            self._sessions[secret] = _Session(user, now + self.lifetime_s)
-        return secret
-
-    def user(self, secret: str) -> str | None:
-        """Whose session it is, prolonging it; None if it is nobody's."""
-        now = time.monotonic()
-        with self._lock:
-            session = self._sessions.get(secret)
-            if session is None or session.until <= now:
-                self._sessions.pop(secret, None)
-                return None
-            session.until = now + self.lifetime_s
-            return session.user
-
-    def close(self, secret: str) -> None:
-        with self._lock:
-            self._sessions.pop(secret, None)
-
-
-class Attempts:
-    """Counts wrong log-ins per user and address: after three, each must wait, 30 s at first and then twice as long."""
-
-    def __init__(self) -> None:
-        self._failures: dict[tuple[str, str], tuple[int, float]] = {}
-        self._lock = threading.Lock()
-
-    def check(self, user: str, address: str) -> None:
-        """Raises TooManyAttempts while waiting is due."""
-        count, since = self._failures.get(_shortened(user, address), (0, 0.0))
-        left = since + self._delay(count) - time.monotonic()
-        if left > 0:
-            raise errors.TooManyAttempts(int(left) + 1)
-
-    def failed(self, user: str, address: str) -> None:
-        key = _shortened(user, address)
-        with self._lock:
-            count, _ = self._failures.pop(key, (0, 0.0))
-            self._failures[key] = (count + 1, time.monotonic())
-            while len(self._failures) > _MOST_REMEMBERED:
-                del self._failures[next(iter(self._failures))]
-
-    def succeeded(self, user: str, address: str) -> None:
-        with self._lock:
-            self._failures.pop(_shortened(user, address), None)
-
-    @staticmethod
-    def _delay(count: int) -> float:
-        over = count - _FREE_ATTEMPTS
-        return 0.0 if over < 0 else min(_FIRST_DELAY_S * 2.0 ** min(over, 10), _LONGEST_DELAY_S)
-
-
-def _shortened(user: str, address: str) -> tuple[str, str]:
-    """What a log-in is remembered by; a user name from outside can be of any length."""
-    return user[:_LONGEST_REMEMBERED], address
+_LINK_BYTES = 32
 
 
 class Door:
-    """Decides about each request. `token` None lets everybody in."""
+    """Decides about each request. `token` is the first admin's; None lets everybody in."""
 
-    def __init__(self, token: str | None, session_s: float) -> None:
+    def __init__(
+        self, token: str | None, session_s: float, tokens: Tokens | None = None, accounts: Accounts | None = None
+    ) -> None:
         self._token = token
+        self._tokens = tokens
+        self._accounts = accounts or Accounts()
         self.sessions = Sessions(session_s)
         self._attempts = Attempts()
-        self._link = secrets.token_urlsafe(TOKEN_BYTES)
+        self._link = secrets.token_urlsafe(_LINK_BYTES)
         self._link_lock = threading.Lock()
 
     @property
@@ -147,7 +43,7 @@ class Door:
         return self._token is None
 
     def one_time_link(self) -> str:
-        """The secret of a link that logs in once."""
+        """The secret of a link that logs in once, as the first admin."""
         return self._link
 
     def redeem(self, secret: str) -> bool:
@@ -155,13 +51,13 @@ class Door:
         with self._link_lock:
             if not _same(secret, self._link):
                 return False
-            self._link = secrets.token_urlsafe(TOKEN_BYTES)
+            self._link = secrets.token_urlsafe(_LINK_BYTES)
             return True
 
-    def log_in(self, user: str, password: str) -> str:
-        """A new session's secret. Raises WrongCredentials, TooManyAttempts."""
-        self._check_password(user, password)
-        return self.sessions.open(user)
+    def log_in(self, user: str, password: str) -> tuple[str, Caller]:
+        """A new session's secret, and whose it is. Raises WrongCredentials, TooManyAttempts."""
+        who = anybody if self.is_open else self._by_password(user, password)
+        return self.sessions.open(who), _still(who)
 
     def check_origin(self) -> None:
         """CherryPy's tool, for what needs no log-in too: raises a Refusal, ForeignOrigin or ForeignHost."""
@@ -174,43 +70,69 @@ class Door:
 
     def check(self) -> None:
         """CherryPy's tool: lets a request pass, or raises a Refusal: NotLoggedIn, WrongCredentials, TooManyAttempts."""
+        request = cherrypy.serving.request
         try:
-            cherrypy.serving.request.login = USER if self.is_open else self._who()
+            request.caller = ANYBODY if self.is_open else self._caller()
         except errors.ClonerError as error:
             raise Refusal(error) from error
+        request.login = request.caller.name
 
-    def _who(self) -> str:
-        request = cherrypy.serving.request
-        scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    def _caller(self) -> Caller:
+        scheme, _, credentials = cherrypy.serving.request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            if not _same(credentials.strip(), self._token or ""):
-                raise errors.NotLoggedIn
-            return USER
+            return _still(self._by_token(credentials.strip()))
         if scheme.lower() == "basic":
-            user, password = _basic(credentials)
-            self._check_password(user, password)
-            return user
-        user_of_session = self._session_user()
-        if user_of_session is None:
+            return _still(self._by_password(*_basic(credentials)))
+        caller = self.sessions.caller(presented())
+        if caller is None:
             raise errors.NotLoggedIn
-        return user_of_session
+        cherrypy.serving.response.headers["Session-Expires-On"] = str(int(self.sessions.lifetime_s))
+        return caller
 
-    def _session_user(self) -> str | None:
-        cookie = cherrypy.serving.request.cookie.get(COOKIE)
-        user = self.sessions.user(cookie.value) if cookie is not None else None
-        if user is not None:
-            cherrypy.serving.response.headers["Session-Expires-On"] = str(int(self.sessions.lifetime_s))
-        return user
+    def _by_token(self, secret: str) -> Who | None:
+        """Whose token it is."""
+        if _same(secret, self._token or ""):
+            return anybody
+        if self._tokens is None or not secret.startswith(PREFIX):
+            return None
+        who = partial(self._holder, self._tokens, digest(secret))
+        return who if who() is not None else None
 
-    def _check_password(self, user: str, password: str) -> None:
+    def _by_password(self, user: str, password: str) -> Who:
+        """Who logs in. A token is a password as well: the first one of its user, any other of every user name."""
         address = cherrypy.serving.request.remote.ip
         self._attempts.check(user, address)
         # Both are compared in any case, so that the time taken says nothing.
-        is_user, is_token = _same(user, USER), _same(password, self._token or "")
-        if not (is_user and is_token):
+        is_first, who = _same(user, FIRST_ADMIN), self._by_token(password)
+        if who is None or (who is anybody and not is_first):
             self._attempts.failed(user, address)
             raise errors.WrongCredentials
         self._attempts.succeeded(user, address)
+        return who
+
+    def _holder(self, tokens: Tokens, of_digest: str) -> Caller | None:
+        """Whom a token makes of its holder: an admin as far as its scope goes, or the user that it acts for."""
+        token = tokens.find(of_digest)
+        if token is None:
+            return None
+        if not token.owner:
+            return Caller(f"token:{token.name}", role=ADMIN, scope=token.scope)
+        user = self._accounts.caller(token.owner)
+        role = ADMIN if token.scope == ADMIN else USER
+        return user and Caller(user.name, user.groups, role, token.scope)
+
+
+def anybody() -> Caller:
+    """Who the first token, the one-time link and an open door let in."""
+    return ANYBODY
+
+
+def _still(who: Who | None) -> Caller:
+    """Who it is now. Raises NotLoggedIn if that is nobody."""
+    caller = who() if who is not None else None
+    if caller is None:
+        raise errors.NotLoggedIn
+    return caller
 
 
 def _refuse_foreign_pages() -> None:
@@ -247,15 +169,3 @@ def _basic(credentials: str) -> tuple[str, str]:
     if not colon:
         raise errors.WrongCredentials
     return user, password
-
-
-def set_cookie(secret: str, lifetime_s: float) -> None:
-    """Gives the browser its session; an empty secret takes it away."""
-    cookie: Any = cherrypy.serving.response.cookie
-    cookie[COOKIE] = secret
-    cookie[COOKIE]["path"] = "/"
-    cookie[COOKIE]["httponly"] = True
-    cookie[COOKIE]["samesite"] = "Lax"
-    cookie[COOKIE]["max-age"] = int(lifetime_s) if secret else 0
-    if cherrypy.serving.request.scheme == "https":
-        cookie[COOKIE]["secure"] = True

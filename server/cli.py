@@ -1,4 +1,4 @@
-"""The command line: `cloner serve`, `cloner audit`, `cloner recover`."""
+"""The command line: `cloner serve`, `cloner audit`, `cloner recover`, `cloner token`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .. import __version__, errors
 from ..settings import AUTH_MODES, Settings, default_uri, demo_uri, load
+from . import token_commands
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_common(recover)
     recover.add_argument("--dry-run", action="store_true", help="only say what would be undone")
     recover.set_defaults(run=_recover)
+    token_commands.add_to(commands, _add_common, lambda options: _settings(options, ("connect", "state_dir")))
     return parser
 
 

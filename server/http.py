@@ -18,9 +18,10 @@ from .. import errors
 from ..control.base import MAX_BODY_BYTES, Refusal, config, error_page
 from ..plugin import Cloner
 from ..settings import Settings
-from .auth import Door, load_token
+from .auth import Door
 from .protocol import HTTPServer
 from .root import PAGE_HEADERS, UI_FOLDER, Root
+from .token_file import load_token
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def mount(settings: Settings) -> Site:
     """Builds the plugin and hangs everything into CherryPy's tree."""
     plugin = Cloner(settings)
     token = load_token(plugin.settings.folder) if settings.auth == "token" else None
-    door = Door(token, settings.session_minutes * 60)
+    door = Door(token, settings.session_minutes * 60, plugin.services.tokens)
     cherrypy.tools.cloner_door = cherrypy.Tool("on_start_resource", door.check, priority=20)
     plugin_config = plugin.get_custom_conf()
     cherrypy.tools.cloner_origin = cherrypy.Tool("on_start_resource", door.check_origin, priority=15)

@@ -9,7 +9,8 @@ import cherrypy
 
 from .. import errors
 from ..control.base import Controller, Refusal, Request, route
-from .auth import COOKIE, USER, Door, set_cookie
+from .auth import Door, anybody
+from .sessions import presented, set_cookie
 
 UI_FOLDER = Path(__file__).resolve().parent.parent / "ui"
 
@@ -28,12 +29,10 @@ class LogIn(Controller):
 
     @route("POST", "", schema="login")
     def log_in(self, request: Request) -> dict[str, Any]:
-        user = request.body["username"]
-        secret = (
-            self._door.sessions.open(USER) if self._door.is_open else self._door.log_in(user, request.body["password"])
-        )
+        secret, caller = self._door.log_in(request.body["username"], request.body["password"])
+        self._door.sessions.close(presented())  # it is nobody's any more, least of all the new user's
         set_cookie(secret, self._door.sessions.lifetime_s)
-        return {"username": user, "groups": [], "role": "admin"}
+        return {"username": caller.name, "groups": sorted(caller.groups), "role": caller.role}
 
 
 class LogOut(Controller):
@@ -44,9 +43,8 @@ class LogOut(Controller):
 
     @route("POST", "", schema="logout")
     def log_out(self, _request: Request) -> dict[str, Any]:
-        cookie = cherrypy.serving.request.cookie.get(COOKIE)
-        if cookie is not None:
-            self._door.sessions.close(cookie.value)
+        if presented():
+            self._door.sessions.close(presented())
             set_cookie("", 0)
         return {}
 
@@ -67,7 +65,7 @@ class Root:
         _refuse_other_methods()
         if once is not None:
             if _method() == "GET" and isinstance(once, str) and self._door.redeem(once):
-                set_cookie(self._door.sessions.open(USER), self._door.sessions.lifetime_s)
+                set_cookie(self._door.sessions.open(anybody), self._door.sessions.lifetime_s)
             raise cherrypy.HTTPRedirect("/", 303)
         cherrypy.serving.response.headers.update(PAGE_HEADERS)
         cherrypy.serving.response.headers["Content-Type"] = "text/html;charset=utf-8"

@@ -11,6 +11,7 @@ import cherrypy
 import pytest
 from jsonschema import Draft202012Validator
 
+from cloner.callers import ANYBODY
 from cloner.control import sub_nodes
 from cloner.control.base import Request
 from cloner.control.validation import api_schema
@@ -103,11 +104,11 @@ def test_every_request_has_a_route_and_every_route_that_writes_a_request() -> No
 def test_a_handler_reads_the_fields_of_its_request_and_no_other(action: str, plugin: Cloner) -> None:
     controller, route = ROUTES[action]
     made = controller(Door("x", 60) if controller in (LogIn, LogOut) else plugin.services)
-    task = plugin.vms.clone(Request({"name": "web"}, {}, {}, "")).content["id"]  # type: ignore[attr-defined]  # set by name
+    task = plugin.vms.clone(Request({"name": "web"}, {}, {}, "", ANYBODY)).content["id"]  # type: ignore[attr-defined]  # set by name
     body = Reads({"username": "admin", "password": "x"} if action == "login" else {})
     path = PATHS.get(action, {}) | ({"id": task} if action == "task_delete" else {})
     with mock.patch("cherrypy.serving.request"), mock.patch("cherrypy.serving.response"):
-        getattr(made, route.handler)(Request(path, {}, body, ""))
+        getattr(made, route.handler)(Request(path, {}, body, "", ANYBODY))
     assert body.read == set(ACTIONS[action].get("properties", {}))
 
 

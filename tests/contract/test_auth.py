@@ -13,8 +13,11 @@ from unittest import mock
 import pytest
 
 from cloner import errors
+from cloner.callers import ANYBODY
 from cloner.control import sub_nodes
-from cloner.server.auth import Attempts, Sessions
+from cloner.server.attempts import Attempts
+from cloner.server.auth import anybody
+from cloner.server.sessions import Sessions
 from support.answers import at_once, refusal
 from support.server import Response, Server
 
@@ -190,6 +193,7 @@ def test_every_login_is_a_session_of_its_own(server: Server) -> None:
         anonymous=True,
     )
     assert session_of(again) not in ("", first)
+    assert refusal(ask(server, "GET", "vms", {"Cookie": f"wok={first}"})) == NOT_LOGGED_IN  # it is nobody's any more
 
 
 @pytest.mark.parametrize("planted", ["chosen-by-an-attacker", "x" * 43])
@@ -265,7 +269,7 @@ def test_a_right_password_forgives_the_wrong_ones_before(server: Server) -> None
 
 @pytest.fixture
 def clock() -> Iterator[mock.Mock]:
-    with mock.patch("cloner.server.auth.time.monotonic", return_value=1000.0) as reads:
+    with mock.patch("time.monotonic", return_value=1000.0) as reads:
         yield reads
 
 
@@ -293,12 +297,22 @@ def test_guesses_of_any_number_and_length_take_little_memory() -> None:
 
 def test_a_session_ends_when_nobody_used_it_for_its_time(clock: mock.Mock) -> None:
     sessions = Sessions(lifetime_s=60)
-    secret = sessions.open("admin")
+    secret = sessions.open(anybody)
     for _ in range(3):  # each use prolongs it
         clock.return_value += 59
-        assert sessions.user(secret) == "admin"
+        assert sessions.caller(secret) == ANYBODY
     clock.return_value += 60
-    assert sessions.user(secret) is None
+    assert sessions.caller(secret) is None
+
+
+def test_a_session_ends_when_its_user_is_one_no_longer() -> None:
+    sessions, known = Sessions(lifetime_s=60), [ANYBODY]
+    secret = sessions.open(lambda: known[0] if known else None)
+    assert sessions.caller(secret) == ANYBODY
+    known.clear()
+    assert sessions.caller(secret) is None
+    known.append(ANYBODY)  # who comes back logs in again
+    assert sessions.caller(secret) is None
 
 
 def test_the_length_of_a_session_is_configurable(start: Callable[..., Server], tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import cherrypy
 import pytest
 
 from cloner import errors
+from cloner.callers import ANYBODY
 from cloner.clock import wall_clock
 from cloner.engine.copying import ThroughLibvirt
 from cloner.engine.job import Job
@@ -40,11 +41,13 @@ REFERENCE = re.compile(r"CLN0001E: .* reference ([0-9a-f]{12})$")
 
 
 class Application:
-    """The plugin as CherryPy mounts it, called without a socket."""
+    """The plugin as CherryPy mounts it, called without a socket, by somebody who may do everything."""
 
     def __init__(self, plugin: Cloner) -> None:
         self.plugin = plugin
-        self._wsgi = cherrypy.Application(plugin, MOUNT_POINT, plugin.get_custom_conf())
+        settings = plugin.get_custom_conf()
+        settings["/"]["hooks.on_start_resource"] = _let_in
+        self._wsgi = cherrypy.Application(plugin, MOUNT_POINT, settings)
 
     def request(self, method: str, path: str, **fields: object) -> Response:
         body = json.dumps(fields).encode()
@@ -95,6 +98,10 @@ class Application:
             promised,
             services.journal.reserved(),
         )
+
+
+def _let_in() -> None:
+    cherrypy.serving.request.caller = ANYBODY
 
 
 @pytest.fixture

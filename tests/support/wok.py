@@ -31,6 +31,14 @@ from support.server import REQUEST_TIMEOUT, Response, Server
 ROOT = Path(__file__).parents[2]
 MOUNT_POINT = "/plugins/cloner"
 USER, PASSWORD = "root", "the-tests-own-password"
+KNOWN: Mapping[str, Mapping[str, Any]] = {
+    USER: {"groups": ["root"], "role": "admin"},
+    "ann": {"groups": ["staff", "web team"], "role": "user"},
+    "bob": {"groups": None, "role": "user"},  # of a log-in by LDAP no groups are known
+    "eve": {"groups": ["root"], "role": None},
+}
+"""Who can log in, all with one password: the groups and the role that Wok finds for them."""
+
 SESSION_MINUTES = 10
 JSON = "application/json"
 NOT_OF_THE_PLUGIN = (".*", "__pycache__", "*.egg-info", "build", "dist", "docs", "scripts", "tests")
@@ -69,9 +77,9 @@ class Wok(Server):
         super().start()
         self._session = self.log_in()
 
-    def log_in(self) -> str:
+    def log_in(self, user: str = USER) -> str:
         """A new session's cookie."""
-        answer = self.request("POST", "/login", {"username": USER, "password": PASSWORD}, anonymous=True)
+        answer = self.request("POST", "/login", {"username": user, "password": PASSWORD}, anonymous=True)
         return "wok=" + SimpleCookie(answer.headers["Set-Cookie"])["wok"].value
 
     def request(
@@ -254,11 +262,11 @@ def has_password() -> bool:
 
 def log_in(user: str, password: str) -> dict[str, Any]:
     """src/wok/auth.py, login: who it is, and a session under a new id."""
-    if (user, password) != (USER, PASSWORD):
+    if user not in KNOWN or password != PASSWORD:
         raise cherrypy.HTTPError(401, message("WOKAUTH0001E"))
     session = cherrypy.session
     session.regenerate()
-    known = {"username": user, "groups": ["root"], "role": "admin"}
+    known = {"username": user, **KNOWN[user]}
     session.update({**known, "robot-refresh": time.time()})
     return known
 

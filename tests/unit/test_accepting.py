@@ -13,6 +13,7 @@ import libvirt
 import pytest
 from lxml import etree
 
+from cloner.callers import ANYBODY
 from cloner.engine import domainxml
 from cloner.engine.plan import DomainPlan
 from cloner.model.services import MAC, Services
@@ -97,14 +98,14 @@ def test_the_watch_sees_lists_of_a_host_and_of_a_pool(services: Services) -> Non
 @pytest.mark.parametrize("params", [{}, {"name": "copy"}, {"pool": "data"}], ids=["plain", "named", "other-pool"])
 def test_accepting_a_clone_of_a_guest_lists_nothing(services: Services, params: dict[str, str]) -> None:
     with nothing_listed(services):
-        task = VMsModel(services).clone("web", params, MOUNT)
+        task = VMsModel(services).clone("web", params, MOUNT, ANYBODY)
     assert services.journal.task(task.id) == task
 
 
 @pytest.mark.parametrize("params", [{}, {"name": "copy.qcow2"}, {"pool": "data"}], ids=["plain", "named", "other-pool"])
 def test_accepting_a_clone_of_a_volume_lists_nothing(services: Services, params: dict[str, str]) -> None:
     with nothing_listed(services):
-        task = StorageVolumesModel(services).clone("default", "web.qcow2", params, MOUNT)
+        task = StorageVolumesModel(services).clone("default", "web.qcow2", params, MOUNT, ANYBODY)
     assert services.journal.task(task.id) == task
 
 
@@ -136,7 +137,7 @@ def test_a_new_mac_is_none_of_the_host_nor_of_a_clone_on_its_way(
         mock.patch("cloner.model.vms.secrets.token_bytes", side_effect=draws),
         mock.patch.object(services.executor, "submit") as submitted,
     ):
-        VMsModel(services).clone("web", {}, MOUNT)
+        VMsModel(services).clone("web", {}, MOUNT, ANYBODY)
 
     plan = submitted.call_args.args[1]
     assert isinstance(plan, DomainPlan)
@@ -152,7 +153,7 @@ def test_the_macs_of_two_clones_on_their_way_differ(services: Services) -> None:
         mock.patch.object(services.executor, "submit") as submitted,
     ):
         for _ in range(2):
-            VMsModel(services).clone("web", {}, MOUNT)
+            VMsModel(services).clone("web", {}, MOUNT, ANYBODY)
     assert [call.args[1].identity.macs for call in submitted.call_args_list] == [[first], [second]]
 
 

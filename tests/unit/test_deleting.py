@@ -9,6 +9,7 @@ from unittest import mock
 import pytest
 
 from cloner import errors
+from cloner.callers import ANYBODY
 from cloner.model.services import DOMAIN_NAME, VOLUME_NAME, Services
 from cloner.model.storagevolumes import StorageVolumesModel
 from cloner.model.vms import VMsModel
@@ -38,7 +39,7 @@ def test_a_volume_that_cannot_be_deleted_is_named_and_the_others_go(services: Se
         mock.patch.object(services.host, "delete_volume", side_effect=fail_once),
         pytest.raises(errors.DomainDeletedInPart, match=r"default/db-system\.qcow2"),
     ):
-        VMsModel(services).delete("db", storage=True)
+        VMsModel(services).delete("db", ANYBODY, storage=True)
     assert not services.host.has_domain("db")
     assert [volume.name for volume in services.host.list_volumes("data")] == []
 
@@ -47,7 +48,7 @@ def test_a_guest_that_is_still_being_made_is_not_deleted(services: Services) -> 
     with services.journal.transaction() as transaction:
         transaction.reserve(DOMAIN_NAME, "", "web", task=7)
     with pytest.raises(errors.SourceInUse):
-        VMsModel(services).delete("web")
+        VMsModel(services).delete("web", ANYBODY)
     assert services.host.has_domain("web")
 
 
@@ -55,11 +56,11 @@ def test_a_volume_that_is_still_being_made_is_not_cloned(services: Services) -> 
     with services.journal.transaction() as transaction:
         transaction.reserve(VOLUME_NAME, "default", "web.qcow2", task=7)
     with pytest.raises(errors.VolumeNotCloneable, match="still being made"):
-        StorageVolumesModel(services).clone("default", "web.qcow2", {}, "/p")
+        StorageVolumesModel(services).clone("default", "web.qcow2", {}, "/p", ANYBODY)
 
 
 def test_a_name_must_leave_the_nvram_a_name_of_its_own(services: Services) -> None:
     """`<name>_VARS.fd.new` has 255 bytes at the most."""
     with pytest.raises(errors.InvalidName, match="243 bytes"):
-        VMsModel(services).clone("win-uefi", {"name": "n" * 244}, "/p")
-    assert VMsModel(services).clone("win-uefi", {"name": "n" * 243}, "/p").plan["name"] == "n" * 243
+        VMsModel(services).clone("win-uefi", {"name": "n" * 244}, "/p", ANYBODY)
+    assert VMsModel(services).clone("win-uefi", {"name": "n" * 243}, "/p", ANYBODY).plan["name"] == "n" * 243

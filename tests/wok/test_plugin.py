@@ -18,6 +18,7 @@ from cherrypy.lib.reprconf import Parser
 
 from cloner.control import sub_nodes
 from cloner.engine.journal import Journal
+from support import people
 from support.answers import at_once, cloned, refusal
 from support.server import Response
 from support.wok import MOUNT_POINT, PASSWORD, ROOT, USER, Wok
@@ -199,6 +200,44 @@ def test_a_browser_is_sent_to_woks_own_page_to_log_in(wok: Wok) -> None:
 def test_no_spelling_gets_around_the_login(wok: Wok, path: str) -> None:
     answer = wok.request("GET", f"{MOUNT_POINT}/{path}", anonymous=True)
     assert refusal(answer) == NOT_LOGGED_IN
+
+
+# --- Who sees what ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def peoples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wok]:
+    """A Wok whose guests are somebody's."""
+    folder = tmp_path_factory.mktemp("people")
+    with Wok(folder, connect=people.inventory(folder)) as running:
+        yield running
+
+
+def ask_as(wok: Wok, user: str, method: str, path: str, body: object = None) -> Response:
+    return wok.request(method, path, body, {"Cookie": wok.log_in(user)}, anonymous=True)
+
+
+def test_the_role_of_woks_session_decides(peoples: Wok) -> None:
+    seen = {
+        user: sorted(guest["name"] for guest in ask_as(peoples, user, "GET", "vms").json)
+        for user in ("root", "ann", "bob", "eve")
+    }
+    assert seen == {"root": ["db", "mail", "web", "win-uefi"], "ann": ["mail", "win-uefi"], "bob": [], "eve": []}
+
+
+@pytest.mark.parametrize("user", ["ann", "bob", "eve"])
+def test_to_a_user_of_woks_what_is_not_theirs_does_not_exist(peoples: Wok, user: str) -> None:
+    for method, path in (("GET", "vms/web"), ("POST", "vms/web/clone"), ("DELETE", "vms/web")):
+        assert refusal(ask_as(peoples, user, method, path)) == (404, "KCHVM0002E")
+    assert refusal(ask_as(peoples, user, "GET", "storagepools/default")) == (404, "KCHPOOL0002E")
+
+
+def test_a_user_of_woks_clones_what_is_theirs_and_sees_the_task(peoples: Wok) -> None:
+    answer = ask_as(peoples, "ann", "POST", "vms/win-uefi/clone")
+    assert (answer.status, answer.json["owner"]) == (202, "ann")
+    task = f"tasks/{answer.json['id']}"
+    statuses = {user: ask_as(peoples, user, "GET", task).status for user in ("root", "ann", "bob", "eve")}
+    assert statuses == {"root": 200, "ann": 200, "bob": 404, "eve": 404}
 
 
 # --- Cloning ---------------------------------------------------------------------------------------------------------

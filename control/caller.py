@@ -1,0 +1,29 @@
+"""Who asks, for the handlers: whom the door of cloner serve let in, or whose session Wok has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import cherrypy
+
+from ..callers import ADMIN, CLONE, NOBODY, USER, Caller
+
+
+def current() -> Caller:
+    """The caller of this request. Where neither a door nor Wok has said who it is, it is nobody."""
+    decided = getattr(cherrypy.serving.request, "caller", None)
+    if isinstance(decided, Caller):
+        return decided
+    session = getattr(cherrypy.serving, "session", None)
+    return NOBODY if session is None else of_session(session)
+
+
+def of_session(session: Mapping[str, Any]) -> Caller:
+    """Whose a session of Wok's is (src/wok/auth.py): it has the user's name, the groups or None, and a role."""
+    name, groups = session.get("username"), session.get("groups")
+    if not isinstance(name, str) or not name:
+        return NOBODY
+    is_admin = session.get("role") == "admin"
+    known = frozenset(map(str, groups)) if isinstance(groups, list | tuple | set | frozenset) else frozenset()
+    return Caller(name, known, ADMIN if is_admin else USER, ADMIN if is_admin else CLONE)

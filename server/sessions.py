@@ -1,0 +1,80 @@
+"""Log-ins of browsers: a secret in a cookie for as long as it is used."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cherrypy
+
+from ..callers import Caller
+
+COOKIE = "wok"
+_SECRET_BYTES = 32
+
+Who = Callable[[], Caller | None]
+"""Says who the holder of a credential is now; None once the credential is worth nothing any more."""
+
+
+@dataclass
+class _Session:
+    who: Who
+    until: float
+
+
+class Sessions:
+    """Log-ins in memory. Each lasts `lifetime_s` seconds after its last request."""
+
+    def __init__(self, lifetime_s: float) -> None:
+        self.lifetime_s = lifetime_s
+        self._sessions: dict[str, _Session] = {}
+        self._lock = threading.Lock()
+
+    def open(self, who: Who) -> str:
+        """A new session's secret."""
+        now = time.monotonic()
+        secret = secrets.token_urlsafe(_SECRET_BYTES)
+        with self._lock:
+            self._sessions = {key: session for key, session in self._sessions.items() if session.until > now}
+            self._sessions[secret] = _Session(who, now + self.lifetime_s)
+        return secret
+
+    def caller(self, secret: str) -> Caller | None:
+        """Whose session it is, prolonging it; None if it is nobody's, or its user's no longer."""
+        now = time.monotonic()
+        with self._lock:
+            session = self._sessions.get(secret)
+            if session is None or session.until <= now:
+                self._sessions.pop(secret, None)
+                return None
+            session.until = now + self.lifetime_s
+        caller = session.who()  # without the lock: it may ask a data base
+        if caller is None:
+            self.close(secret)
+        return caller
+
+    def close(self, secret: str) -> None:
+        with self._lock:
+            self._sessions.pop(secret, None)
+
+
+def presented() -> str:
+    """The secret in the request's cookie; '' if it has none."""
+    cookie = cherrypy.serving.request.cookie.get(COOKIE)
+    return "" if cookie is None else str(cookie.value)
+
+
+def set_cookie(secret: str, lifetime_s: float) -> None:
+    """Gives the browser its session; an empty secret takes it away."""
+    cookie: Any = cherrypy.serving.response.cookie
+    cookie[COOKIE] = secret
+    cookie[COOKIE]["path"] = "/"
+    cookie[COOKIE]["httponly"] = True
+    cookie[COOKIE]["samesite"] = "Lax"
+    cookie[COOKIE]["max-age"] = int(lifetime_s) if secret else 0
+    if cherrypy.serving.request.scheme == "https":
+        cookie[COOKIE]["secure"] = True

@@ -1,0 +1,130 @@
+"""Users of the system: their groups, asked for in a process that is ended when it takes too long."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from cloner import errors
+from cloner.callers import CLONE, USER, Caller
+from cloner.server import accounts
+from cloner.server.accounts import Accounts
+from support.answers import at_once
+from support.running import wait_until
+
+
+@pytest.fixture
+def clock() -> Iterator[mock.Mock]:
+    with mock.patch("time.monotonic", return_value=1000.0) as reads:
+        yield reads
+
+
+def program(folder: Path, text: str) -> mock._patch[Path]:
+    """Another program in place of the one that asks the system."""
+    path = folder / "program.py"
+    path.write_text(text)
+    return mock.patch.object(accounts, "_PROGRAM", path)
+
+
+def counting(folder: Path, said: str = '{"name": "ann", "groups": ["staff"]}') -> mock._patch[Path]:
+    """One that leaves a file behind each time."""
+    return program(folder, f"import os, time\nopen('{folder}/asked-%d' % os.getpid(), 'w')\nprint('{said}')")
+
+
+def asked(folder: Path) -> int:
+    return len(list(folder.glob("asked-*")))
+
+
+@pytest.mark.parametrize("user", ["root", "nobody"])
+def test_a_user_has_the_groups_of_the_system(user: str) -> None:
+    entry = pwd.getpwnam(user)
+    groups = frozenset(grp.getgrgid(number).gr_name for number in os.getgrouplist(user, entry.pw_gid))
+    assert groups
+    assert Accounts().caller(user) == Caller(user, groups, USER, CLONE)
+
+
+@pytest.mark.parametrize("user", ["no-such-user", "", "a\0b", "\udcff", "x" * 10_000, "名前", "-h", '"'])
+def test_who_is_no_user_of_the_system_has_no_groups(user: str) -> None:
+    assert Accounts().caller(user) == Caller(user, frozenset(), USER, CLONE)
+
+
+def test_the_system_is_asked_once_a_minute(tmp_path: Path, clock: mock.Mock) -> None:
+    known = Accounts()
+    with counting(tmp_path):
+        for _ in range(3):
+            assert known.caller("ann") == Caller("ann", frozenset({"staff"}), USER, CLONE)
+        assert asked(tmp_path) == 1
+        clock.return_value += 60
+        known.caller("ann")
+        assert asked(tmp_path) == 2
+
+
+def test_of_many_who_ask_at_once_one_asks_the_system(tmp_path: Path) -> None:
+    known = Accounts()
+    with counting(tmp_path):
+        assert {caller and caller.name for caller in at_once(30, lambda _: known.caller("ann"))} == {"ann"}
+    assert asked(tmp_path) == 1
+
+
+def test_the_name_is_the_systems_however_it_was_written(tmp_path: Path) -> None:
+    """Or somebody would be another one, with limits of their own, by writing their name in capitals."""
+    with counting(tmp_path):
+        caller = Accounts().caller("ANN")
+    assert caller is not None
+    assert caller.name == "ann"
+
+
+def test_a_system_that_does_not_answer_is_given_up_with_all_that_it_began(tmp_path: Path) -> None:
+    hangs = "import os, subprocess, time\n"
+    hangs += f"child = subprocess.Popen(['sleep', '600'])\nopen('{tmp_path}/child', 'w').write(str(child.pid))\n"
+    hangs += "time.sleep(600)"
+    with (
+        program(tmp_path, hangs),
+        mock.patch.object(accounts, "PATIENCE_S", 5.0),
+        pytest.raises(errors.LoginUnavailable, match="CLNAUTH0005E"),
+    ):
+        Accounts().caller("ann")
+    child = Path("/proc", (tmp_path / "child").read_text(), "cmdline")
+    wait_until(lambda: not child.exists() or not child.read_bytes(), 10, "what it began has ended")
+
+
+@pytest.mark.parametrize("text", ["raise SystemExit(1)", "print('no JSON')", "import os; os.kill(os.getpid(), 9)"])
+def test_one_that_fails_is_asked_again_the_next_time(tmp_path: Path, text: str) -> None:
+    known = Accounts()
+    with program(tmp_path, text), pytest.raises(errors.LoginUnavailable):
+        known.caller("ann")
+    with counting(tmp_path):
+        assert known.caller("ann") is not None
+
+
+def test_a_user_whose_look_up_takes_long_keeps_nobody_else_waiting(tmp_path: Path) -> None:
+    known, go_on = Accounts(), tmp_path / "go-on"
+    waits = "import json, os, sys, time\nuser = json.load(sys.stdin)['user']\n"
+    waits += f"while user == 'slow' and not os.path.exists('{go_on}'): time.sleep(0.01)\n"
+    with (
+        program(tmp_path, waits + "print(json.dumps({'name': user, 'groups': []}))"),
+        mock.patch.object(accounts, "PATIENCE_S", 60.0),
+        ThreadPoolExecutor(2) as threads,
+    ):
+        slow = [threads.submit(known.caller, "slow") for _ in range(2)]
+        quick = [known.caller(name) for name in ("ann", "bob")]
+        still_asking = [not asking.done() for asking in slow]
+        go_on.touch()
+        assert [caller and caller.name for caller in quick] == ["ann", "bob"]
+        assert still_asking == [True, True]
+        assert [asking.result() for asking in slow] == [Caller("slow", frozenset(), USER, CLONE)] * 2
+
+
+def test_users_of_any_number_take_little_memory() -> None:
+    known = Accounts()
+    with mock.patch.object(accounts, "_ask", return_value={"name": None, "groups": []}):
+        for number in range(3000):
+            known.caller(f"user{number}")
+    assert len(known._known) <= 1000
