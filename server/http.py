@@ -19,6 +19,7 @@ from ..control.base import MAX_BODY_BYTES, Refusal, config, error_page
 from ..plugin import Cloner
 from ..settings import Settings
 from .auth import Door, load_token
+from .health import Livez, Readyz
 from .protocol import HTTPServer
 from .root import PAGE_HEADERS, UI_FOLDER, Root
 
@@ -69,9 +70,12 @@ def mount(settings: Settings) -> Site:
     plugin_config = plugin.get_custom_conf()
     cherrypy.tools.cloner_origin = cherrypy.Tool("on_start_resource", door.check_origin, priority=15)
     plugin_config["/"] |= {"tools.cloner_door.on": True, "tools.cloner_origin.on": True}
+    watched = {"livez": Livez(), "readyz": Readyz(plugin.services)}
+    root_config = {"/": config() | {"tools.cloner_origin.on": True}}
+    root_config |= {f"/{name}": {"tools.cloner_origin.on": False} for name in watched}  # by any name of this host
     for root, path, settings_of_path in (
         (plugin, MOUNT, plugin_config),
-        (Root(door), "", {"/": config() | {"tools.cloner_origin.on": True}}),
+        (Root(door, watched), "", root_config),
         (None, "/ui", {"/": config() | _static(UI_FOLDER)}),
     ):
         cherrypy.tree.mount(root, path, settings_of_path).request_class = _Request

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -54,12 +55,12 @@ class LogOut(Controller):
 class Root:
     """Everything outside the plugin's mount."""
 
-    resources = frozenset({"login", "logout"})
-
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: Door, others: Mapping[str, Controller]) -> None:
         self._door = door
-        self.login = LogIn(door)
-        self.logout = LogOut(door)
+        controllers = {"login": LogIn(door), "logout": LogOut(door), **others}
+        self.resources = frozenset(controllers)
+        for name, controller in controllers.items():
+            setattr(self, name, controller)
 
     @cherrypy.expose  # type: ignore[untyped-decorator]  # CherryPy has no types
     def index(self, /, once: str | None = None, **_query: Any) -> bytes:
