@@ -26,7 +26,7 @@ class StorageVolumes(Controller):
     def lookup_volume(self, request: Request) -> dict[str, Any]:
         return self._volumes.lookup(request.path["pool"], request.path["name"])
 
-    @route("POST", "{pool}/storagevolumes/{name}/clone", schema="storagevolume_clone")
+    @route("POST", "{pool}/storagevolumes/{name}/clone", schema="storagevolume_clone", action="clone")
     def clone_volume(self, request: Request) -> Answer:
         path = request.path
         return accepted(self._volumes.clone(path["pool"], path["name"], request.body, request.mount), request.mount)

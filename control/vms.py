@@ -23,11 +23,11 @@ class VMs(Controller):
     def lookup(self, request: Request) -> dict[str, Any]:
         return self._model.lookup(request.path["name"])
 
-    @route("DELETE", "{name}", schema="vm_delete")
+    @route("DELETE", "{name}", schema="vm_delete", action="delete")
     def delete(self, request: Request) -> Answer:
         self._model.delete(request.path["name"], storage=request.body.get("storage", False))
         return Answer(status=204)
 
-    @route("POST", "{name}/clone", schema="vm_clone")
+    @route("POST", "{name}/clone", schema="vm_clone", action="clone")
     def clone(self, request: Request) -> Answer:
         return accepted(self._model.clone(request.path["name"], request.body, request.mount), request.mount)

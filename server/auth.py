@@ -249,6 +249,17 @@ def _basic(credentials: str) -> tuple[str, str]:
     return user, password
 
 
+def claimed_user(authorization: str) -> str:
+    """Who a header says that a request comes from, which nobody has checked; empty where it does not say."""
+    scheme, _, credentials = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        return _basic(credentials)[0][:_LONGEST_REMEMBERED]
+    except errors.WrongCredentials:
+        return ""
+
+
 def set_cookie(secret: str, lifetime_s: float) -> None:
     """Gives the browser its session; an empty secret takes it away."""
     cookie: Any = cherrypy.serving.response.cookie

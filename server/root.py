@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import cherrypy
 
 from .. import errors
+from ..control import audit
 from ..control.base import Controller, Refusal, Request, route
 from .auth import COOKIE, USER, Door, set_cookie
 
@@ -29,11 +30,12 @@ class LogIn(Controller):
 
     @route("POST", "", schema="login")
     def log_in(self, request: Request) -> dict[str, Any]:
-        user = request.body["username"]
+        user = cherrypy.serving.request.claimed = request.body["username"]
         secret = (
             self._door.sessions.open(USER) if self._door.is_open else self._door.log_in(user, request.body["password"])
         )
         set_cookie(secret, self._door.sessions.lifetime_s)
+        audit.record("log-in", "session", audit.DONE, user=user)
         return {"username": user, "groups": [], "role": "admin"}
 
 
@@ -47,8 +49,11 @@ class LogOut(Controller):
     def log_out(self, _request: Request) -> dict[str, Any]:
         cookie = cherrypy.serving.request.cookie.get(COOKIE)
         if cookie is not None:
+            user = self._door.sessions.user(cookie.value)
             self._door.sessions.close(cookie.value)
             set_cookie("", 0)
+            if user is not None:
+                audit.record("log-out", "session", audit.DONE, user=user)
         return {}
 
 
@@ -67,8 +72,11 @@ class Root:
         """The page. With the secret of the one-time link: logs in, and opens the page without it."""
         _refuse_other_methods()
         if once is not None:
-            if _method() == "GET" and isinstance(once, str) and self._door.redeem(once):
+            is_it = _method() == "GET" and isinstance(once, str) and self._door.redeem(once)
+            if is_it:
                 set_cookie(self._door.sessions.open(USER), self._door.sessions.lifetime_s)
+            outcome = audit.DONE if is_it else errors.WrongCredentials.code
+            audit.record("log-in", "one-time link", outcome, user=USER if is_it else "")
             raise cherrypy.HTTPRedirect("/", 303)
         cherrypy.serving.response.headers.update(PAGE_HEADERS)
         cherrypy.serving.response.headers["Content-Type"] = "text/html;charset=utf-8"
