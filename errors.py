@@ -289,6 +289,19 @@ class JournalTooNew(ClonerError):
     )
 
 
+# --- The server ------------------------------------------------------------------------------------------------------
+
+
+class NotReady(ClonerError):
+    code, status, text = "CLNSRV0001E", 503, "The server cannot clone now ({checks}). Its log has the cause"
+    retry_after = 2
+
+
+class ShuttingDown(ClonerError):
+    code, status, text = "CLNSRV0002E", 503, "The server is stopping. Ask the one that takes its place"
+    retry_after = 2
+
+
 # --- How a task ended ------------------------------------------------------------------------------------------------
 
 

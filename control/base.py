@@ -19,8 +19,9 @@ import cherrypy
 from cheroot.errors import MaxSizeExceeded
 from cherrypy._cpdispatch import Dispatcher
 
-from .. import errors
+from .. import context, errors
 from ..callers import Caller
+from . import audit
 from .caller import current
 from .validation import is_text, validate
 
@@ -49,16 +50,22 @@ class Answer:
     content: Any = None
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
+    audit: Mapping[str, Any] = field(default_factory=dict)
+    """What the audit log's line says beside, or instead of, what it says by itself."""
 
 
 @dataclass(frozen=True)
 class Route:
-    """A method and a path below the controller, such as ('POST', '{name}/clone'), and API.json's key for the body."""
+    """A method and a path below the controller, such as ('POST', '{name}/clone'), and API.json's key for the body.
+
+    `action` is what the audit log calls it; without one it is not told there.
+    """
 
     method: str
     parts: tuple[str, ...]
     schema: str | None
     handler: str = ""
+    action: str | None = None
 
     def match(self, segments: tuple[str, ...]) -> dict[str, str] | None:
         """The named parts of a path that is this route's, or None."""
@@ -73,12 +80,14 @@ class Route:
 Handler = Callable[[Any, Request], Any]
 
 
-def route(method: str, path: str, *, schema: str | None = None) -> Callable[[Handler], Handler]:
-    """Makes a controller's method answer a route. Without `schema` a body is not read."""
+def route(
+    method: str, path: str, *, schema: str | None = None, action: str | None = None
+) -> Callable[[Handler], Handler]:
+    """Makes a controller's method answer a route. Without `schema` a body is not read; without `action` no audit."""
 
     def mark(handler: Handler) -> Handler:
         parts = tuple(part for part in path.split("/") if part)
-        handler.route = Route(method, parts, schema, handler.__name__)  # type: ignore[attr-defined]  # read below
+        handler.route = Route(method, parts, schema, handler.__name__, action)  # type: ignore[attr-defined]  # read below
         return handler
 
     return mark
@@ -113,16 +122,32 @@ class Controller:
             cherrypy.serving.response.headers["Allow"] = allow
             raise errors.MethodNotAllowed(method=request.method, allow=allow)
         item, path = chosen
+        if item.action is None:
+            return self._handle(item, path, query)
+        with audit.action(item.action, _target(item, segments)) as line:
+            answer = self._handle(item, path, query)
+            if isinstance(answer, Answer):
+                line.update(answer.audit)
+            return answer
+
+    def _handle(self, item: Route, path: Mapping[str, str], query: Mapping[str, Any]) -> Any:
         caller = current()
         if self.url_auth and item.method != "GET" and not caller.may_change:
             raise errors.OnlyReads
         body = read_json(item.schema) if item.schema else {}
-        asked = Request(path, query, body, request.script_name, caller)
+        asked = Request(path, query, body, cherrypy.serving.request.script_name, caller)
         self.admit(asked)
         return getattr(self, item.handler)(asked)
 
     def admit(self, request: Request) -> None:
         """Raises what the caller gets instead of every answer of this resource. Unless it is overridden: nothing."""
+
+
+def _target(item: Route, segments: tuple[str, ...]) -> str:
+    """What an action is done to, as a path below the mount: without the last part if that only names the action."""
+    resource = cherrypy.serving.request.path_info.split("/")[1]
+    verbs = 1 if item.parts and not item.parts[-1].startswith("{") else 0
+    return "/".join((resource, *segments[: len(segments) - verbs]))
 
 
 def _implied(methods: Iterable[str]) -> set[str]:
@@ -250,6 +275,9 @@ def _read(size: int) -> bytes:
 
 
 def _answer(serve: Callable[[], Any]) -> bytes:
+    if not context.current().request_id:  # inside Wok, whose requests have none
+        with context.within(**_sender()):
+            return _answer(serve)
     try:
         return render(serve())
     except errors.ClonerError as error:
@@ -258,6 +286,15 @@ def _answer(serve: Callable[[], Any]) -> bytes:
         raise
     except Exception:  # noqa: BLE001 - the last place where anything unforeseen can be turned into an answer
         return render_error(unforeseen())
+
+
+def _sender() -> dict[str, str]:
+    """What the context has to know of a request, which is answered with its id."""
+    request = cherrypy.serving.request
+    request_id = context.request_id(request.headers.get(context.HEADER, ""))
+    cherrypy.serving.response.headers[context.HEADER] = request_id
+    path = request.script_name + request.path_info
+    return {"request_id": request_id, "address": request.remote.ip, "method": request.method, "path": path}
 
 
 def unforeseen() -> errors.ClonerError:
@@ -283,6 +320,7 @@ def render(content: Any) -> bytes:
 def render_error(error: errors.ClonerError) -> bytes:
     """The error's answer: Wok's object, and RFC 9457's members for those who ask for `application/problem+json`."""
     response = cherrypy.serving.response
+    cherrypy.serving.request.error_code = error.code
     status = HTTPStatus(error.status)
     content = error_content(error)
     if error.retry_after is not None:

@@ -32,7 +32,7 @@ class StorageVolumes(Controller):
     def lookup_volume(self, request: Request) -> dict[str, Any]:
         return self._volumes.lookup(request.path["pool"], request.path["name"])
 
-    @route("POST", "{pool}/storagevolumes/{name}/clone", schema="storagevolume_clone")
+    @route("POST", "{pool}/storagevolumes/{name}/clone", schema="storagevolume_clone", action="clone")
     def clone_volume(self, request: Request) -> Answer:
         pool, name = request.path["pool"], request.path["name"]
         return accepted(self._volumes.clone(pool, name, request.body, request.mount, request.caller), request.mount)

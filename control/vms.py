@@ -23,16 +23,16 @@ class VMs(Controller):
     def lookup(self, request: Request) -> dict[str, Any]:
         return self._model.lookup(request.path["name"], request.caller)
 
-    @route("DELETE", "{name}", schema="vm_delete")
+    @route("DELETE", "{name}", schema="vm_delete", action="delete")
     def delete(self, request: Request) -> Answer:
         self._model.delete(request.path["name"], request.caller, storage=request.body.get("storage", False))
         return Answer(status=204)
 
-    @route("POST", "{name}/start", schema="vm_start")
+    @route("POST", "{name}/start", schema="vm_start", action="start")
     def start(self, request: Request) -> dict[str, Any]:
         return self._model.start(request.path["name"], request.caller)
 
-    @route("POST", "{name}/clone", schema="vm_clone")
+    @route("POST", "{name}/clone", schema="vm_clone", action="clone")
     def clone(self, request: Request) -> Answer:
         task = self._model.clone(request.path["name"], request.body, request.mount, request.caller)
         return accepted(task, request.mount)

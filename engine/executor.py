@@ -15,7 +15,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
-from .. import errors
+from .. import context, errors
+from ..context import Context
 from ..hypervisor.host import Host, VolumeInfo
 from .copying import Method
 from .job import Job
@@ -36,6 +37,15 @@ class Bounds:
 
     workers: int = 8
     copies: int = 4
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A task that was accepted, and for whom."""
+
+    task: int
+    plan: Plan
+    context: Context
 
 
 class Executor:
@@ -64,8 +74,8 @@ class Executor:
         self._ledger = ledger
         self._maker = Maker(journal, host, methods, ledger, bounds.copies, users)
         # Clones of milliseconds do not wait behind those of minutes.
-        self._quick: deque[tuple[int, Plan]] = deque()
-        self._long: deque[tuple[int, Plan]] = deque()
+        self._quick: deque[Waiting] = deque()
+        self._long: deque[Waiting] = deque()
         self._jobs: dict[int, tuple[Job, Plan]] = {}
         self._endings: deque[Ending] = deque()
         self._lock = threading.Lock()
@@ -87,7 +97,7 @@ class Executor:
         """Queues a task that the journal has accepted."""
         lane = self._long if any(self._methods[copy.method].is_long for copy in plan.copies) else self._quick
         with self._lock:
-            lane.append((task, plan))
+            lane.append(Waiting(task, plan, context.current().of_task(task)))
             self._waiting[id(lane)].notify()
 
     def cancel(self, task: int) -> bool:
@@ -95,10 +105,10 @@ class Executor:
         if not self._journal.cancel(task):
             return False
         with self._lock:
-            waiting = any(_take_out(lane, task) for lane in (self._quick, self._long))
+            waiting = _take_out(self._quick, task) or _take_out(self._long, task)
             running = self._jobs.get(task)
-        if waiting:
-            self._finish(Ending(task, KILLED, errors.CloneCancelled()))
+        if waiting is not None:
+            self._finish(Ending(task, KILLED, errors.CloneCancelled(), context=waiting.context))
         if running is not None:
             running[0].stop(errors.CloneCancelled())
         return True
@@ -141,8 +151,8 @@ class Executor:
                 condition.notify_all()
         for job in running:
             job.stop(errors.ServerStopped())
-        for task, _plan in waiting:
-            self._finish(Ending(task, FAILED, errors.ServerStopped()))
+        for item in waiting:
+            self._finish(Ending(item.task, FAILED, errors.ServerStopped(), context=item.context))
         for thread in (*self._threads, self._janitor):
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
@@ -150,18 +160,19 @@ class Executor:
 
     # --- Doing -------------------------------------------------------------------------------------------------------
 
-    def _work(self, lane: deque[tuple[int, Plan]]) -> None:
+    def _work(self, lane: deque[Waiting]) -> None:
         while (item := self._next(lane)) is not None:
-            self._run(*item)
+            with context.use(item.context):
+                self._run(item.task, item.plan)
 
-    def _next(self, lane: deque[tuple[int, Plan]]) -> tuple[int, Plan] | None:
+    def _next(self, lane: deque[Waiting]) -> Waiting | None:
         with self._lock:
             self._waiting[id(lane)].wait_for(lambda: lane or self._stopping.is_set())
             if self._stopping.is_set():
                 return None
-            task, plan = lane.popleft()
-            self._jobs[task] = (Job(task, {copy.item: copy.total for copy in plan.copies}), plan)
-            return task, plan
+            item = lane.popleft()
+            self._jobs[item.task] = (Job(item.task, {copy.item: copy.total for copy in item.plan.copies}), item.plan)
+            return item
 
     def _run(self, task: int, plan: Plan) -> None:
         job = self._jobs[task][0]
@@ -177,7 +188,8 @@ class Executor:
             log.exception("task %d failed, reference %s", task, reference)
             ending = Ending(task, FAILED, errors.ClonerError(reference=reference))
         if ending is not None:
-            self._finish(replace(ending, not_ours=frozenset(job.not_ours), marks=tuple(job.take_marks())))
+            ending = replace(ending, not_ours=frozenset(job.not_ours), marks=tuple(job.take_marks()))
+            self._finish(replace(ending, context=context.current()))
         with self._lock:
             del self._jobs[task]
 
@@ -185,6 +197,10 @@ class Executor:
 
     def _finish(self, ending: Ending) -> None:
         """Undoes a task and ends it; what has to wait goes to the janitor."""
+        with context.use(replace(ending.context, task=ending.task)):
+            self._undo_and_end(ending)
+
+    def _undo_and_end(self, ending: Ending) -> None:
         try:
             self._ledger.fail(ending)
         except LATER as error:
@@ -229,9 +245,9 @@ def _reads(plan: Plan, places: Collection[str]) -> bool:
     return any(place in places for copy in plan.copies for place in copy.source.places)
 
 
-def _take_out(lane: deque[tuple[int, Plan]], task: int) -> bool:
-    """Takes a task out of those that wait; whether it was among them."""
-    waiting = next((item for item in lane if item[0] == task), None)
+def _take_out(lane: deque[Waiting], task: int) -> Waiting | None:
+    """Takes a task out of those that wait; None if it is not among them."""
+    waiting = next((item for item in lane if item.task == task), None)
     if waiting is not None:
         lane.remove(waiting)
-    return waiting is not None
+    return waiting

@@ -35,6 +35,7 @@ SOURCE = "source"
 BEGUN, DONE, UNDONE = "begun", "done", "undone"
 
 _WAIT_FOR_LOCK_S = 30.0
+_WAIT_IN_CHECK_S = 0.8
 _NAP_S = 0.01
 _POSTGRESQL_LOCK = 0x636C6F6E6572  # "cloner"; a number for all who write to one database
 
@@ -208,6 +209,23 @@ class Journal:
 
     def close(self) -> None:
         self._engine.dispose()
+
+    def check(self) -> None:
+        """Writes something, for that is what a journal must take. Raises JournalUnavailable within a second.
+
+        Only a disk or a database that hangs keeps it for longer.
+        """
+        until = time.monotonic() + _WAIT_IN_CHECK_S
+        if not self._writing.acquire(timeout=_WAIT_IN_CHECK_S):
+            raise errors.JournalUnavailable(cause="other threads of this server keep it locked")
+        try:
+            patience = max(0.0, until - time.monotonic())
+            with _unavailable(), self._engine.connect() as connection:
+                connection.execution_options(patience_s=patience)
+                connection.execute(sql.CHECK[connection.dialect.name], {"value": str(self._clock())})
+                connection.commit()
+        finally:
+            self._writing.release()
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -452,7 +470,6 @@ def _engine(url: str | sa.URL) -> sa.Engine:
 def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # The driver's own transactions begin too late, at the first write; SQLAlchemy's manual has this remedy.
     connection.isolation_level = None
-    connection.execute(f"PRAGMA busy_timeout = {int(_WAIT_FOR_LOCK_S * 1000)}")
     _use_wal(connection)
     # Survives the death of any process at any moment. After a power cut the last commits may be missing, never torn.
     connection.execute("PRAGMA synchronous = NORMAL")
@@ -473,16 +490,24 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    reads_only = connection.get_execution_options().get("reads_only")
-    connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+    options = connection.get_execution_options()
+    driver: Any = connection.connection.dbapi_connection
+    driver.execute(f"PRAGMA busy_timeout = {_patience_ms(options)}")
+    connection.exec_driver_sql("BEGIN" if options.get("reads_only") else "BEGIN IMMEDIATE")
 
 
 def _begin_postgresql(connection: sa.Connection) -> None:
-    if connection.get_execution_options().get("reads_only"):
+    options = connection.get_execution_options()
+    if options.get("reads_only"):
         return
     # Readers do not lock there: two clones would each be promised the same last bytes of a pool.
-    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(_WAIT_FOR_LOCK_S * 1000)}")
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_patience_ms(options)}")
     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_POSTGRESQL_LOCK})")
+
+
+def _patience_ms(options: Mapping[str, Any]) -> int:
+    """How long a transaction waits for the lock: at least 1 ms, since 0 is no wait for SQLite, any for PostgreSQL."""
+    return max(1, int(options.get("patience_s", _WAIT_FOR_LOCK_S) * 1000))
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .. import errors
+from .. import context, errors
+from ..context import NOBODY, Context
 from ..hypervisor.host import Host
 from . import files
 from .copying import take_back
@@ -50,6 +51,8 @@ class Ending:
     """How steps went that the journal has not been told yet."""
 
     tries: int = 0
+    context: Context = NOBODY
+    """For whom the task was."""
 
 
 class Ledger:
@@ -71,6 +74,7 @@ class Ledger:
         made = [step.args for step in steps if step.kind == VOLUME]
         links = [Link(parent, args["pool"], args["name"]) for args in made for parent in args["parents"]]
         self._journal.end(task, FINISHED, "OK", clone, done, links)
+        log.info("task %d is finished", task)
 
     def fail(self, ending: Ending) -> None:
         """Undoes a task and ends it. Raises one of LATER when that has to wait."""
@@ -99,14 +103,15 @@ class Ledger:
         endings = []
         for _ in range(len(self._adopted)):
             task = self._adopted.popleft()
-            try:
-                ending = self._settle(task)
-            except errors.CloneCancelled as error:
-                ending = Ending(task.id, KILLED, error)
-            except errors.ClonerError as error:
-                log.warning("task %d of a dead server waits: %s", task.id, error)
-                self._adopted.append(task)
-                continue
+            with context.within(task=task.id):
+                try:
+                    ending = self._settle(task)
+                except errors.CloneCancelled as error:
+                    ending = Ending(task.id, KILLED, error)
+                except errors.ClonerError as error:
+                    log.warning("task %d of a dead server waits: %s", task.id, error)
+                    self._adopted.append(task)
+                    continue
             endings += [ending] if ending else []
         return endings
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from .. import errors
+from .. import context, errors
 from ..errors import plain
 from ..hypervisor.host import SHUT_OFF, Host, VolumeInfo
 from . import domainxml, files
@@ -91,7 +91,8 @@ class Maker:
         """Makes the volumes of a clone side by side; the first failure ends them all."""
         if len(copies) <= 1:
             return {copy.item: self._copy(job, copy, next(numbers), next(numbers)) for copy in copies}
-        with ThreadPoolExecutor(len(copies), thread_name_prefix=f"task-{job.task}") as threads:
+        name, here = f"task-{job.task}", context.current()
+        with ThreadPoolExecutor(len(copies), name, initializer=context.take, initargs=(here,)) as threads:
             futures = {
                 copy.item: threads.submit(self._copy_or_stop, job, copy, next(numbers), next(numbers))
                 for copy in copies

@@ -81,6 +81,13 @@ ADD_LINK: Mapping[str, Any] = {
     "sqlite": sqlite.insert(links).on_conflict_do_nothing(),
     "postgresql": postgresql.insert(links).on_conflict_do_nothing(),
 }
+_CHECKED: Mapping[str, Any] = {"name": "checked", "value": sa.bindparam("value")}
+CHECK: Mapping[str, Any] = {
+    "sqlite": sqlite.insert(facts).values(_CHECKED).on_conflict_do_update(index_elements=["name"], set_=_CHECKED),
+    "postgresql": postgresql.insert(facts)
+    .values(_CHECKED)
+    .on_conflict_do_update(index_elements=["name"], set_=_CHECKED),
+}
 _TASK: sa.BindParameter[int] = sa.bindparam("of_task")
 OWNER = sa.select(tasks.c.owner).where(tasks.c.id == _TASK)
 GO_ON = (

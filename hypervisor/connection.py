@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
@@ -30,6 +31,7 @@ SHORT_CALLS = 8
 
 _TURN_S = 15.0
 _RETRY_S = 0.5
+_STALE_S = 5.0
 
 LOST = frozenset(
     {
@@ -85,6 +87,7 @@ class Connections:
         self._check = threading.Event()
         self._settled = threading.Event()
         self._stopped = False
+        self._looked = time.monotonic()
         self._long_calls = threading.BoundedSemaphore(long_calls)
         self._idle: list[libvirt.virConnect] = []
         self._short: queue.LifoQueue[libvirt.virConnect] = queue.LifoQueue()
@@ -102,6 +105,14 @@ class Connections:
         self._stopped = True
         self._check.set()
         self._keeper.join(1.0)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether libvirt was there when the keeper last looked; libvirt itself is not asked, and cannot hang this.
+
+        A keeper that has not looked for some seconds hangs itself, in a libvirt that takes a connection and is silent.
+        """
+        return self._control is not None and time.monotonic() < self._looked + _STALE_S
 
     @contextmanager
     def short_call(self) -> Iterator[libvirt.virConnect]:
@@ -204,6 +215,7 @@ class Connections:
                 self._lose(connection, "the connection was lost")
             elif not self.is_test_driver:
                 self._open_short()
+            self._looked = time.monotonic()
             self._check.wait(_RETRY_S)
             self._check.clear()
 

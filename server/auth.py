@@ -22,6 +22,7 @@ from .attempts import Attempts
 from .sessions import Sessions, Who, presented
 
 _LINK_BYTES = 32
+_LONGEST_CLAIM = 64
 
 
 class Door:
@@ -169,3 +170,14 @@ def _basic(credentials: str) -> tuple[str, str]:
     if not colon:
         raise errors.WrongCredentials
     return user, password
+
+
+def claimed_user(authorization: str) -> str:
+    """Who a header says that a request comes from, which nobody has checked; empty where it does not say."""
+    scheme, _, credentials = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        return _basic(credentials)[0][:_LONGEST_CLAIM]
+    except errors.WrongCredentials:
+        return ""

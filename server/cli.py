@@ -13,8 +13,10 @@ from contextlib import closing
 from pathlib import Path
 
 from .. import __version__, errors
-from ..settings import AUTH_MODES, Settings, default_uri, demo_uri, load
-from . import token_commands
+from ..settings import AUTH_MODES, LOG_FORMATS, Settings, default_uri, demo_uri, load
+from . import logs, token_commands
+
+log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--auth", choices=AUTH_MODES, help="token (default), or none, which a loopback address only may have"
     )
+    serve.add_argument("--log-format", choices=LOG_FORMATS, help="auto (default) is text on a terminal, else json")
     serve.set_defaults(run=_serve)
     audit = commands.add_parser(
         "audit",
@@ -72,9 +75,9 @@ def _add_common(command: argparse.ArgumentParser) -> None:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    settings = _settings(options, ("connect", "host", "port", "state_dir", "auth"))
+    settings = _settings(options, ("connect", "host", "port", "state_dir", "auth", "log_format"))
     _refuse_open_door(settings)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(settings.log_format)
     _say_where(settings)
     import cherrypy  # noqa: PLC0415 - `cloner --help` need not load a web server
 
@@ -146,9 +149,6 @@ def _refuse_open_door(settings: Settings) -> None:
 
 def _say_where(settings: Settings) -> None:
     if settings.is_demo:
-        print(
-            "cloner: DEMO. The guests and volumes are made up (libvirt's test driver); nothing real is touched.",
-            file=sys.stderr,
-        )
+        log.warning("DEMO. The guests and volumes are made up (libvirt's test driver); nothing real is touched.")
     else:
-        print(f"cloner: working on the libvirt of {settings.connect}. Clones are real.", file=sys.stderr)
+        log.info("working on the libvirt of %s. Clones are real.", settings.connect)

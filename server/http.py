@@ -8,18 +8,19 @@ import socket
 import sys
 import threading
 from dataclasses import dataclass
-from email.errors import HeaderParseError
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import cherrypy
 
 from .. import errors
-from ..control.base import MAX_BODY_BYTES, Refusal, config, error_page
+from ..control.base import MAX_BODY_BYTES, config
 from ..plugin import Cloner
 from ..settings import Settings
 from .auth import Door
+from .health import Livez, Readyz
 from .protocol import HTTPServer
+from .requests import ServedRequest
 from .root import PAGE_HEADERS, UI_FOLDER, Root
 from .token_file import load_token
 
@@ -70,26 +71,16 @@ def mount(settings: Settings) -> Site:
     plugin_config = plugin.get_custom_conf()
     cherrypy.tools.cloner_origin = cherrypy.Tool("on_start_resource", door.check_origin, priority=15)
     plugin_config["/"] |= {"tools.cloner_door.on": True, "tools.cloner_origin.on": True}
+    watched = {"livez": Livez(), "readyz": Readyz(plugin.services)}
+    root_config = {"/": config() | {"tools.cloner_origin.on": True}}
+    root_config |= {f"/{name}": {"tools.cloner_origin.on": False} for name in watched}  # by any name of this host
     for root, path, settings_of_path in (
         (plugin, MOUNT, plugin_config),
-        (Root(door), "", {"/": config() | {"tools.cloner_origin.on": True}}),
+        (Root(door, watched), "", root_config),
         (None, "/ui", {"/": config() | _static(UI_FOLDER)}),
     ):
-        cherrypy.tree.mount(root, path, settings_of_path).request_class = _Request
+        cherrypy.tree.mount(root, path, settings_of_path).request_class = ServedRequest
     return Site(plugin, door)
-
-
-class _Request(cherrypy._cprequest.Request):  # type: ignore[misc]  # CherryPy has no types
-    """Errors in our shape from the first header on; what `config` says comes into force only after the headers."""
-
-    error_page: ClassVar[dict[str, Any]] = {"default": error_page}
-    show_tracebacks = False
-
-    def process_headers(self) -> None:
-        try:
-            super().process_headers()
-        except (LookupError, TypeError, ValueError, HeaderParseError) as error:  # it decodes RFC 2047 and may stumble
-            raise Refusal(errors.BadRequest(cause="a header cannot be decoded")) from error
 
 
 def _static(folder: Path) -> dict[str, Any]:
@@ -101,9 +92,7 @@ def _static(folder: Path) -> dict[str, Any]:
 def start(settings: Settings) -> str:
     """Starts the engine and the server; returns the address that it listens on, as `http://host:port`."""
     cherrypy.config.update(_global_config(settings))
-    for logs in (cherrypy.log, *(app.log for app in cherrypy.tree.apps.values())):
-        logs.access_log.setLevel(logging.WARNING)
-        logs.error_log.setLevel(logging.WARNING)
+    _adopt_logs()
     cherrypy.server.instance = HTTPServer(cherrypy.server)
     cherrypy.engine.subscribe("stop", _begin_last_resort, priority=_FIRST)
     sys.setswitchinterval(_SWITCH_S)
@@ -111,6 +100,18 @@ def start(settings: Settings) -> str:
     cherrypy.engine.start()
     host, port = cherrypy.server.bound_addr[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _adopt_logs() -> None:
+    """What CherryPy and cheroot have to tell goes the way of our own log, without the time, which a line has anyway.
+
+    Their access log says less than ours.
+    """
+    cherrypy.log.screen = False
+    for logs in (cherrypy.log, *(app.log for app in cherrypy.tree.apps.values())):
+        logs.access_log.setLevel(logging.WARNING)
+        logs.error_log.setLevel(logging.WARNING)
+        logs.time = str
 
 
 def _begin_last_resort() -> None:

@@ -4,6 +4,7 @@ connection's memory or is taken for the next request."""
 from __future__ import annotations
 
 import json
+import logging
 import time
 from contextlib import suppress
 from http import HTTPStatus
@@ -14,8 +15,10 @@ from cheroot.errors import socket_errors_to_ignore
 from cheroot.server import HTTPConnection, SizeCheckWrapper
 from cherrypy._cpwsgi_server import CPWSGIHTTPRequest, CPWSGIServer
 
-from .. import errors
+from .. import context, errors
 from ..control.base import JSON_TYPE, MAX_BODY_BYTES, Foreign, error_content, unforeseen
+
+log = logging.getLogger("cloner.access")
 
 _LINGER_S = 2.0
 _LINGER_BYTES = 16 * 1024 * 1024
@@ -63,10 +66,18 @@ class _Request(CPWSGIHTTPRequest):  # type: ignore[misc]  # CherryPy has no type
 
     def simple_response(self, status: str, msg: str = "") -> None:
         """cheroot's own refusals, after which it closes the connection."""
-        error = _our_error(str(status), msg)
+        given = getattr(self, "inheaders", {}).get(context.HEADER.encode(), b"").decode("latin-1")
+        with context.use(context.Context(context.request_id(given), address=str(self.conn.remote_addr))):
+            error = _our_error(str(status), msg)
+            fields = {"status": error.status, "code": error.code}
+            log.info("refused before it could be read: %s", error.reason, extra={"fields": fields})
+            self._refuse(error)
+
+    def _refuse(self, error: errors.ClonerError) -> None:
         shown = error_content(error)
         content = json.dumps(shown, ensure_ascii=False).encode("utf-8")
         head = f"{self.server.protocol} {shown['code']}\r\nContent-Type: {JSON_TYPE}\r\n"
+        head += f"{context.HEADER}: {context.current().request_id}\r\n"
         head += f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"
         self.close_connection = True
         try:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import cherrypy
 
 from .. import errors
+from ..callers import FIRST_ADMIN
+from ..control import audit
 from ..control.base import Controller, Refusal, Request, route
 from .auth import Door, anybody
 from .sessions import presented, set_cookie
@@ -29,9 +32,11 @@ class LogIn(Controller):
 
     @route("POST", "", schema="login")
     def log_in(self, request: Request) -> dict[str, Any]:
-        secret, caller = self._door.log_in(request.body["username"], request.body["password"])
+        user = cherrypy.serving.request.claimed = request.body["username"]
+        secret, caller = self._door.log_in(user, request.body["password"])
         self._door.sessions.close(presented())  # it is nobody's any more, least of all the new user's
         set_cookie(secret, self._door.sessions.lifetime_s)
+        audit.record("log-in", "session", audit.DONE, user=caller.name)
         return {"username": caller.name, "groups": sorted(caller.groups), "role": caller.role}
 
 
@@ -44,28 +49,34 @@ class LogOut(Controller):
     @route("POST", "", schema="logout")
     def log_out(self, _request: Request) -> dict[str, Any]:
         if presented():
+            caller = self._door.sessions.caller(presented())
             self._door.sessions.close(presented())
             set_cookie("", 0)
+            if caller is not None:
+                audit.record("log-out", "session", audit.DONE, user=caller.name)
         return {}
 
 
 class Root:
     """Everything outside the plugin's mount."""
 
-    resources = frozenset({"login", "logout"})
-
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: Door, others: Mapping[str, Controller]) -> None:
         self._door = door
-        self.login = LogIn(door)
-        self.logout = LogOut(door)
+        controllers = {"login": LogIn(door), "logout": LogOut(door), **others}
+        self.resources = frozenset(controllers)
+        for name, controller in controllers.items():
+            setattr(self, name, controller)
 
     @cherrypy.expose  # type: ignore[untyped-decorator]  # CherryPy has no types
     def index(self, /, once: str | None = None, **_query: Any) -> bytes:
         """The page. With the secret of the one-time link: logs in, and opens the page without it."""
         _refuse_other_methods()
         if once is not None:
-            if _method() == "GET" and isinstance(once, str) and self._door.redeem(once):
+            is_it = _method() == "GET" and isinstance(once, str) and self._door.redeem(once)
+            if is_it:
                 set_cookie(self._door.sessions.open(anybody), self._door.sessions.lifetime_s)
+            outcome = audit.DONE if is_it else errors.WrongCredentials.code
+            audit.record("log-in", "one-time link", outcome, user=FIRST_ADMIN if is_it else "")
             raise cherrypy.HTTPRedirect("/", 303)
         cherrypy.serving.response.headers.update(PAGE_HEADERS)
         cherrypy.serving.response.headers["Content-Type"] = "text/html;charset=utf-8"

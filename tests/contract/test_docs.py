@@ -78,6 +78,11 @@ def test_the_configuration(server: Server) -> None:
     check("Configuration", [get(server, "config")])
 
 
+def test_health(server: Server) -> None:
+    answers = [server.request("GET", path, anonymous=True).json for path in ("/livez", "/readyz")]
+    check("Health", [answers[0] | answers[1]])
+
+
 def test_the_log_ins_answer(server: Server) -> None:
     answer = server.request("POST", "/login", {"username": "admin", "password": server.token}, anonymous=True)
     check("The log-in's answer", [answer.json])

@@ -21,12 +21,13 @@ from unittest import mock
 import cherrypy
 import pytest
 
-from cloner import errors
+from cloner import context, errors
 from cloner.callers import ANYBODY
 from cloner.clock import wall_clock
 from cloner.engine.copying import ThroughLibvirt
 from cloner.engine.job import Job
 from cloner.engine.journal import FINISHED, RUNNING, Journal
+from cloner.engine.ledger import Ending, Ledger
 from cloner.engine.plan import Copy
 from cloner.hypervisor.inventory import Inventory
 from cloner.model.vms import VMsModel
@@ -333,3 +334,36 @@ def test_with_no_hours_to_keep_them_ended_tasks_are_gone_at_once(tmp_path: Path,
     application.plugin.settings = Settings(connect=demo_uri(), state_dir=str(tmp_path), keep_tasks_hours=0)
     application.plugin._age_out()
     assert application.request("GET", "tasks").json == []
+
+
+# --- For whom --------------------------------------------------------------------------------------------------------
+
+
+def test_every_thread_that_makes_a_clone_knows_for_which_request(application: Application) -> None:
+    """As inside Wok, whose requests have no id before they get here."""
+    seen: list[context.Context] = []
+    with filling(lambda _: seen.append(context.current())):
+        task = application.wait(application.clone("vms/db"))
+    assert len(seen) == 2  # disks, copied side by side
+    assert {found.task for found in seen} == {int(task["id"])}
+    assert len({found.request_id for found in seen} - {""}) == 1
+
+
+def test_a_task_is_undone_for_the_request_that_asked_for_it(application: Application) -> None:
+    asked: list[context.Context] = []
+    undone: list[context.Context] = []
+    end = Ledger.fail
+
+    def break_it(_: Copy) -> None:
+        asked.append(context.current())
+        raise errors.StepFailed(cause="the disk is bad")
+
+    def look_on(ledger: Ledger, ending: Ending) -> None:
+        undone.append(context.current())
+        if len(undone) == 1:
+            raise errors.Busy(what="the pool")  # so that the janitor has to do it
+        end(ledger, ending)
+
+    with filling(break_it), mock.patch.object(Ledger, "fail", look_on):
+        application.wait(application.clone("vms/web"))
+    assert undone == asked * 2

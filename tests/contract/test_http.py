@@ -34,6 +34,8 @@ ROUTES = {
     "/": "GET, HEAD",
     "/login": "POST",
     "/logout": "POST",
+    "/livez": "GET, HEAD",
+    "/readyz": "GET, HEAD",
 }
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 READABLE = [path for path, allow in ROUTES.items() if "GET" in allow and path != "tasks/1"]

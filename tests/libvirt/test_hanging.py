@@ -13,7 +13,7 @@ import libvirt
 
 from support.libvirtd import PrivateLibvirtd
 from support.running import wait_until
-from support.server import Server
+from support.server import Response, Server
 from support.storage import MiB, make_qcow2
 
 LONGER_THAN_KEEPALIVE_S = 25
@@ -37,15 +37,20 @@ def test_a_libvirtd_that_hangs_and_goes_on_does_not_take_the_server_along(
         os.kill(pid, signal.SIGSTOP)
         try:
             hanging = [threads.submit(server.request, "POST", "vms/web/clone", timeout=90) for _ in range(24)]
+            ready: list[Response] = []
             until = time.monotonic() + LONGER_THAN_KEEPALIVE_S
             while time.monotonic() < until:
                 assert server.request("GET", "tasks", timeout=10).status == 200
+                assert server.request("GET", "/livez", anonymous=True, timeout=10).status == 200
+                ready.append(server.request("GET", "/readyz", anonymous=True, timeout=10))
                 time.sleep(0.5)
         finally:
             os.kill(pid, signal.SIGCONT)
+        assert [answer.json["checks"]["libvirt"] for answer in (ready[0], ready[-1])] == ["ok", "not connected"]
         answers = [future.result() for future in hanging]
         assert {answer.status for answer in answers} <= {202, 503}, [answer.text for answer in answers]
         wait_until(lambda: server.request("GET", "vms/web").status == 200, 30, "it is well again", lambda: server.log)
+        wait_until(lambda: server.request("GET", "/readyz", anonymous=True).status == 200, 30, "it is ready again")
         for answer in answers:
             if answer.status == 202:
                 assert server.wait_task(answer.json["id"])["status"] == "finished"

@@ -754,6 +754,39 @@ def test_a_journal_that_somebody_keeps_locked_is_not_waited_for_for_ever(
     assert accepted(journal)
 
 
+def check_1000(journal: Journal) -> None:
+    for _ in range(1000):
+        journal.check()
+
+
+def test_a_check_finds_a_full_disk_since_it_writes(journal: Journal) -> None:
+    journal.check()
+    with full_disk(), pytest.raises(errors.JournalUnavailable):
+        check_1000(journal)
+    journal.check()
+
+
+def test_a_check_does_not_wait_long_for_a_lock_and_leaves_others_their_patience(
+    tmp_path: Path, journal: Journal
+) -> None:
+    somebody = sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None, check_same_thread=False)
+    somebody.execute("BEGIN IMMEDIATE")
+    with pytest.raises(errors.JournalUnavailable, match="locked"):
+        journal.check()
+    later = threading.Timer(2, somebody.rollback)  # seconds: more than a check would wait
+    later.start()
+    assert accepted(journal)
+    later.join()
+    somebody.close()
+    journal.check()
+
+
+def test_a_check_does_not_wait_long_for_a_thread_that_keeps_the_journal(journal: Journal) -> None:
+    with journal.transaction(), pytest.raises(errors.JournalUnavailable, match="locked"):
+        journal.check()
+    journal.check()
+
+
 @pytest.mark.parametrize("url", ["nonsense", "sqlite://", "nosuch://u:secret@h/d", "postgresql+nosuch://u:secret@h/d"])
 def test_a_url_that_means_no_journal_is_the_configurations_fault(url: str) -> None:
     with pytest.raises(errors.InvalidConfiguration, match="journal") as caught:

@@ -33,6 +33,7 @@ port = 0
 auth = none
 threads = 2
 session_minutes = 90
+log_format = text
 """
 ALL_SET = Settings(
     "qemu+ssh://host/system",
@@ -49,6 +50,7 @@ ALL_SET = Settings(
     "none",
     2,
     90.0,
+    "text",
 )
 
 
@@ -129,6 +131,7 @@ def test_a_file_may_be_empty_or_have_sections_for_cherrypy(conf: Callable[[str],
         ("[server]\nport = 65536", "port must be 0 to 65535"),
         ("[server]\nport = -1", "port must be 0 to 65535"),
         ("[server]\nauth = off", "auth must be one of token, none"),
+        ("[server]\nlog_format = xml", "log_format must be one of auto, json, text"),
         ("[server]\nthreads = 1", "threads must be at least 2"),
         ("[server]\nsession_minutes = 0", "session_minutes must be more than 0"),
         ("[server]\nsession_minutes = nan", "session_minutes must be more than 0"),

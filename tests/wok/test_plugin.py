@@ -286,6 +286,15 @@ def test_a_clone_is_deleted_by_a_request_with_a_body(wok: Wok) -> None:
     assert wok.request("GET", f"vms/{name}").status == 404
 
 
+# --- Request ids -----------------------------------------------------------------------------------------------------
+
+
+def test_a_request_keeps_its_id(wok: Wok) -> None:
+    assert wok.request("GET", "vms", headers={"X-Request-Id": "mine"}).headers["X-Request-Id"] == "mine"
+    made = {wok.request("GET", "vms/nope").headers["X-Request-Id"] for _ in range(3)}
+    assert len(made - {None}) == 3
+
+
 # --- Errors and names ------------------------------------------------------------------------------------------------
 
 
