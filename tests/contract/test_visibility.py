@@ -10,7 +10,7 @@ import pytest
 
 from support import people
 from support.answers import refusal
-from support.people import SEEN, STRANGER, USER
+from support.people import GROUP, SEEN, STRANGER, USER
 from support.server import Response, Server
 
 VOLUME = "storagepools/default/storagevolumes/web.qcow2"
@@ -178,6 +178,31 @@ def test_a_guest_is_deleted_by_who_made_it(program: Person, admin: Person) -> No
     name = program.cloned()["name"]
     assert program.ask("DELETE", f"vms/{name}").status == 204
     assert refusal(admin.ask("GET", f"vms/{name}")) == NO_GUEST
+
+
+def test_a_users_clone_is_that_users_alone(user: Person, stranger: Person, admin: Person) -> None:
+    """Of `db`, which the user sees by a group that others are in too."""
+    name = user.cloned("db")["name"]
+    guest = user.ask("GET", f"vms/{name}").json
+    assert (guest["users"], guest["groups"]) == ([USER], [])
+    assert name in user.names()
+    assert refusal(stranger.ask("GET", f"vms/{name}")) == NO_GUEST
+    assert admin.ask("GET", f"vms/{name}").status == 200
+    assert user.ask("DELETE", f"vms/{name}").status == 204
+
+
+def test_and_can_be_cloned_and_deleted_by_that_user(user: Person) -> None:
+    name = user.cloned()["name"]
+    again = user.cloned(name)["name"]
+    assert [user.ask("DELETE", f"vms/{each}").status for each in (again, name)] == [204, 204]
+
+
+def test_an_admins_clone_is_for_whom_its_source_is_for(user: Person, admin: Person, program: Person) -> None:
+    for person in (admin, program):
+        name = person.cloned("db")["name"]
+        guest = user.ask("GET", f"vms/{name}").json
+        assert (guest["users"], guest["groups"]) == (["root"], [GROUP])
+        assert admin.ask("DELETE", f"vms/{name}").status == 204
 
 
 def test_not_by_somebody_else_who_may_clone(user: Person, program: Person, admin: Person) -> None:
