@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cloner.engine.journal import Journal
 from support import people
 from support.answers import refusal
 from support.people import GROUP, SEEN, STRANGER, USER
@@ -250,3 +252,31 @@ def test_after_a_restart_it_is_still_known_whose_a_clone_is(tmp_path: Path) -> N
         server.start()
         assert refusal(other.ask("DELETE", f"tasks/{task['id']}")) == NOT_YOURS
         assert program.ask("DELETE", f"tasks/{task['id']}").status == 204
+
+
+# --- Limits ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [("max_running_per_user = 1", (429, "CLNLIMIT0001E")), ("max_bytes_per_user = 300000000", (507, "CLNLIMIT0002E"))],
+)
+def test_who_has_enough_in_the_making_is_told_when_to_come_back(
+    tmp_path: Path, setting: str, expected: tuple[int, str]
+) -> None:
+    conf = tmp_path / "cloner.conf"
+    conf.write_text(f"[cloner]\n{setting}\n")
+    with Server(people.inventory(tmp_path), tmp_path / "state", args=["--config", str(conf)]) as server:
+        with (
+            closing(Journal(f"sqlite:///{server.state_dir}/journal.sqlite")) as journal,
+            journal.transaction() as open_,
+        ):
+            task = open_.new_task_id()  # of a server that lives, but that takes for ever
+            lease = next((server.state_dir / "servers").iterdir()).name
+            open_.promise(task, "default", "x", 200_000_000)
+            open_.add_task(task, "domain", "/p/vms/x/clone", lease, {"name": "x"}, owner=USER)
+        user = Person(server, people.token(server.state_dir, "u", user=USER))
+        answer = user.ask("POST", "vms/web/clone")
+        assert refusal(answer) == expected
+        assert int(answer.headers["Retry-After"]) > 0
+        assert Person(server, server.token).ask("POST", "vms/web/clone").status == 202
