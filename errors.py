@@ -255,6 +255,32 @@ class NoRoom(ClonerError):
     )
 
 
+# --- How much --------------------------------------------------------------------------------------------------------
+
+
+class TooManyRunning(ClonerError):
+    code, status, text = (
+        "CLNLIMIT0001E",
+        429,
+        "{running} clones of yours are being made, and {limit} may be. Wait for one to end, or cancel one",
+    )
+    retry_after = 5
+
+
+class TooManyBytes(ClonerError):
+    code, status, text = (
+        "CLNLIMIT0002E",
+        507,
+        "This clone takes {needed} bytes, and clones of yours are still writing {promised} of the {limit} that you may "
+        "have in the making. Wait for some to end, or cancel one",
+    )
+
+    def __init__(self, needed: int, promised: int, limit: int) -> None:
+        super().__init__(needed=needed, promised=promised, limit=limit)
+        # One that is too large by itself stays so.
+        self.retry_after = 10 if needed <= limit else None  # type: ignore[misc]  # known only when it happens
+
+
 # --- libvirt and the journal -----------------------------------------------------------------------------------------
 
 

@@ -31,6 +31,7 @@ from .hypervisor.inventory import Inventory
 from .hypervisor.making import VolumeMaker
 from .hypervisor.places import places
 from .model.guests import read_guest
+from .model.limits import Limits
 from .model.services import Services
 from .model.usage import running_users
 from .settings import Settings, default_uri, load
@@ -167,7 +168,8 @@ def build(settings: Settings) -> Services:
         max_chain=settings.max_chain,
     )
     tokens = Tokens(journal)
-    return Services(connections, host, journal, executor, ledger, lease, surveyor, inventory, tokens)
+    limits = Limits(settings.max_running_per_user, settings.max_bytes_per_user)
+    return Services(connections, host, journal, executor, ledger, lease, surveyor, inventory, tokens, limits)
 
 
 def _check_home(journal: Journal, folder: Path) -> None:

@@ -35,6 +35,8 @@ class Settings:
     nvram_dir: str = ""
     tpm_dir: str = ""
     keep_tasks_hours: float = 12.0
+    max_running_per_user: int = 0
+    max_bytes_per_user: int = 0
     host: str = "127.0.0.1"
     port: int = 8010
     auth: str = "token"
@@ -114,6 +116,8 @@ def _checked(settings: Settings) -> Settings:
         "max_chain must be at least 1": settings.max_chain < 1,
         "threads must be at least 2": settings.threads < 2,  # noqa: PLR2004 - one to wait, one to serve
         "session_minutes must be more than 0": not 0 < settings.session_minutes < math.inf,
+        "max_running_per_user must be 0 or more": settings.max_running_per_user < 0,
+        "max_bytes_per_user must be 0 or more": settings.max_bytes_per_user < 0,
         "keep_tasks_hours must be 0 or more": not 0 <= settings.keep_tasks_hours < math.inf,
     }
     cause = next((words for words, is_so in problems.items() if is_so), None)

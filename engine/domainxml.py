@@ -81,6 +81,9 @@ class Identity:
     macs: Sequence[str]
     """In the order of the source's interfaces that have a MAC."""
 
+    owner: str = ""
+    """The user whom it belongs to, and nobody else; '' where it is for whom its source is for."""
+
 
 def disks(domain: Element) -> list[Disk]:
     return [_disk(node) for node in domain.iterfind("devices/disk")]
@@ -184,6 +187,23 @@ def _set_identity(domain: Element, identity: Identity) -> None:
         entry.text = identity.uuid
     for node, mac in zip(_mac_nodes(domain), identity.macs, strict=True):
         node.set("address", mac)
+    if identity.owner:
+        _give_to(domain, identity.owner)
+
+
+def _give_to(domain: Element, user: str) -> None:
+    """Has Kimchi's metadata name one user and nobody else, in the form in which Kimchi writes them."""
+    nodes = _kimchi_nodes(domain)
+    for node in _children(nodes, "access"):
+        remove(node)
+    if not nodes:
+        metadata = domain.find("metadata")
+        if metadata is None:
+            metadata = etree.SubElement(domain, "metadata")
+        kimchi = {"kimchi": KIMCHI_NAMESPACE}
+        nodes = [etree.SubElement(metadata, f"{{{KIMCHI_NAMESPACE}}}metadata", nsmap=kimchi)]
+    auth = etree.SubElement(etree.SubElement(nodes[0], "access"), "auth", type="pam")
+    etree.SubElement(auth, "user").text = user
 
 
 def _set_text(domain: Element, tag: str, text: str) -> None:

@@ -175,6 +175,14 @@ class Transaction(StampSource):
         """Frees what a server that died held."""
         self._connection.execute(sa.delete(sql.holds).where(sql.holds.c.server == server))
 
+    def usage(self, owner: str) -> tuple[int, int]:
+        """How many tasks of an owner run, and the bytes that they are still going to write."""
+        running, promised = (
+            int(self._connection.execute(statement, {"of_owner": owner}).scalar_one())
+            for statement in (sql.RUNNING_OF, sql.PROMISED_TO)
+        )
+        return running, promised
+
     def new_task_id(self) -> int:
         return self._count("task", 0)
 

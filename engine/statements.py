@@ -73,6 +73,10 @@ PROMISED = sa.select(sa.func.coalesce(sa.func.sum(promises.c.bytes), 0)).where(
 UNDER_WAY = sa.select(promises.c.item, promises.c.bytes).where(
     promises.c.pool == sa.bindparam("in_pool"), sa.exists().where(steps.c.task == promises.c.task)
 )
+RUNNING_OF = sa.select(sa.func.count()).where(tasks.c.owner == sa.bindparam("of_owner"), tasks.c.status == "running")
+PROMISED_TO = sa.select(sa.func.coalesce(sa.func.sum(promises.c.bytes), 0)).where(
+    promises.c.task == tasks.c.id, tasks.c.owner == sa.bindparam("of_owner"), tasks.c.status == "running"
+)
 PROMISE = sa.insert(promises)
 ADD_TASK = sa.insert(tasks)
 ADD_STEP = sa.insert(steps)

@@ -19,6 +19,7 @@ from ..hypervisor.host import Host, PoolInfo
 from ..hypervisor.inventory import Inventory
 from ..utils import MAX_FILE_NAME_BYTES, MAX_NAME_BYTES, byte_length
 from .guests import Guest, read_guest
+from .limits import Limits
 
 DOMAIN_NAME, VOLUME_NAME, MAC = "domain", "volume", "mac"
 """Kinds of reservations."""
@@ -39,6 +40,7 @@ class Services:
     surveyor: Surveyor
     inventory: Inventory[Guest]
     tokens: Tokens
+    limits: Limits
 
     def guests(self) -> Collection[Guest]:
         """Every domain of the host: from the inventory, or from libvirt as long as that is not complete."""

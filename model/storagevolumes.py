@@ -76,6 +76,7 @@ class StorageVolumesModel:
         new_name = wanted or get_next_clone_name(
             taken, base, copy.extension, ts=True, clock=transaction, max_bytes=MAX_FILE_NAME_BYTES
         )
+        self._services.limits.check(transaction, caller, draft.copies)
         task_id = transaction.new_task_id()
         plan = draft.volume_plan(new_name)
         transaction.reserve(VOLUME_NAME, copy.pool, new_name, task=task_id)

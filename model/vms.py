@@ -114,7 +114,9 @@ class VMsModel:
         task_id = transaction.new_task_id()
         uuid = str(uuid4())
         macs = _reserve_macs(transaction, draft.macs(), is_taken, task_id, uuid)
-        plan = draft.domain_plan(domainxml.Identity(new_name, uuid, str(uuid4()), macs))
+        owner = "" if caller.is_admin else caller.name
+        self._services.limits.check(transaction, caller, draft.copies)
+        plan = draft.domain_plan(domainxml.Identity(new_name, uuid, str(uuid4()), macs, owner))
         transaction.reserve(DOMAIN_NAME, "", new_name, task=task_id)
         for copy in plan.copies:
             transaction.reserve(VOLUME_NAME, copy.pool, copy.name, task=task_id)

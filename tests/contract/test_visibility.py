@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cloner.engine.journal import Journal
 from support import people
 from support.answers import refusal
-from support.people import SEEN, STRANGER, USER
+from support.people import GROUP, SEEN, STRANGER, USER
 from support.server import Response, Server
 
 VOLUME = "storagepools/default/storagevolumes/web.qcow2"
@@ -180,6 +182,31 @@ def test_a_guest_is_deleted_by_who_made_it(program: Person, admin: Person) -> No
     assert refusal(admin.ask("GET", f"vms/{name}")) == NO_GUEST
 
 
+def test_a_users_clone_is_that_users_alone(user: Person, stranger: Person, admin: Person) -> None:
+    """Of `db`, which the user sees by a group that others are in too."""
+    name = user.cloned("db")["name"]
+    guest = user.ask("GET", f"vms/{name}").json
+    assert (guest["users"], guest["groups"]) == ([USER], [])
+    assert name in user.names()
+    assert refusal(stranger.ask("GET", f"vms/{name}")) == NO_GUEST
+    assert admin.ask("GET", f"vms/{name}").status == 200
+    assert user.ask("DELETE", f"vms/{name}").status == 204
+
+
+def test_and_can_be_cloned_and_deleted_by_that_user(user: Person) -> None:
+    name = user.cloned()["name"]
+    again = user.cloned(name)["name"]
+    assert [user.ask("DELETE", f"vms/{each}").status for each in (again, name)] == [204, 204]
+
+
+def test_an_admins_clone_is_for_whom_its_source_is_for(user: Person, admin: Person, program: Person) -> None:
+    for person in (admin, program):
+        name = person.cloned("db")["name"]
+        guest = user.ask("GET", f"vms/{name}").json
+        assert (guest["users"], guest["groups"]) == (["root"], [GROUP])
+        assert admin.ask("DELETE", f"vms/{name}").status == 204
+
+
 def test_not_by_somebody_else_who_may_clone(user: Person, program: Person, admin: Person) -> None:
     name = admin.cloned()["name"]
     for person in (user, program):
@@ -225,3 +252,31 @@ def test_after_a_restart_it_is_still_known_whose_a_clone_is(tmp_path: Path) -> N
         server.start()
         assert refusal(other.ask("DELETE", f"tasks/{task['id']}")) == NOT_YOURS
         assert program.ask("DELETE", f"tasks/{task['id']}").status == 204
+
+
+# --- Limits ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [("max_running_per_user = 1", (429, "CLNLIMIT0001E")), ("max_bytes_per_user = 300000000", (507, "CLNLIMIT0002E"))],
+)
+def test_who_has_enough_in_the_making_is_told_when_to_come_back(
+    tmp_path: Path, setting: str, expected: tuple[int, str]
+) -> None:
+    conf = tmp_path / "cloner.conf"
+    conf.write_text(f"[cloner]\n{setting}\n")
+    with Server(people.inventory(tmp_path), tmp_path / "state", args=["--config", str(conf)]) as server:
+        with (
+            closing(Journal(f"sqlite:///{server.state_dir}/journal.sqlite")) as journal,
+            journal.transaction() as open_,
+        ):
+            task = open_.new_task_id()  # of a server that lives, but that takes for ever
+            lease = next((server.state_dir / "servers").iterdir()).name
+            open_.promise(task, "default", "x", 200_000_000)
+            open_.add_task(task, "domain", "/p/vms/x/clone", lease, {"name": "x"}, owner=USER)
+        user = Person(server, people.token(server.state_dir, "u", user=USER))
+        answer = user.ask("POST", "vms/web/clone")
+        assert refusal(answer) == expected
+        assert int(answer.headers["Retry-After"]) > 0
+        assert Person(server, server.token).ask("POST", "vms/web/clone").status == 202

@@ -13,7 +13,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -141,13 +141,14 @@ def clone_name(source: Element, number: int) -> str:
     return compose(source.findtext("name", ""), f"-clone-{1700000000000000 + number}", MAX_NAME_BYTES)
 
 
-def clone(xml: str, number: int, kind: str = "file") -> str:
+def clone(xml: str, number: int, kind: str = "file", owner: str = "") -> str:
     """A clone of a guest, without the host's devices; its disks lie in volumes of a kind: `file` or `block`."""
     source = etree.fromstring(xml)
     name = clone_name(source, number)
     sources = new_sources(domainxml.disks(source), name, kind)
     nvram = f"/nvram/{name}_VARS.fd" if domainxml.nvram(source) else None
-    return domainxml.clone(xml, identity(source, name, number), sources, nvram, drop_hostdevs=True)
+    own = replace(identity(source, name, number), owner=owner)
+    return domainxml.clone(xml, own, sources, nvram, drop_hostdevs=True)
 
 
 def identity(source: Element, name: str, number: int) -> Identity:

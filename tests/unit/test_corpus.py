@@ -142,9 +142,9 @@ def test_what_changes_is_what_the_corpus_says(case: Case) -> None:
 def test_all_that_is_published_changes_somewhere() -> None:
     changed = set()
     for case in CASES:
-        for kind in ("file", "block"):
+        for kind, owner in (("file", ""), ("block", ""), ("file", "ann")):
             source = case.root
-            found = corpus.changes(source, etree.fromstring(corpus.clone(case.xml, 1, kind)))
+            found = corpus.changes(source, etree.fromstring(corpus.clone(case.xml, 1, kind, owner)))
             changed |= {path for path in corpus.published() if any(corpus.is_by(path, each, source) for each in found)}
     console = re.compile(r"devices/(serial|parallel|console|channel|smartcard|redirdev)\b")
     unseen = {console.sub("devices/CONSOLE", path) for path in set(corpus.published()) - changed}
@@ -157,6 +157,31 @@ def test_a_clone_of_a_clone_is_one_of_its_source(case: Case) -> None:
     first = corpus.clone(case.xml, 1)
     again = corpus.changes(etree.fromstring(first), etree.fromstring(corpus.clone(first, 2)))
     assert {change.path for change in again} <= set(case.changed)
+
+
+# --- A user's clone --------------------------------------------------------------------------------------------------
+
+(ACCESS,) = [path for path in corpus.published() if "local-name()='access'" in path]
+
+
+def remove(node: etree._Element) -> None:
+    parent = node.getparent()
+    assert parent is not None
+    parent.remove(node)
+
+
+@each_case
+def test_a_users_clone_is_that_users_alone_and_in_all_else_as_an_admins(case: Case) -> None:
+    admins, users = (etree.fromstring(corpus.clone(case.xml, 1, owner=owner)) for owner in ("", "ann"))
+    assert domainxml.access(admins) == domainxml.access(case.root)
+    assert domainxml.access(users) == (["ann"], [])
+    for node in (*admins.xpath(ACCESS), *users.xpath(ACCESS)):
+        remove(node)
+    known = {node.tag for node in admins.iter()}
+    for node in users.xpath("metadata/*[not(node())] | metadata[not(*[node()])]"):  # made for it where there was none
+        if node.tag not in known:
+            remove(node)
+    assert corpus.canonical(admins) == corpus.canonical(users)
 
 
 # --- What is refused -------------------------------------------------------------------------------------------------

@@ -432,3 +432,50 @@ def test_access_is_read_from_kimchis_metadata_alone() -> None:
     root = parse(domain(more=f"<metadata><!-- ours -->{other}{ours}</metadata>"))
     assert domainxml.access(root) == (["ann", "bob"], ["web"])
     assert domainxml.access(parse(domain())) == ([], [])
+
+
+KIMCHIS_FORM = (
+    f"<metadata><kimchi:metadata xmlns:kimchi='{domainxml.KIMCHI_NAMESPACE}'>"
+    "<access><auth type='pam'><user>{}</user></auth></access></kimchi:metadata></metadata>"
+)
+
+
+def given_to(user: str, metadata: str = "") -> str:
+    """The metadata of a user's clone, in canonical form."""
+    source = f"<domain><name>web</name><uuid>{UUID}</uuid>{metadata}</domain>"
+    own = Identity("clone", OURS.uuid, OURS.genid, (), owner=user)
+    found = parse(domainxml.clone(source, own, {}, None)).find("metadata")
+    assert found is not None
+    return canonical(etree.tostring(found, encoding="unicode"))
+
+
+def test_a_users_clone_names_the_user_as_kimchi_would() -> None:
+    assert given_to("ann") == given_to("ann", "<metadata/>") == canonical(KIMCHIS_FORM.format("ann"))
+
+
+@pytest.mark.parametrize(
+    "access",
+    [
+        "<access/>",
+        "<access><user>bob</user><group>web</group></access>",
+        "<access><auth type='pam'><user>bob</user></auth><auth type='ldap'><user>eve</user></auth></access>",
+        "<access><user>bob</user></access><access><group>web</group></access>",
+        "<kimchi:access><kimchi:user>bob</kimchi:user></kimchi:access>",
+    ],
+)
+def test_and_nobody_else_whomever_the_source_was_for(access: str) -> None:
+    whole = KIMCHIS_FORM.partition("<access>")[0] + access + "</kimchi:metadata></metadata>"
+    assert given_to("ann", whole) == canonical(KIMCHIS_FORM.format("ann"))
+
+
+def test_what_else_kimchi_keeps_there_stays() -> None:
+    begin, _, end = KIMCHIS_FORM.format("ann").partition("<access>")
+    other = "<os distro='debian' version='12'/>"
+    made = given_to("ann", f"{begin}{other}<access><user>bob</user></access></kimchi:metadata></metadata>")
+    assert made == canonical(f"{begin}{other}<access>{end}")
+
+
+@given(XML_TEXT.filter(lambda text: text.strip() == text != ""))
+def test_a_users_name_is_text_whatever_it_is(user: str) -> None:
+    clone = parse(f"<domain>{given_to(user)}</domain>")
+    assert domainxml.access(clone) == ([user], [])

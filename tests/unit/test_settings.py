@@ -27,6 +27,8 @@ max_chain = 5
 nvram_dir = /nvram
 tpm_dir = /swtpm
 keep_tasks_hours = 0.5
+max_running_per_user = 7
+max_bytes_per_user = 1000000000000
 [server]
 host = ::1
 port = 0
@@ -45,6 +47,8 @@ ALL_SET = Settings(
     "/nvram",
     "/swtpm",
     0.5,
+    7,
+    10**12,
     "::1",
     0,
     "none",
@@ -138,6 +142,9 @@ def test_a_file_may_be_empty_or_have_sections_for_cherrypy(conf: Callable[[str],
         ("[server]\nsession_minutes = inf", "session_minutes must be more than 0"),
         ("[cloner]\nworkers = 0", "workers must be at least 1"),
         ("[cloner]\ncopies = 0", "copies must be at least 1"),
+        ("[cloner]\nmax_running_per_user = -1", "max_running_per_user must be 0 or more"),
+        ("[cloner]\nmax_bytes_per_user = 10G", "max_bytes_per_user must be a number, not 10G"),
+        ("[cloner]\nmax_bytes_per_user = -1", "max_bytes_per_user must be 0 or more"),
         ("[cloner]\nkeep_tasks_hours = -1", "keep_tasks_hours must be 0 or more"),
         ("[cloner]\nkeep_tasks_hours = nan", "keep_tasks_hours must be 0 or more"),
         ("[cloner]\nkeep_tasks_hours = 1e999", "keep_tasks_hours must be 0 or more"),
