@@ -27,7 +27,7 @@ from ..hypervisor.host import Host
 from . import domainxml, files
 from .copying import Method
 from .job import Job
-from .journal import DONE, FAILED, KILLED, UNDONE, Journal
+from .journal import DONE, FAILED, FINISHED, KILLED, UNDONE, Journal
 from .ledger import DOMAIN, FILL, LATER, NVRAM, VOLUME, Ending, Ledger, cause_of
 from .plan import Copy, DomainPlan, VolumePlan
 from .reach import LIBVIRT
@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 
 Plan = DomainPlan | VolumePlan
 
+QUICK, LONG = LANES = ("quick", "long")
+"""Where clones wait for a worker: those whose disks take a moment, and those that copy bytes."""
+
 _JANITOR_INTERVAL_S = 1.0
 _REPORT_INTERVAL_S = 0.5
 _TURN_POLL_S = 0.1
@@ -43,11 +46,20 @@ _TURN_POLL_S = 0.1
 
 @dataclass(frozen=True)
 class Waiting:
-    """A task that was accepted, and for whom."""
+    """A task that was accepted, for whom, and when (by the clock that never jumps)."""
 
     task: int
     plan: Plan
     context: Context
+    since: float
+
+
+@dataclass(frozen=True)
+class Load:
+    """How many clones of a lane wait for a worker, and how many have one."""
+
+    waiting: int
+    running: int
 
 
 @dataclass(frozen=True)
@@ -87,17 +99,19 @@ class Executor:
         self._host = host
         self._methods = methods
         self._ledger = ledger
+        self._observer = ledger.observer
         # Clones of milliseconds do not wait behind those of minutes.
         self._quick: deque[Waiting] = deque()
         self._long: deque[Waiting] = deque()
+        self._busy = dict.fromkeys(LANES, 0)
         self._jobs: dict[int, tuple[Job, Plan]] = {}
         self._endings: deque[Ending] = deque()
         self._changed = threading.Condition()
         self._stopping = threading.Event()
         self._copies = threading.BoundedSemaphore(copies)
-        lanes = [self._quick] * workers + [self._long] * copies
+        lanes = [(QUICK, self._quick)] * workers + [(LONG, self._long)] * copies
         self._threads = [
-            threading.Thread(target=self._work, args=(lane,), name=f"clone-{n}", daemon=True)
+            threading.Thread(target=self._work, args=lane, name=f"clone-{n}", daemon=True)
             for n, lane in enumerate(lanes)
         ]
         self._threads.append(threading.Thread(target=self._report, name="reporter", daemon=True))
@@ -111,8 +125,9 @@ class Executor:
         """Queues a task that the journal has accepted."""
         lane = self._long if any(self._methods[copy.method].is_long for copy in plan.copies) else self._quick
         with self._changed:
-            lane.append(Waiting(task, plan, context.current().of_task(task)))
+            lane.append(Waiting(task, plan, context.current().of_task(task), time.monotonic()))
             self._changed.notify_all()
+        self._observer.started(_kind(plan), _method(plan))
 
     def cancel(self, task: int) -> bool:
         """Asks for a running task's end: it ends at once, and what it made is undone. False if it has ended."""
@@ -122,7 +137,7 @@ class Executor:
             waiting = _take_out(self._quick, task) or _take_out(self._long, task)
             running = self._jobs.get(task)
         if waiting is not None:
-            self._finish(Ending(task, KILLED, errors.CloneCancelled(), context=waiting.context))
+            self._give_up(waiting, KILLED, errors.CloneCancelled())
         if running is not None:
             running[0].stop(errors.CloneCancelled())
         return True
@@ -158,29 +173,44 @@ class Executor:
         for job in running:
             job.stop(errors.ServerStopped())
         for item in waiting:
-            self._finish(Ending(item.task, FAILED, errors.ServerStopped(), context=item.context))
+            self._give_up(item, FAILED, errors.ServerStopped())
         for thread in (*self._threads, self._janitor):
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in (*self._threads, self._janitor))
 
+    def load(self) -> Mapping[str, Load]:
+        """What there is to do, by lane."""
+        with self._changed:
+            waiting = {QUICK: len(self._quick), LONG: len(self._long)}
+            return {lane: Load(waiting[lane], self._busy[lane]) for lane in LANES}
+
+    def to_undo(self) -> int:
+        """How many clones have failed and cannot be undone yet."""
+        return len(self._endings)
+
     # --- Doing -------------------------------------------------------------------------------------------------------
 
-    def _work(self, lane: deque[Waiting]) -> None:
-        while (item := self._next(lane)) is not None:
+    def _work(self, name: str, lane: deque[Waiting]) -> None:
+        while (item := self._next(name, lane)) is not None:
             with context.use(item.context):
-                self._run(item.task, item.plan)
+                status = self._run(item.task, item.plan)
+            with self._changed:
+                self._busy[name] -= 1
+            self._tell_end(item, status)
 
-    def _next(self, lane: deque[Waiting]) -> Waiting | None:
+    def _next(self, name: str, lane: deque[Waiting]) -> Waiting | None:
         with self._changed:
             self._changed.wait_for(lambda: lane or self._stopping.is_set())
             if self._stopping.is_set():
                 return None
             item = lane.popleft()
+            self._busy[name] += 1
             self._jobs[item.task] = (Job(item.task, {copy.item: copy.total for copy in item.plan.copies}), item.plan)
             return item
 
-    def _run(self, task: int, plan: Plan) -> None:
+    def _run(self, task: int, plan: Plan) -> str:
+        """Makes a clone or undoes it; returns the status that its task ends with."""
         job = self._jobs[task][0]
         ending = None
         try:
@@ -197,6 +227,7 @@ class Executor:
             self._finish(replace(ending, not_ours=frozenset(job.not_ours), context=context.current()))
         with self._changed:
             del self._jobs[task]
+        return ending.status if ending is not None else FINISHED
 
     def _make(self, job: Job, plan: Plan) -> None:
         numbers = itertools.count(1)
@@ -298,6 +329,15 @@ class Executor:
 
     # --- Ending ------------------------------------------------------------------------------------------------------
 
+    def _give_up(self, item: Waiting, status: str, why: errors.ClonerError) -> None:
+        """Ends a task that no worker has begun."""
+        self._finish(Ending(item.task, status, why, context=item.context))
+        self._tell_end(item, status)
+
+    def _tell_end(self, item: Waiting, status: str) -> None:
+        size = sum(copy.total for copy in item.plan.copies)
+        self._observer.ended(_kind(item.plan), _method(item.plan), status, time.monotonic() - item.since, size)
+
     def _finish(self, ending: Ending) -> None:
         """Undoes a task and ends it; what has to wait goes to the janitor."""
         with context.use(replace(ending.context, task=ending.task)):
@@ -354,6 +394,17 @@ def _copy_nvram(source: str, target: str) -> Action:
 def _fill(method: Method, copy: Copy, made: Mapping[str, Any], job: Job) -> Mapping[str, Any]:
     method.fill(copy, made, job)
     return {}
+
+
+def _kind(plan: Plan) -> str:
+    """As a task's `kind` has it."""
+    return "domain" if isinstance(plan, DomainPlan) else "volume"
+
+
+def _method(plan: Plan) -> str:
+    """How the disks are cloned, in a word."""
+    found = {copy.method for copy in plan.copies}
+    return found.pop() if len(found) == 1 else ("mixed" if found else "none")
 
 
 def _take_out(lane: deque[Waiting], task: int) -> Waiting | None:

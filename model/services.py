@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass
 
 from .. import errors
@@ -10,6 +10,7 @@ from ..engine.executor import Executor
 from ..engine.journal import Journal, Link, Transaction
 from ..engine.lease import Lease
 from ..engine.ledger import Ledger
+from ..engine.observer import Observer
 from ..engine.survey import Surveyor
 from ..hypervisor.connection import Connections
 from ..hypervisor.host import Host, PoolInfo
@@ -35,6 +36,7 @@ class Services:
     lease: Lease
     surveyor: Surveyor
     inventory: Inventory[Guest]
+    observer: Observer
 
     def guests(self) -> Collection[Guest]:
         """Every domain of the host: from the inventory, or from libvirt as long as that is not complete."""
@@ -46,6 +48,20 @@ class Services:
         if self.inventory.is_complete:
             return lambda mark: bool(self.inventory.is_taken(mark))
         return {mark for guest in self.guests() for mark in guest.marks}.__contains__
+
+
+class Skipping(Container[str]):
+    """Names that are taken, and tells each time that one which was about to be given out is among them."""
+
+    def __init__(self, taken: Container[str], skipped: Callable[[], None]) -> None:
+        self._taken = taken
+        self._skipped = skipped
+
+    def __contains__(self, name: object) -> bool:
+        is_taken = name in self._taken
+        if is_taken:
+            self._skipped()
+        return is_taken
 
 
 def room(transaction: Transaction, host: Host) -> Callable[[PoolInfo], int]:

@@ -17,7 +17,17 @@ from ..engine.xmltree import parse
 from ..hypervisor.host import DomainInfo, Host, VolumeInfo
 from ..utils import byte_length, get_next_clone_name
 from .guests import Guest, mac_mark, read_guest
-from .services import DOMAIN_NAME, MAC, VOLUME_NAME, Services, check_domain_name, check_independent, paths_in_use, room
+from .services import (
+    DOMAIN_NAME,
+    MAC,
+    VOLUME_NAME,
+    Services,
+    Skipping,
+    check_domain_name,
+    check_independent,
+    paths_in_use,
+    room,
+)
 
 
 class VMsModel:
@@ -69,8 +79,9 @@ class VMsModel:
             raise errors.InvalidName(name=wanted[:80], cause=cause)
         if wanted is not None and wanted in taken:
             raise errors.NameTaken(name=wanted)
+        free = Skipping(taken, lambda: self._services.observer.name_skipped(DOMAIN_NAME))
         new_name = wanted or get_next_clone_name(
-            taken, name, ts=True, clock=transaction, max_bytes=draft.max_name_bytes()
+            free, name, ts=True, clock=transaction, max_bytes=draft.max_name_bytes()
         )
         task_id = transaction.new_task_id()
         uuid = str(uuid4())
