@@ -23,6 +23,7 @@ from .engine.executor import Bounds, Executor
 from .engine.journal import Journal
 from .engine.lease import Lease
 from .engine.ledger import Ledger
+from .engine.observer import Observer
 from .engine.survey import Surveyor
 from .engine.tokens import Tokens
 from .hypervisor.connection import Connections
@@ -50,6 +51,7 @@ class Cloner:
 
     Args:
         options: Wok's options, which hold nothing that this plugin needs, or the Settings of `cloner serve`.
+        observer: is told what becomes of clones.
 
     Raises InvalidConfiguration, JournalUnavailable and JournalTooNew.
     """
@@ -59,13 +61,13 @@ class Cloner:
     extends: Mapping[str, Any] = {}
     resources = frozenset(sub_nodes)
 
-    def __init__(self, options: object = None) -> None:
+    def __init__(self, options: object = None, observer: Observer | None = None) -> None:
         settings = options if isinstance(options, Settings) else load()
         self.settings = settings if settings.connect else replace(settings, connect=default_uri())
         self.messages = _messages()
         self.paths = _Paths()
         self.api_schema = api_schema()
-        self.services = build(self.settings)
+        self.services = build(self.settings, observer)
         for name, controller in sub_nodes.items():
             setattr(self, name, controller(self.services))
         self._housekeeping = cherrypy.process.plugins.BackgroundTask(
@@ -138,7 +140,8 @@ def _wok_config() -> dict[str, Any]:
     return settings | {"tools.wokauth.on": True}
 
 
-def build(settings: Settings) -> Services:
+def build(settings: Settings, observer: Observer | None = None) -> Services:
+    observer = observer or Observer()
     folder = settings.folder
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -152,7 +155,7 @@ def build(settings: Settings) -> Services:
     host = Host(connections)
     ways = methods(VolumeMaker(connections, host))
     inventory = Inventory(connections, host, read_guest, lambda guest: guest.marks)
-    ledger = Ledger(journal, host, lease)
+    ledger = Ledger(journal, host, lease, observer)
 
     def users(volume: VolumeInfo) -> list[str]:
         return running_users(inventory, host, volume)
@@ -169,7 +172,7 @@ def build(settings: Settings) -> Services:
     )
     tokens = Tokens(journal)
     limits = Limits(settings.max_running_per_user, settings.max_bytes_per_user)
-    return Services(connections, host, journal, executor, ledger, lease, surveyor, inventory, tokens, limits)
+    return Services(connections, host, journal, executor, ledger, lease, surveyor, inventory, tokens, limits, observer)
 
 
 def _check_home(journal: Journal, folder: Path) -> None:

@@ -18,6 +18,7 @@ DEFAULT_FILE = Path(__file__).resolve().parent / "cloner.conf"
 DEMO_INVENTORY = Path(__file__).resolve().parent / "demo" / "inventory.xml"
 
 AUTH_MODES = ("token", "none")
+METRICS_AUTH_MODES = ("token", "none")
 LOG_FORMATS = ("auto", "json", "text")
 _MAX_PORT = 65535
 
@@ -43,6 +44,7 @@ class Settings:
     threads: int = 64
     session_minutes: float = 30.0
     log_format: str = "auto"
+    metrics_auth: str = "token"
 
     @property
     def is_demo(self) -> bool:
@@ -110,6 +112,7 @@ def _checked(settings: Settings) -> Settings:
     problems = {
         f"auth must be one of {', '.join(AUTH_MODES)}": settings.auth not in AUTH_MODES,
         f"log_format must be one of {', '.join(LOG_FORMATS)}": settings.log_format not in LOG_FORMATS,
+        f"metrics_auth must be one of {', '.join(METRICS_AUTH_MODES)}": settings.metrics_auth not in METRICS_AUTH_MODES,
         f"port must be 0 to {_MAX_PORT}": not 0 <= settings.port <= _MAX_PORT,
         "workers must be at least 1": settings.workers < 1,
         "copies must be at least 1": settings.copies < 1,

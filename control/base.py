@@ -122,6 +122,7 @@ class Controller:
             cherrypy.serving.response.headers["Allow"] = allow
             raise errors.MethodNotAllowed(method=request.method, allow=allow)
         item, path = chosen
+        request.route = _template(item)
         if item.action is None:
             return self._handle(item, path, query)
         with audit.action(item.action, _target(item, segments)) as line:
@@ -141,6 +142,12 @@ class Controller:
 
     def admit(self, request: Request) -> None:
         """Raises what the caller gets instead of every answer of this resource. Unless it is overridden: nothing."""
+
+
+def _template(item: Route) -> str:
+    """A route as it is written: what all its paths have in common."""
+    request = cherrypy.serving.request
+    return "/".join((request.script_name, request.path_info.split("/")[1], *item.parts))
 
 
 def _target(item: Route, segments: tuple[str, ...]) -> str:
@@ -313,6 +320,8 @@ def render(content: Any) -> bytes:
     if answer.status == HTTPStatus.NO_CONTENT:
         response.headers.pop("Content-Type", None)
         return b""
+    if isinstance(answer.content, bytes):  # of the type that its headers say
+        return answer.content
     response.headers["Content-Type"] = JSON_TYPE
     return json.dumps(answer.content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
 

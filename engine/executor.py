@@ -20,12 +20,15 @@ from ..context import Context
 from ..hypervisor.host import Host, VolumeInfo
 from .copying import Method
 from .job import Job
-from .journal import FAILED, KILLED, Journal
+from .journal import FAILED, FINISHED, KILLED, Journal
 from .ledger import LATER, Ending, Ledger
 from .maker import Maker, Plan
 from .plan import DomainPlan
 
 log = logging.getLogger(__name__)
+
+QUICK, LONG = LANES = ("quick", "long")
+"""Where clones wait for a worker: those whose disks take a moment, and those that copy bytes."""
 
 _JANITOR_INTERVAL_S = 1.0
 _REPORT_INTERVAL_S = 0.5
@@ -41,11 +44,20 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A task that was accepted, and for whom."""
+    """A task that was accepted, for whom, and when (by the clock that never jumps)."""
 
     task: int
     plan: Plan
     context: Context
+    since: float
+
+
+@dataclass(frozen=True)
+class Load:
+    """How many clones of a lane wait for a worker, and how many have one."""
+
+    waiting: int
+    running: int
 
 
 class Executor:
@@ -73,15 +85,16 @@ class Executor:
         self._methods = methods
         self._ledger = ledger
         self._maker = Maker(journal, host, methods, ledger, bounds.copies, users)
+        self._observer = ledger.observer
         # Clones of milliseconds do not wait behind those of minutes.
-        self._quick: deque[Waiting] = deque()
-        self._long: deque[Waiting] = deque()
+        self._lanes: dict[str, deque[Waiting]] = {lane: deque() for lane in LANES}
+        self._busy = dict.fromkeys(LANES, 0)
         self._jobs: dict[int, tuple[Job, Plan]] = {}
         self._endings: deque[Ending] = deque()
         self._lock = threading.Lock()
-        self._waiting = {id(lane): threading.Condition(self._lock) for lane in (self._quick, self._long)}
+        self._waiting = {lane: threading.Condition(self._lock) for lane in LANES}
         self._stopping = threading.Event()
-        lanes = [self._quick] * bounds.workers + [self._long] * bounds.copies
+        lanes = [QUICK] * bounds.workers + [LONG] * bounds.copies
         self._threads = [
             threading.Thread(target=self._work, args=(lane,), name=f"clone-{n}", daemon=True)
             for n, lane in enumerate(lanes)
@@ -95,20 +108,21 @@ class Executor:
 
     def submit(self, task: int, plan: Plan) -> None:
         """Queues a task that the journal has accepted."""
-        lane = self._long if any(self._methods[copy.method].is_long for copy in plan.copies) else self._quick
+        lane = LONG if any(self._methods[copy.method].is_long for copy in plan.copies) else QUICK
         with self._lock:
-            lane.append(Waiting(task, plan, context.current().of_task(task)))
-            self._waiting[id(lane)].notify()
+            self._lanes[lane].append(Waiting(task, plan, context.current().of_task(task), time.monotonic()))
+            self._waiting[lane].notify()
+        self._observer.started(_kind(plan), _method(plan))
 
     def cancel(self, task: int) -> bool:
         """Asks for a running task's end: it ends at once, and what it made is undone. False if it has ended."""
         if not self._journal.cancel(task):
             return False
         with self._lock:
-            waiting = _take_out(self._quick, task) or _take_out(self._long, task)
+            waiting = next(filter(None, (_take_out(queue, task) for queue in self._lanes.values())), None)
             running = self._jobs.get(task)
         if waiting is not None:
-            self._finish(Ending(task, KILLED, errors.CloneCancelled(), context=waiting.context))
+            self._give_up(waiting, KILLED, errors.CloneCancelled())
         if running is not None:
             running[0].stop(errors.CloneCancelled())
         return True
@@ -143,38 +157,53 @@ class Executor:
         deadline = time.monotonic() + patience_s
         self._stopping.set()
         with self._lock:
-            waiting = [*self._quick, *self._long]
-            self._quick.clear()
-            self._long.clear()
+            waiting = [item for queue in self._lanes.values() for item in queue]
+            for queue in self._lanes.values():
+                queue.clear()
             running = [job for job, _ in self._jobs.values()]
             for condition in self._waiting.values():
                 condition.notify_all()
         for job in running:
             job.stop(errors.ServerStopped())
         for item in waiting:
-            self._finish(Ending(item.task, FAILED, errors.ServerStopped(), context=item.context))
+            self._give_up(item, FAILED, errors.ServerStopped())
         for thread in (*self._threads, self._janitor):
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in (*self._threads, self._janitor))
 
+    def load(self) -> Mapping[str, Load]:
+        """What there is to do, by lane."""
+        with self._lock:
+            return {lane: Load(len(self._lanes[lane]), self._busy[lane]) for lane in LANES}
+
+    def to_undo(self) -> int:
+        """How many clones have failed and cannot be undone yet."""
+        return len(self._endings)
+
     # --- Doing -------------------------------------------------------------------------------------------------------
 
-    def _work(self, lane: deque[Waiting]) -> None:
+    def _work(self, lane: str) -> None:
         while (item := self._next(lane)) is not None:
             with context.use(item.context):
-                self._run(item.task, item.plan)
+                status = self._run(item.task, item.plan)
+            with self._lock:
+                self._busy[lane] -= 1
+            self._tell_end(item, status)
 
-    def _next(self, lane: deque[Waiting]) -> Waiting | None:
+    def _next(self, lane: str) -> Waiting | None:
+        queue = self._lanes[lane]
         with self._lock:
-            self._waiting[id(lane)].wait_for(lambda: lane or self._stopping.is_set())
+            self._waiting[lane].wait_for(lambda: queue or self._stopping.is_set())
             if self._stopping.is_set():
                 return None
-            item = lane.popleft()
+            item = queue.popleft()
+            self._busy[lane] += 1
             self._jobs[item.task] = (Job(item.task, {copy.item: copy.total for copy in item.plan.copies}), item.plan)
             return item
 
-    def _run(self, task: int, plan: Plan) -> None:
+    def _run(self, task: int, plan: Plan) -> str:
+        """Makes a clone or undoes it; returns the status that its task ends with."""
         job = self._jobs[task][0]
         ending = None
         try:
@@ -192,8 +221,18 @@ class Executor:
             self._finish(replace(ending, context=context.current()))
         with self._lock:
             del self._jobs[task]
+        return ending.status if ending is not None else FINISHED
 
     # --- Ending ------------------------------------------------------------------------------------------------------
+
+    def _give_up(self, item: Waiting, status: str, why: errors.ClonerError) -> None:
+        """Ends a task that no worker has begun."""
+        self._finish(Ending(item.task, status, why, context=item.context))
+        self._tell_end(item, status)
+
+    def _tell_end(self, item: Waiting, status: str) -> None:
+        size = sum(copy.total for copy in item.plan.copies)
+        self._observer.ended(_kind(item.plan), _method(item.plan), status, time.monotonic() - item.since, size)
 
     def _finish(self, ending: Ending) -> None:
         """Undoes a task and ends it; what has to wait goes to the janitor."""
@@ -243,6 +282,17 @@ class Executor:
 
 def _reads(plan: Plan, places: Collection[str]) -> bool:
     return any(place in places for copy in plan.copies for place in copy.source.places)
+
+
+def _kind(plan: Plan) -> str:
+    """As a task's `kind` has it."""
+    return "domain" if isinstance(plan, DomainPlan) else "volume"
+
+
+def _method(plan: Plan) -> str:
+    """How the disks are cloned, in a word."""
+    found = {copy.method for copy in plan.copies}
+    return found.pop() if len(found) == 1 else ("mixed" if found else "none")
 
 
 def _take_out(lane: deque[Waiting], task: int) -> Waiting | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -217,6 +218,13 @@ class Journal:
 
     def close(self) -> None:
         self._engine.dispose()
+
+    def size(self) -> int | None:
+        """Bytes that its files have; None for a journal that is no file of ours."""
+        if self._engine.dialect.name != "sqlite":
+            return None
+        path = str(self._engine.url.database)
+        return sum(os.path.getsize(file) for file in (path, f"{path}-wal") if os.path.exists(file))
 
     def check(self) -> None:
         """Writes something, for that is what a journal must take. Raises JournalUnavailable within a second.

@@ -18,6 +18,7 @@ from . import files
 from .copying import take_back
 from .journal import DONE, FAILED, FINISHED, KILLED, RUNNING, UNDONE, Clone, Journal, Link, Mark, Step, Task
 from .lease import Lease
+from .observer import Observer
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,8 @@ class Ending:
 class Ledger:
     """Ends the tasks of one journal on one host."""
 
-    def __init__(self, journal: Journal, host: Host, lease: Lease) -> None:
+    def __init__(self, journal: Journal, host: Host, lease: Lease, observer: Observer | None = None) -> None:
+        self.observer = observer or Observer()
         self._journal = journal
         self._host = host
         self._lease = lease
@@ -113,6 +115,7 @@ class Ledger:
                     self._adopted.append(task)
                     continue
             endings += [ending] if ending else []
+            self.observer.recovered(ending.status if ending else FINISHED)
         return endings
 
     def _settle(self, task: Task) -> Ending | None:

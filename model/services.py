@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from ..engine.executor import Executor
 from ..engine.journal import Journal, Transaction
 from ..engine.lease import Lease
 from ..engine.ledger import Ledger
+from ..engine.observer import Observer
 from ..engine.plan import Wishes
 from ..engine.survey import Surveyor
 from ..engine.tokens import Tokens
@@ -41,6 +42,7 @@ class Services:
     inventory: Inventory[Guest]
     tokens: Tokens
     limits: Limits
+    observer: Observer
 
     def guests(self) -> Collection[Guest]:
         """Every domain of the host: from the inventory, or from libvirt as long as that is not complete."""
@@ -61,6 +63,20 @@ def read_wishes(params: Mapping[str, Any]) -> Wishes:
         method=params.get("method", "auto"),
         flatten=params.get("flatten", False),
     )
+
+
+class Skipping(Container[str]):
+    """Names that are taken, and tells each time that one which was about to be given out is among them."""
+
+    def __init__(self, taken: Container[str], skipped: Callable[[], None]) -> None:
+        self._taken = taken
+        self._skipped = skipped
+
+    def __contains__(self, name: object) -> bool:
+        is_taken = name in self._taken
+        if is_taken:
+            self._skipped()
+        return is_taken
 
 
 def room(transaction: Transaction, host: Host) -> Callable[[PoolInfo], int]:

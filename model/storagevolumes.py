@@ -12,7 +12,7 @@ from ..engine.journal import SOURCE, Task, Transaction
 from ..engine.plan import Draft, VolumePlan, split_volume_name
 from ..hypervisor.host import Host, PoolInfo, VolumeInfo
 from ..utils import MAX_FILE_NAME_BYTES, get_next_clone_name
-from .services import VOLUME_NAME, Services, check_volume_name, paths_in_use, read_wishes, room
+from .services import VOLUME_NAME, Services, Skipping, check_volume_name, paths_in_use, read_wishes, room
 from .usage import refuse_held, running_users
 
 
@@ -73,8 +73,9 @@ class StorageVolumesModel:
         if wanted is not None and wanted in taken:
             raise errors.NameTaken(name=wanted)
         base, _ = split_volume_name(name)
+        free = Skipping(taken, lambda: self._services.observer.name_skipped(VOLUME_NAME))
         new_name = wanted or get_next_clone_name(
-            taken, base, copy.extension, ts=True, clock=transaction, max_bytes=MAX_FILE_NAME_BYTES
+            free, base, copy.extension, ts=True, clock=transaction, max_bytes=MAX_FILE_NAME_BYTES
         )
         self._services.limits.check(transaction, caller, draft.copies)
         task_id = transaction.new_task_id()

@@ -25,6 +25,7 @@ from .services import (
     MAC,
     VOLUME_NAME,
     Services,
+    Skipping,
     check_domain_name,
     paths_in_use,
     read_wishes,
@@ -108,8 +109,9 @@ class VMsModel:
             raise errors.InvalidName(name=wanted[:80], cause=cause)
         if wanted is not None and wanted in taken:
             raise errors.NameTaken(name=wanted)
+        free = Skipping(taken, lambda: self._services.observer.name_skipped(DOMAIN_NAME))
         new_name = wanted or get_next_clone_name(
-            taken, name, ts=True, clock=transaction, max_bytes=draft.max_name_bytes()
+            free, name, ts=True, clock=transaction, max_bytes=draft.max_name_bytes()
         )
         task_id = transaction.new_task_id()
         uuid = str(uuid4())

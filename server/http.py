@@ -8,21 +8,25 @@ import socket
 import sys
 import threading
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cherrypy
 
 from .. import errors
-from ..control.base import MAX_BODY_BYTES, config
+from ..control.base import MAX_BODY_BYTES, Controller, config
 from ..plugin import Cloner
 from ..settings import Settings
 from .auth import Door
 from .health import Livez, Readyz
 from .protocol import HTTPServer
-from .requests import ServedRequest
+from .requests import Listener, ServedRequest
 from .root import PAGE_HEADERS, UI_FOLDER, Root
 from .token_file import load_token
+
+if TYPE_CHECKING:
+    from .metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -64,23 +68,48 @@ def check_address(settings: Settings) -> None:
 
 def mount(settings: Settings) -> Site:
     """Builds the plugin and hangs everything into CherryPy's tree."""
-    plugin = Cloner(settings)
+    metrics = _metrics()
+    plugin = Cloner(settings, metrics)
     token = load_token(plugin.settings.folder) if settings.auth == "token" else None
     door = Door(token, settings.session_minutes * 60, plugin.services.tokens)
     cherrypy.tools.cloner_door = cherrypy.Tool("on_start_resource", door.check, priority=20)
     plugin_config = plugin.get_custom_conf()
     cherrypy.tools.cloner_origin = cherrypy.Tool("on_start_resource", door.check_origin, priority=15)
     plugin_config["/"] |= {"tools.cloner_door.on": True, "tools.cloner_origin.on": True}
-    watched = {"livez": Livez(), "readyz": Readyz(plugin.services)}
-    root_config = {"/": config() | {"tools.cloner_origin.on": True}}
-    root_config |= {f"/{name}": {"tools.cloner_origin.on": False} for name in watched}  # by any name of this host
+    others, config_of_others = _for_machines(plugin, settings, metrics)
+    root_config = {"/": config() | {"tools.cloner_origin.on": True}} | config_of_others
+    make_request = partial(ServedRequest, metrics or Listener())
     for root, path, settings_of_path in (
         (plugin, MOUNT, plugin_config),
-        (Root(door, watched), "", root_config),
+        (Root(door, others), "", root_config),
         (None, "/ui", {"/": config() | _static(UI_FOLDER)}),
     ):
-        cherrypy.tree.mount(root, path, settings_of_path).request_class = ServedRequest
+        cherrypy.tree.mount(root, path, settings_of_path).request_class = make_request
     return Site(plugin, door)
+
+
+def _for_machines(
+    plugin: Cloner, settings: Settings, metrics: Metrics | None
+) -> tuple[dict[str, Controller], dict[str, dict[str, Any]]]:
+    """What watches over a server asks for, by name, with CherryPy's configuration of each: who may ask, and how."""
+    found: dict[str, Controller] = {"livez": Livez(), "readyz": Readyz(plugin.services)}
+    opened = {f"/{name}": {"tools.cloner_origin.on": False} for name in found}  # by whatever name of this host
+    if metrics is None:
+        return found, opened
+    metrics.watch(plugin.services)
+    is_open = settings.metrics_auth == "none"
+    asked = {"/metrics": {"tools.cloner_door.on": not is_open, "tools.cloner_origin.on": not is_open}}
+    return found | {"metrics": metrics.page()}, opened | asked
+
+
+def _metrics() -> Metrics | None:
+    """What counts, where the library for it is installed."""
+    try:
+        from .metrics import Metrics  # noqa: PLC0415 - see above
+    except ImportError:
+        log.warning("prometheus_client is not installed, so there is no /metrics")
+        return None
+    return Metrics()
 
 
 def _static(folder: Path) -> dict[str, Any]:

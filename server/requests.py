@@ -24,6 +24,20 @@ _MOST_OF_A_PATH = 500
 _FAILED_LOG_INS = (errors.WrongCredentials.code, errors.TooManyAttempts.code)
 
 
+UNMATCHED = "(none)"
+"""For the route of a request that found none, or was turned away before."""
+
+
+class Listener:
+    """Is told how requests were answered, to count them. This one does nothing with it."""
+
+    def answered(self, method: str, template: str, status: int, seconds: float) -> None:
+        """A request for one of a route's paths was answered, or the answer has begun, after `seconds`."""
+
+    def log_in_failed(self) -> None:
+        """A log-in was refused, or a token or password that came with a request."""
+
+
 class ServedRequest(cherrypy._cprequest.Request):  # type: ignore[misc]  # CherryPy has no types
     """CherryPy's request under `cloner serve`.
 
@@ -37,6 +51,13 @@ class ServedRequest(cherrypy._cprequest.Request):  # type: ignore[misc]  # Cherr
 
     claimed = ""
     """Who a request that wants to log in says it is."""
+
+    route = UNMATCHED
+    """What is asked for, as a template of paths: there are as many as there are routes."""
+
+    def __init__(self, listener: Listener, *connection: Any) -> None:
+        super().__init__(*connection)
+        self._listener = listener
 
     def run(
         self, method: str, path: str, query: str, protocol: str, headers: Iterable[tuple[str, str]], rfile: Any
@@ -70,6 +91,8 @@ class ServedRequest(cherrypy._cprequest.Request):  # type: ignore[misc]  # Cherr
         if self._is_failed_log_in:
             user = self.claimed or claimed_user(self.headers.get("Authorization", ""))
             audit.record("log-in", "session", self.error_code, user=user)
+            self._listener.log_in_failed()
+        self._listener.answered(self.method, self.route, status, seconds)
         about = context.current()
         fields: dict[str, Any] = {"status": status, "duration_ms": round(seconds * 1000, 1)}
         fields |= {"code": self.error_code} if self.error_code else {}

@@ -70,6 +70,7 @@ class Root:
     @cherrypy.expose  # type: ignore[untyped-decorator]  # CherryPy has no types
     def index(self, /, once: str | None = None, **_query: Any) -> bytes:
         """The page. With the secret of the one-time link: logs in, and opens the page without it."""
+        cherrypy.serving.request.route = "/"
         _refuse_other_methods()
         if once is not None:
             is_it = _method() == "GET" and isinstance(once, str) and self._door.redeem(once)

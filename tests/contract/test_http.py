@@ -36,6 +36,7 @@ ROUTES = {
     "/logout": "POST",
     "/livez": "GET, HEAD",
     "/readyz": "GET, HEAD",
+    "/metrics": "GET, HEAD",
 }
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 READABLE = [path for path, allow in ROUTES.items() if "GET" in allow and path != "tasks/1"]

@@ -15,6 +15,7 @@ from cloner.control.base import Controller
 from cloner.control.validation import api_schema
 from cloner.model.config import EXTENSIONS
 from cloner.server.health import Livez, Readyz
+from cloner.server.metrics import MetricsPage
 from cloner.server.root import LogIn, LogOut
 from cloner.settings import Settings
 
@@ -41,7 +42,7 @@ def documented_requests() -> Requests:
 
 def served_requests() -> Requests:
     controllers: dict[str, type[Controller]] = {f"P/{name}": controller for name, controller in sub_nodes.items()}
-    controllers |= {"/login": LogIn, "/logout": LogOut, "/livez": Livez, "/readyz": Readyz}
+    controllers |= {"/login": LogIn, "/logout": LogOut, "/livez": Livez, "/readyz": Readyz, "/metrics": MetricsPage}
     return sorted(
         (route.method, "/".join((path, *route.parts)).replace("{", "<").replace("}", ">"), fields_of(route.schema))
         for path, controller in controllers.items()

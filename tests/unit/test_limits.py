@@ -11,7 +11,7 @@ import pytest
 
 from cloner import errors
 from cloner.callers import ADMIN, ANYBODY, CLONE, USER, Caller
-from cloner.engine.journal import FAILED, Task
+from cloner.engine.journal import FAILED, Mark, Task
 from cloner.model.services import Services
 from cloner.model.vms import VMsModel
 from cloner.plugin import build
@@ -113,7 +113,7 @@ def test_bytes_that_are_written_do_not_count_any_more(start: Start) -> None:
         clone(services, ANN, "win-uefi")
     target = first.plan["disks"][0]["target"]
     step = services.journal.begin(first.id, 1, "fill", {}, "Copying")
-    services.journal.mark(step, "done", kept=target["name"])
+    services.journal.mark(first.id, [Mark(step.number, "done", kept=target["name"])])
     clone(services, ANN, "win-uefi")
 
 

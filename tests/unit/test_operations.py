@@ -1,4 +1,4 @@
-"""docs/OPERATIONS.md tells of what there is: the log's fields and the audit's actions."""
+"""docs/OPERATIONS.md tells of what there is: metrics, the log's fields, the audit's actions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from pathlib import Path
 
 from cloner.context import Context
 from cloner.control import sub_nodes
+from cloner.engine.executor import LANES
+from cloner.engine.reach import COPY, LIBVIRT, LINKED, REFLINK
+from cloner.server.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 OPERATIONS = (ROOT / "docs" / "OPERATIONS.md").read_text("utf-8")
@@ -46,3 +49,48 @@ def test_every_action_is_documented_and_no_other() -> None:
     beside = {"log-in", "log-out", "forget"}
     assert beside <= literals("server/root.py") | literals("control/tasks.py")
     assert set(first_cells("actions")) == of_routes | beside
+
+
+# --- Metrics ---------------------------------------------------------------------------------------------------------
+
+
+def counted() -> dict[str, set[str]]:
+    """Our metrics that happen, with their labels."""
+    metrics = Metrics()
+    metrics.started("domain", "copy")
+    metrics.ended("domain", "copy", "finished", 1.0, 1)
+    metrics.recovered("failed")
+    metrics.name_skipped("domain")
+    metrics.answered("GET", "/x", 200, 0.1)
+    found: dict[str, set[str]] = {}
+    for family in metrics.registry.collect():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        for sample in family.samples if name.startswith("cloner_") else ():
+            found.setdefault(name, set()).update(set(sample.labels) - {"le"})
+    return found
+
+
+def looked_at() -> dict[str, set[str]]:
+    """Our metrics that there are, with their labels, by their source's text."""
+    source = (ROOT / "server/metrics.py").read_text("utf-8").partition("class _State")[2]
+    lanes = {name: {"lane"} for name in re.findall(r'GaugeMetricFamily\("(\w+)".*labels=\["lane"\]', source)}
+    return lanes | {name: set() for name in re.findall(r'_gauge\("(\w+)"', source)}
+
+
+def test_every_metric_is_documented_with_its_labels_and_no_other() -> None:
+    table = OPERATIONS.partition("<!-- metrics:")[2].partition("\n|---")[2].partition("\n\n")[0]
+    rows = [row.split(" | ") for row in table.splitlines()[1:]]
+    documented = {row[0].strip("| `"): set(re.findall("`(.+?)`", row[1])) for row in rows}
+    assert documented == counted() | looked_at()
+
+
+def test_the_alerts_are_about_metrics_that_there_are() -> None:
+    alerts = OPERATIONS.partition("Alerts worth having")[2].partition("\n## ")[0]
+    named = set(re.findall(r"\bcloner_\w+", alerts))
+    assert named
+    assert named <= (counted() | looked_at()).keys()
+
+
+def test_the_words_for_methods_and_lanes_are_documented() -> None:
+    paragraph = OPERATIONS.partition("`kind` is `domain`")[2].partition("\n\n")[0]
+    assert {REFLINK, COPY, LINKED, LIBVIRT, "mixed", "none", *LANES} <= set(re.findall("`(.+?)`", paragraph))

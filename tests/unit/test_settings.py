@@ -36,25 +36,27 @@ auth = none
 threads = 2
 session_minutes = 90
 log_format = text
+metrics_auth = none
 """
 ALL_SET = Settings(
-    "qemu+ssh://host/system",
-    "/srv/state",
-    "postgresql://u:p%40ss@h/d",
-    2,
-    3,
-    5,
-    "/nvram",
-    "/swtpm",
-    0.5,
-    7,
-    10**12,
-    "::1",
-    0,
-    "none",
-    2,
-    90.0,
-    "text",
+    connect="qemu+ssh://host/system",
+    state_dir="/srv/state",
+    journal="postgresql://u:p%40ss@h/d",
+    workers=2,
+    copies=3,
+    max_chain=5,
+    nvram_dir="/nvram",
+    tpm_dir="/swtpm",
+    keep_tasks_hours=0.5,
+    max_running_per_user=7,
+    max_bytes_per_user=10**12,
+    host="::1",
+    port=0,
+    auth="none",
+    threads=2,
+    session_minutes=90.0,
+    log_format="text",
+    metrics_auth="none",
 )
 
 
@@ -135,6 +137,7 @@ def test_a_file_may_be_empty_or_have_sections_for_cherrypy(conf: Callable[[str],
         ("[server]\nport = 65536", "port must be 0 to 65535"),
         ("[server]\nport = -1", "port must be 0 to 65535"),
         ("[server]\nauth = off", "auth must be one of token, none"),
+        ("[server]\nmetrics_auth = open", "metrics_auth must be one of token, none"),
         ("[server]\nlog_format = xml", "log_format must be one of auto, json, text"),
         ("[server]\nthreads = 1", "threads must be at least 2"),
         ("[server]\nsession_minutes = 0", "session_minutes must be more than 0"),
