@@ -50,6 +50,10 @@ class VolumeNotFound(ClonerError):
     code, status, text = "KCHVOL0002E", 404, "Storage volume {name} does not exist in storage pool {pool}"
 
 
+class BatchNotFound(ClonerError):
+    code, status, text = "CLNBATCH0001E", 404, "Batch {id} does not exist"
+
+
 class TaskNotFound(ClonerError):
     code, status, text = "WOKASYNC0001E", 404, "Task {id} does not exist"
 
@@ -91,6 +95,23 @@ class InvalidFilter(ClonerError):
 
 class BadRequest(ClonerError):
     code, status, text = "CLNAPI0007E", 400, "The request cannot be understood: {cause}"
+
+
+class KeyReused(ClonerError):
+    code, status, text = (
+        "CLNAPI0009E",
+        422,
+        "The Idempotency-Key {key} came with another request before. Take a new one for each request",
+    )
+
+
+class KeyInUse(ClonerError):
+    code, status, text = (
+        "CLNAPI0010E",
+        409,
+        "The first request with the Idempotency-Key {key} is still being accepted. Repeat it shortly",
+    )
+    retry_after = 1
 
 
 # --- Who asks --------------------------------------------------------------------------------------------------------
@@ -302,6 +323,15 @@ class Busy(ClonerError):
     retry_after = 1
 
 
+class TooManyStreams(ClonerError):
+    code, status, text = (
+        "CLNAPI0011E",
+        503,
+        "As many clients follow the events as max_streams allows. Ask for the tasks instead, or come again",
+    )
+    retry_after = 10
+
+
 class JournalUnavailable(ClonerError):
     code, status, text = "CLNJRN0001E", 503, "The journal cannot be used now: {cause}. See that its disk has room"
     retry_after = 5
@@ -373,6 +403,18 @@ class SourceChanged(ClonerError):
         409,
         "The source {name} was written to while it was cloned. Everything made for the clone was removed: repeat",
     )
+
+
+class NotRemoved(ClonerError):
+    code, status, text = "CLNTASK0009E", 502, "It was to be removed with its batch, and could not be: {cause}"
+
+
+class Withdrawn(ClonerError):
+    code, status, text = "CLNTASK0010E", 409, "It was finished, and removed again with its batch"
+
+
+class NotStarted(ClonerError):
+    code, status, text = "CLNTASK0008E", 502, "The clone is complete, but could not be started: {cause}"
 
 
 class StepFailed(ClonerError):

@@ -31,7 +31,9 @@ from .hypervisor.host import Host, VolumeInfo
 from .hypervisor.inventory import Inventory
 from .hypervisor.making import VolumeMaker
 from .hypervisor.places import places
+from .model.feed import Feed
 from .model.guests import read_guest
+from .model.keys import KEPT_US
 from .model.limits import Limits
 from .model.services import Services
 from .model.usage import running_users
@@ -41,6 +43,9 @@ log = logging.getLogger(__name__)
 
 _STOP_PRIORITY = 60
 """After CherryPy's HTTP server (25), so that nothing is accepted any more when the workers end."""
+
+_STREAMS_END_PRIORITY = 10
+"""Before CherryPy's HTTP server, which waits for the requests that it serves."""
 
 STOP_PATIENCE_S = 3.0
 _HOUSEKEEPING_INTERVAL_S = 60.0
@@ -74,6 +79,7 @@ class Cloner:
             _HOUSEKEEPING_INTERVAL_S, self._keep_house, bus=cherrypy.engine
         )
         cherrypy.engine.subscribe("start", self.start)
+        cherrypy.engine.subscribe("stop", self.services.feed.stop, priority=_STREAMS_END_PRIORITY)
         cherrypy.engine.subscribe("stop", self.stop, priority=_STOP_PRIORITY)
         if cherrypy.engine.state == cherrypy.engine.states.STARTED:  # Wok loads what is enabled on its page at once
             self.start()
@@ -106,7 +112,9 @@ class Cloner:
 
     def _age_out(self) -> None:
         try:
-            self.services.journal.age_out(wall_clock() - int(self.settings.keep_tasks_hours * 3_600_000_000))
+            now = wall_clock()
+            kept = int(self.settings.keep_tasks_hours * 3_600_000_000)
+            self.services.journal.age_out(now - kept, now - max(kept, KEPT_US))
         except errors.ClonerError as error:  # CherryPy ends a background task for good at its first exception
             log.warning("old tasks stay in the list for now: %s", error)
 
@@ -171,8 +179,11 @@ def build(settings: Settings, observer: Observer | None = None) -> Services:
         max_chain=settings.max_chain,
     )
     tokens = Tokens(journal)
+    feed = Feed(journal, min(settings.max_streams, settings.threads // 2))
     limits = Limits(settings.max_running_per_user, settings.max_bytes_per_user)
-    return Services(connections, host, journal, executor, ledger, lease, surveyor, inventory, tokens, limits, observer)
+    return Services(
+        connections, host, journal, executor, ledger, lease, surveyor, inventory, tokens, limits, observer, feed
+    )
 
 
 def _check_home(journal: Journal, folder: Path) -> None:

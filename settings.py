@@ -42,6 +42,7 @@ class Settings:
     port: int = 8010
     auth: str = "token"
     threads: int = 64
+    max_streams: int = 16
     session_minutes: float = 30.0
     log_format: str = "auto"
     metrics_auth: str = "token"
@@ -118,6 +119,7 @@ def _checked(settings: Settings) -> Settings:
         "copies must be at least 1": settings.copies < 1,
         "max_chain must be at least 1": settings.max_chain < 1,
         "threads must be at least 2": settings.threads < 2,  # noqa: PLR2004 - one to wait, one to serve
+        "max_streams must be 0 or more": settings.max_streams < 0,
         "session_minutes must be more than 0": not 0 < settings.session_minutes < math.inf,
         "max_running_per_user must be 0 or more": settings.max_running_per_user < 0,
         "max_bytes_per_user must be 0 or more": settings.max_bytes_per_user < 0,

@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
+from .batches import Batches
 from .config import Config
+from .events import Events
 from .storagepools import StoragePools
 from .tasks import Tasks
 from .vms import VMs
 
-sub_nodes: dict[str, type[Config | StoragePools | Tasks | VMs]] = {
+sub_nodes: dict[str, type[Batches | Config | Events | StoragePools | Tasks | VMs]] = {
+    "batches": Batches,
     "config": Config,
+    "events": Events,
     "storagepools": StoragePools,
     "tasks": Tasks,
     "vms": VMs,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, ClassVar
@@ -50,6 +50,9 @@ class Answer:
     content: Any = None
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
+    stream: Iterator[bytes] | None = None
+    """What is sent piece by piece, in place of content, for as long as it goes on."""
+
     audit: Mapping[str, Any] = field(default_factory=dict)
     """What the audit log's line says beside, or instead of, what it says by itself."""
 
@@ -104,7 +107,7 @@ class Controller:
         cls.routes = (*cls.routes, *(item for item in found if isinstance(item, Route)))
 
     @cherrypy.expose  # type: ignore[untyped-decorator]  # CherryPy has no types
-    def default(self, /, *_segments: str, **query: Any) -> bytes:
+    def default(self, /, *_segments: str, **query: Any) -> bytes | Iterator[bytes]:
         """Every request below this resource. The path is read anew: CherryPy takes some names for attributes."""
         return _answer(lambda: self._serve(_segments_below_resource(), query))
 
@@ -281,7 +284,7 @@ def _read(size: int) -> bytes:
 # --- Answers ---------------------------------------------------------------------------------------------------------
 
 
-def _answer(serve: Callable[[], Any]) -> bytes:
+def _answer(serve: Callable[[], Any]) -> bytes | Iterator[bytes]:
     if not context.current().request_id:  # inside Wok, whose requests have none
         with context.within(**_sender()):
             return _answer(serve)
@@ -311,7 +314,7 @@ def unforeseen() -> errors.ClonerError:
     return errors.ClonerError(reference=reference)
 
 
-def render(content: Any) -> bytes:
+def render(content: Any) -> bytes | Iterator[bytes]:
     """A handler's return value as the answer's body; sets status and headers."""
     answer = content if isinstance(content, Answer) else Answer(content)
     response = cherrypy.serving.response
@@ -320,10 +323,18 @@ def render(content: Any) -> bytes:
     if answer.status == HTTPStatus.NO_CONTENT:
         response.headers.pop("Content-Type", None)
         return b""
+    if answer.stream is not None:
+        response.stream = True
+        return answer.stream
     if isinstance(answer.content, bytes):  # of the type that its headers say
         return answer.content
     response.headers["Content-Type"] = JSON_TYPE
-    return json.dumps(answer.content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
+    return to_json(answer.content)
+
+
+def to_json(content: Any) -> bytes:
+    """As compact as can be; what is no text (half of a surrogate pair) is escaped."""
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
 
 
 def render_error(error: errors.ClonerError) -> bytes:
@@ -336,13 +347,14 @@ def render_error(error: errors.ClonerError) -> bytes:
         response.headers["Retry-After"] = str(error.retry_after)
     if status == HTTPStatus.UNAUTHORIZED and not _is_script():
         response.headers["WWW-Authenticate"] = "Basic realm=wok"
-    body = render(Answer(content, status.value))
+    response.status = status.value
+    response.headers["Content-Type"] = JSON_TYPE
     if PROBLEM_TYPE in cherrypy.serving.request.headers.get("Accept", ""):
         code, _, detail = error.reason.partition(": ")
         problem = {"type": f"urn:cloner:error:{code}", "title": status.phrase, "status": status.value, "detail": detail}
-        body = render(Answer(content | problem, status.value))
+        content |= problem
         response.headers["Content-Type"] = PROBLEM_TYPE
-    return body
+    return to_json(content)
 
 
 def error_content(error: errors.ClonerError) -> dict[str, Any]:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import quote, urlencode
 
+import cherrypy
 import re2
 
 from .. import errors
+from .base import Answer, Request
 
 _MAX_EXPRESSION = 1000
 _MEMORY_BYTES = 1 << 20
@@ -49,3 +52,56 @@ def _text(found: Any) -> str:
     if isinstance(found, bool) or found is None:
         return {True: "true", False: "false", None: "null"}[found]
     return str(found)
+
+
+# --- Pages -----------------------------------------------------------------------------------------------------------
+
+LONGEST_PAGE = 1000
+
+
+def by_name(item: Mapping[str, Any]) -> str:
+    return str(item["name"])
+
+
+def by_id(item: Mapping[str, Any]) -> int:
+    return int(item["id"])
+
+
+def listed(
+    items: list[dict[str, Any]], request: Request, key: Callable[[Mapping[str, Any]], str | int] = by_name
+) -> Answer:
+    """A list as it is answered: those for which every filter holds, a page at a time where that is asked for.
+
+    The flag `_limit` says how many, `_after` the id or name of the last one before them. The header `Link` leads to the
+    next page, if there is one. Raises InvalidFilter, InvalidParameter.
+    """
+    found = sorted(select(items, request.query), key=key)
+    after = request.query.get("_after")
+    if after is not None:
+        last = _position(after, key)
+        found = [item for item in found if key(item) > last]  # type: ignore[operator]  # both are names, or both ids
+    limit = request.query.get("_limit")
+    if limit is None:
+        return Answer(found)
+    size = _size(limit)
+    page = found[:size]
+    if len(found) <= size:
+        return Answer(page)
+    query = {**request.query, "_after": str(key(page[-1]))}
+    path = cherrypy.serving.request.script_name + cherrypy.serving.request.path_info
+    return Answer(page, headers={"Link": f'<{quote(path, safe="/")}?{urlencode(query)}>; rel="next"'})
+
+
+def _position(after: Any, key: Callable[[Mapping[str, Any]], str | int]) -> str | int:
+    if not isinstance(after, str):
+        raise errors.InvalidParameter(field="_after", cause="it is given more than once")
+    try:
+        return key({"id": after, "name": after})
+    except ValueError as error:
+        raise errors.InvalidParameter(field="_after", cause="it must be an id of this list") from error
+
+
+def _size(limit: Any) -> int:
+    if isinstance(limit, str) and limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= LONGEST_PAGE:
+        return int(limit)
+    raise errors.InvalidParameter(field="_limit", cause=f"it must be a number from 1 to {LONGEST_PAGE}")

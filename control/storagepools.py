@@ -6,8 +6,8 @@ from typing import Any
 
 from ..model.services import Services
 from ..model.storagepools import StoragePoolsModel
-from .base import Request, route
-from .filters import select
+from .base import Answer, Request, route
+from .filters import listed
 from .storagevolumes import StorageVolumes
 
 
@@ -17,8 +17,8 @@ class StoragePools(StorageVolumes):
         self._pools = StoragePoolsModel(services)
 
     @route("GET", "")
-    def get_list(self, request: Request) -> list[dict[str, Any]]:
-        return select(self._pools.get_list(), request.query)
+    def get_list(self, request: Request) -> Answer:
+        return listed(self._pools.get_list(), request)
 
     @route("GET", "{pool}")
     def lookup(self, request: Request) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from .. import errors
 from ..model.services import Services
 from ..model.storagevolumes import StorageVolumesModel
 from .base import Answer, Controller, Request, nothing_here, route
-from .filters import select
-from .tasks import accepted
+from .cloning import accepted, asked
+from .filters import listed
 
 
 class StorageVolumes(Controller):
@@ -25,8 +25,8 @@ class StorageVolumes(Controller):
             raise errors.PoolNotFound(pool=request.path["pool"]) if "pool" in request.path else nothing_here()
 
     @route("GET", "{pool}/storagevolumes")
-    def get_volumes(self, request: Request) -> list[dict[str, Any]]:
-        return select(self._volumes.get_list(request.path["pool"]), request.query)
+    def get_volumes(self, request: Request) -> Answer:
+        return listed(self._volumes.get_list(request.path["pool"]), request)
 
     @route("GET", "{pool}/storagevolumes/{name}")
     def lookup_volume(self, request: Request) -> dict[str, Any]:
@@ -35,4 +35,4 @@ class StorageVolumes(Controller):
     @route("POST", "{pool}/storagevolumes/{name}/clone", schema="storagevolume_clone", action="clone")
     def clone_volume(self, request: Request) -> Answer:
         pool, name = request.path["pool"], request.path["name"]
-        return accepted(self._volumes.clone(pool, name, request.body, request.mount, request.caller), request.mount)
+        return accepted(self._volumes.clone(pool, name, asked(request)), request.mount)

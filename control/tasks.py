@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..engine.journal import Task
+from .. import errors
 from ..model.services import Services
-from ..model.tasks import TasksModel, resource
+from ..model.tasks import TasksModel
 from . import audit
-from .base import Answer, Controller, Request, location, route
-from .filters import select
+from .base import Answer, Controller, Request, route
+from .cloning import RETRY_AFTER
+from .filters import by_id, listed
 
-
-def accepted(task: Task, mount: str) -> Answer:
-    """202: the clone will be made, and the task tells how it goes."""
-    told = {"outcome": audit.ACCEPTED, "task": task.id, "made": task.plan["name"]}
-    return Answer(resource(task), 202, {"Location": f"{mount}/tasks/{location(str(task.id))}"}, told)
+LONGEST_WAIT_S = 60
+"""As long as `?wait=` waits at most, in seconds."""
 
 
 class Tasks(Controller):
@@ -23,14 +21,15 @@ class Tasks(Controller):
         self._model = TasksModel(services)
 
     @route("GET", "")
-    def get_list(self, request: Request) -> list[dict[str, Any]]:
+    def get_list(self, request: Request) -> Answer:
         status = request.query.get("status")
         known = status if status in ("running", "finished", "failed", "killed") else None
-        return select(self._model.get_list(request.caller, known), request.query)
+        return listed(self._model.get_list(request.caller, known), request, key=by_id)
 
     @route("GET", "{id}")
-    def lookup(self, request: Request) -> dict[str, Any]:
-        return self._model.lookup(request.path["id"], request.caller)
+    def lookup(self, request: Request) -> Answer:
+        task = self._model.lookup(request.path["id"], request.caller, _seconds(request.query.get("wait", "0")))
+        return Answer(task, headers=RETRY_AFTER if task["status"] == "running" else {})
 
     @route("DELETE", "{id}", schema="task_delete", action="cancel")
     def delete(self, request: Request) -> Answer:
@@ -40,3 +39,10 @@ class Tasks(Controller):
         if "explanation" in task:
             return Answer(task, audit={"outcome": "too late"})
         return Answer(task, 202, audit={"outcome": audit.ACCEPTED})
+
+
+def _seconds(text: Any) -> float:
+    """The flag `wait`. Raises InvalidParameter."""
+    if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) <= 4:  # noqa: PLR2004 - of seconds
+        return float(min(int(text), LONGEST_WAIT_S))
+    raise errors.InvalidParameter(field="wait", cause=f"it must be a number of seconds, such as {LONGEST_WAIT_S}")

@@ -7,8 +7,8 @@ from typing import Any
 from ..model.services import Services
 from ..model.vms import VMsModel
 from .base import Answer, Controller, Request, route
-from .filters import select
-from .tasks import accepted
+from .cloning import accepted, asked
+from .filters import listed
 
 
 class VMs(Controller):
@@ -16,8 +16,8 @@ class VMs(Controller):
         self._model = VMsModel(services)
 
     @route("GET", "")
-    def get_list(self, request: Request) -> list[dict[str, Any]]:
-        return select(self._model.get_list(request.caller), request.query)
+    def get_list(self, request: Request) -> Answer:
+        return listed(self._model.get_list(request.caller), request)
 
     @route("GET", "{name}")
     def lookup(self, request: Request) -> dict[str, Any]:
@@ -34,5 +34,4 @@ class VMs(Controller):
 
     @route("POST", "{name}/clone", schema="vm_clone", action="clone")
     def clone(self, request: Request) -> Answer:
-        task = self._model.clone(request.path["name"], request.body, request.mount, request.caller)
-        return accepted(task, request.mount)
+        return accepted(self._model.clone(request.path["name"], asked(request)), request.mount)

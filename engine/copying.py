@@ -22,6 +22,8 @@ from .plan import Copy
 from .reach import COPY, LIBVIRT, LINKED, REFLINK
 from .volumexml import new_volume
 
+_MIB = 1 << 20
+
 
 class Method(Protocol):
     """A way to make one volume from another."""
@@ -107,8 +109,10 @@ class FileCopy(_Placed):
             raise errors.StepFailed(cause=f"{copy.source.path} cannot be read")
         os.truncate(target, 0)
         os.truncate(target, facts.length)
-        # -C copies within the kernel where it can; formats are named, so that no content is taken for an image.
-        options = ["-C", "-f", "raw", "-O", "raw", qemuimg.plain_file(copy.source.path), qemuimg.plain_file(target)]
+        # Formats are named, so that no content is taken for an image. -C copies within the kernel where it can, which
+        # would go past a limit.
+        kernel = [] if copy.bandwidth else ["-C"]
+        options = [*kernel, "-f", "raw", "-O", "raw", qemuimg.plain_file(copy.source.path), qemuimg.plain_file(target)]
         self._convert(options, copy, job)
         os.truncate(target, facts.length)  # qemu-img rounds up to whole sectors
 
@@ -117,6 +121,8 @@ class FileCopy(_Placed):
 
     def _convert(self, options: Sequence[str], copy: Copy, job: Job) -> None:
         progress = job.progress(copy.item)
+        if copy.bandwidth:
+            options = ["-r", str(copy.bandwidth * _MIB), *options]
         qemuimg.convert(options, job, lambda part: progress(int(copy.total * part)), self._program)
 
 

@@ -6,7 +6,7 @@ Whatever can be refused is refused here, before anything is written.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .. import errors
 from ..hypervisor.host import PoolInfo, VolumeInfo
@@ -66,7 +66,7 @@ def draft_domain(survey: Survey, wishes: Wishes, room: Callable[[PoolInfo], int]
             copies.append(space.place(disk.disk.target, disk, disk.volume, wishes.pool))
         else:
             left.append(Left(disk.disk.target, action, reason))
-    return Draft(tuple(copies), tuple(left), survey, wishes.drop_hostdevs)
+    return Draft(tuple(copies), tuple(left), survey, wishes)
 
 
 def draft_volume(survey: Survey, wishes: Wishes, room: Callable[[PoolInfo], int]) -> Draft:
@@ -80,7 +80,7 @@ def draft_volume(survey: Survey, wishes: Wishes, room: Callable[[PoolInfo], int]
     if volume.type not in _IMAGE_TYPES:
         raise errors.VolumeNotCloneable(name=volume.name, cause=f"it is of type {volume.type}, not a disk image")
     copy = _Room(survey, wishes, room).place("volume", disk, volume, wishes.pool or volume.pool)
-    return Draft((copy,), (), survey)
+    return Draft((copy,), (), survey, wishes)
 
 
 class _Room:
@@ -123,6 +123,8 @@ class _Room:
         refusals = reached.flat_refusals if is_flat else reached.refusals
         way = _choose(self._wishes.method, refusals, item, is_flat=is_flat)
         copy = _copy(item, disk, volume, pool, way)
+        if way.method == COPY:
+            copy = replace(copy, bandwidth=self._wishes.bandwidth)
         needed = copy.size + self._taken.get(pool.name, 0)
         available = self._room(pool)
         if needed > available:

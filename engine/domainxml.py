@@ -85,6 +85,14 @@ class Identity:
     """The user whom it belongs to, and nobody else; '' where it is for whom its source is for."""
 
 
+@dataclass(frozen=True)
+class Texts:
+    """What a person calls a domain; None for what was not asked for."""
+
+    title: str | None = None
+    description: str | None = None
+
+
 def disks(domain: Element) -> list[Disk]:
     return [_disk(node) for node in domain.iterfind("devices/disk")]
 
@@ -144,6 +152,7 @@ def clone(
     identity: Identity,
     sources: Mapping[str, NewSource],
     nvram_path: str | None,
+    texts: Texts | None = None,
     *,
     drop_hostdevs: bool = False,
 ) -> str:
@@ -154,11 +163,15 @@ def clone(
         identity: the clone's name, UUID, genid and MACs.
         sources: for each disk that was cloned, by its target, where the clone's lies.
         nvram_path: the clone's own NVRAM, where the source has one.
+        texts: title and description, where they were asked for.
         drop_hostdevs: whether devices of the host are left out.
     """
     domain = parse(xml)
     source_name = domain.findtext("name", "")
     _set_identity(domain, identity)
+    for tag, text in (("title", texts.title), ("description", texts.description)) if texts else ():
+        if text is not None:
+            _set_text(domain, tag, text)
     for node in domain.iterfind("devices/disk"):
         target = node.find("target")
         source = sources.get(target.get("dev", "")) if target is not None else None

@@ -20,10 +20,11 @@ from ..context import Context
 from ..hypervisor.host import Host, VolumeInfo
 from .copying import Method
 from .job import Job
-from .journal import FAILED, FINISHED, KILLED, Journal
+from .journal import Journal
 from .ledger import LATER, Ending, Ledger
 from .maker import Maker, Plan
 from .plan import DomainPlan
+from .records import FAILED, FINISHED, KILLED
 
 log = logging.getLogger(__name__)
 

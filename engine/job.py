@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 
 from .. import errors
-from .journal import Mark, Step
+from .records import Mark, Step
 
 
 class Job:

@@ -10,192 +10,25 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sqlite3
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
 from .. import errors
-from ..clock import Clock, StampSource, wall_clock
+from ..clock import Clock, wall_clock
 from . import statements as sql
+from .database import open_engine, unavailable
 from .migrations import MIGRATIONS
+from .records import BEGUN, FINISHED, KILLED, RUNNING, Clone, Forgotten, Link, Mark, Step, Task, step_of, task_of
+from .transaction import CHANGED, Transaction, links_on, next_change
 
 log = logging.getLogger(__name__)
 
-RUNNING, FINISHED, FAILED, KILLED = "running", "finished", "failed", "killed"
-"""The words that Kimchi's page knows for a task's status, and `killed` for one that was cancelled."""
-
-SOURCE = "source"
-"""Kind of the reservations by which a task holds the images that it reads; `scope` is the image's path."""
-
-BEGUN, DONE, UNDONE = "begun", "done", "undone"
-
-_WAIT_FOR_LOCK_S = 30.0
 _WAIT_IN_CHECK_S = 0.8
-_NAP_S = 0.01
-_POSTGRESQL_LOCK = 0x636C6F6E6572  # "cloner"; a number for all who write to one database
-
-_OUR_MISTAKES = (sa.exc.DataError, sa.exc.IntegrityError, sa.exc.NotSupportedError, sa.exc.ProgrammingError)
-"""Errors that speak of the statement; the others, such as that of a damaged file, speak of the database."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """A clone that was accepted, as the journal has it. Times in microseconds since 1970."""
-
-    id: int
-    kind: str
-    status: str
-    message: str
-    target_uri: str
-    server: str
-    cancelled: bool
-    created: int
-    ended: int | None
-    plan: Mapping[str, Any]
-    done: Mapping[str, int]
-    """Bytes done, by item, as last reported."""
-
-    owner: str = ""
-    """Who asked for it; '' where that is not known."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One thing that a task was going to do (`begun`), has done (`done`) or has taken back (`undone`)."""
-
-    task: int
-    number: int
-    kind: str
-    state: str
-    begun: int
-    args: Mapping[str, Any]
-    result: Mapping[str, Any] | None
-
-
-@dataclass(frozen=True)
-class Mark:
-    """How a step went. `kept` names the item of a promise that is kept now: its bytes are written."""
-
-    number: int
-    state: str
-    result: Mapping[str, Any] | None = None
-    kept: str | None = None
-
-
-@dataclass(frozen=True)
-class Clone:
-    """A domain that we made, and the storage that we made for it: (pool, volume) pairs and file paths."""
-
-    uuid: str
-    name: str
-    created: int
-    storage: Sequence[Mapping[str, str]]
-    owner: str = ""
-    """Who asked for it, as the journal has it; its task's owner when it is remembered."""
-
-
-@dataclass(frozen=True)
-class Link:
-    """A volume that is an overlay on the image at a path, and lost without it."""
-
-    parent: str
-    pool: str
-    name: str
-
-
-@dataclass(frozen=True)
-class Hold:
-    """An image that a server does something to: `act` says what, as in "is being deleted"."""
-
-    path: str
-    server: str
-    act: str
-
-
-class Transaction(StampSource):
-    """What can be written together. Comes from `Journal.transaction()`, and ends with it."""
-
-    def __init__(self, connection: sa.Connection, clock: Clock) -> None:
-        self._connection = connection
-        self._clock = clock
-
-    def stamp(self) -> int:
-        """A stamp in µs since 1970, greater than every one that this journal gave out before."""
-        return self._count("stamp", self._clock())
-
-    def _count(self, name: str, least: int) -> int:
-        return int(self._connection.execute(sql.COUNT, {"counter": name, "least": least}).scalar_one())
-
-    def reserve(self, kind: str, scope: str, name: str, *, task: int | None = None, domain: str | None = None) -> bool:
-        """Makes the name ours. False if it is already somebody's."""
-        row = {"kind": kind, "scope": scope, "name": name, "task": task, "domain": domain}
-        return self._connection.execute(sql.RESERVE[self._connection.dialect.name], row).first() is not None
-
-    def is_reserved(self, kind: str, scope: str, name: str) -> bool:
-        """Whether a name is somebody's already."""
-        key = {"of_kind": kind, "in_scope": scope, "called": name}
-        return self._connection.execute(sql.IS_RESERVED, key).first() is not None
-
-    def promised(self, pool: str) -> int:
-        """Bytes that accepted clones are still going to write to the pool."""
-        return int(self._connection.execute(sql.PROMISED, {"in_pool": pool}).scalar_one())
-
-    def promises_under_way(self, pool: str) -> list[tuple[str, int]]:
-        """Volumes of the pool that are being written, with the bytes that each was promised: as many as workers."""
-        return [(row.item, row.bytes) for row in self._connection.execute(sql.UNDER_WAY, {"in_pool": pool})]
-
-    def promise(self, task: int, pool: str, item: str, size: int) -> None:
-        """Counts `size` bytes as taken in the pool until the promise is kept or the task ends."""
-        self._connection.execute(sql.PROMISE, {"task": task, "pool": pool, "item": item, "bytes": size})
-
-    def dependents(self, paths: Collection[str]) -> tuple[list[int], list[Link]]:
-        """Running tasks that read images at these paths, and volumes that are overlays on them."""
-        reading = sa.select(sql.reservations.c.task).where(
-            sql.reservations.c.kind == SOURCE, sql.reservations.c.scope.in_(paths), sql.reservations.c.task.is_not(None)
-        )
-        return sorted(set(self._connection.execute(reading).scalars())), _links(self._connection, paths)
-
-    def holds(self, paths: Collection[str]) -> list[Hold]:
-        """Who does something to images at these paths."""
-        found = sa.select(sql.holds).where(sql.holds.c.path.in_(paths))
-        return [Hold(**row) for row in self._connection.execute(found).mappings()]
-
-    def hold(self, paths: Collection[str], server: str, act: str) -> None:
-        """Keeps images for a server, until `Journal.release`; none of them may be held already."""
-        if paths:
-            rows = [{"path": path, "server": server, "act": act} for path in paths]
-            self._connection.execute(sa.insert(sql.holds), rows)
-
-    def drop_holds(self, server: str) -> None:
-        """Frees what a server that died held."""
-        self._connection.execute(sa.delete(sql.holds).where(sql.holds.c.server == server))
-
-    def usage(self, owner: str) -> tuple[int, int]:
-        """How many tasks of an owner run, and the bytes that they are still going to write."""
-        running, promised = (
-            int(self._connection.execute(statement, {"of_owner": owner}).scalar_one())
-            for statement in (sql.RUNNING_OF, sql.PROMISED_TO)
-        )
-        return running, promised
-
-    def new_task_id(self) -> int:
-        return self._count("task", 0)
-
-    def add_task(
-        self, task_id: int, kind: str, target_uri: str, server: str, plan: Mapping[str, Any], *, owner: str = ""
-    ) -> Task:
-        """Writes down a task that runs from now on."""
-        row: dict[str, Any] = {"id": task_id, "kind": kind, "status": RUNNING, "message": "", "target_uri": target_uri}
-        row |= {"server": server, "cancelled": 0, "created": self._clock(), "ended": None, "plan": json.dumps(plan)}
-        row |= {"done": "{}", "owner": owner}
-        self._connection.execute(sql.ADD_TASK, row)
-        return _task(row)
 
 
 class Journal:
@@ -207,11 +40,17 @@ class Journal:
 
     def __init__(self, url: str | sa.URL, *, clock: Clock = wall_clock) -> None:
         self._clock = clock
-        self._engine = _engine(url)
+        self._engine = open_engine(url)
+        self.on_change: Callable[[], None] = lambda: None
+        """Is told of each change of the list of tasks that this server has written."""
+
+        self.on_end: Callable[[int], None] = lambda _task: None
+        """Is told the id of each task that this server has ended."""
+
         # Threads of one process queue here rather than in SQLite's busy loop, a lottery with naps of up to 100 ms.
         self._writing = threading.Lock()
         try:
-            with _unavailable():
+            with unavailable():
                 self._migrate()
         finally:  # CherryPy may turn into a daemon next, and no open database may be carried across a fork
             self._engine.dispose()
@@ -236,7 +75,7 @@ class Journal:
             raise errors.JournalUnavailable(cause="other threads of this server keep it locked")
         try:
             patience = max(0.0, until - time.monotonic())
-            with _unavailable(), self._engine.connect() as connection:
+            with unavailable(), self._engine.connect() as connection:
                 connection.execution_options(patience_s=patience)
                 connection.execute(sql.CHECK[connection.dialect.name], {"value": str(self._clock())})
                 connection.commit()
@@ -251,12 +90,15 @@ class Journal:
 
     @contextmanager
     def _write(self) -> Iterator[sa.Connection]:
-        with self._writing, _unavailable(), self._engine.begin() as connection:
+        with self._writing, unavailable(), self._engine.begin() as connection:
             yield connection
+            has_changed = connection.info.pop(CHANGED, False)
+        if has_changed:
+            self.on_change()
 
     @contextmanager
     def _read(self) -> Iterator[sa.Connection]:
-        with _unavailable(), self._engine.connect().execution_options(reads_only=True) as connection:
+        with unavailable(), self._engine.connect().execution_options(reads_only=True) as connection:
             yield connection
 
     def connection(self, *, writes: bool) -> AbstractContextManager[sa.Connection]:
@@ -283,7 +125,7 @@ class Journal:
     def task(self, task_id: int) -> Task | None:
         with self._read() as connection:
             row = connection.execute(sa.select(sql.tasks).where(sql.tasks.c.id == task_id)).mappings().first()
-        return _task(dict(row)) if row else None
+        return task_of(dict(row)) if row else None
 
     def tasks(self, status: str | None = None, owner: str | None = None) -> list[Task]:
         """Every task, or those of one status or owner, in the order of their acceptance."""
@@ -293,7 +135,7 @@ class Journal:
         if status is not None:
             query = query.where(sql.tasks.c.status == status)
         with self._read() as connection:
-            return [_task(dict(row)) for row in connection.execute(query).mappings()]
+            return [task_of(dict(row)) for row in connection.execute(query).mappings()]
 
     def home(self, wanted: str) -> str:
         """Where the servers of this journal show that they are alive: `wanted`, if nobody was here before."""
@@ -328,25 +170,29 @@ class Journal:
         """Writes how far tasks are, and returns which of those that run somebody asked to cancel."""
         if news:
             with self._write() as connection:
+                change = next_change(connection)
                 for task_id, done in news.items():
                     told = sa.update(sql.tasks).where(sql.tasks.c.id == task_id, sql.tasks.c.status == RUNNING)
-                    connection.execute(told.values(done=json.dumps(done)))
+                    connection.execute(told.values(done=json.dumps(done), changed=change))
         query = sa.select(sql.tasks.c.id).where(sql.tasks.c.id.in_(running), sql.tasks.c.cancelled == 1)
         with self._read() as connection:
             return list(connection.execute(query).scalars())
 
-    def end(
+    def end(  # noqa: PLR0913 - all that an end may bring
         self,
         task_id: int,
         status: str,
         message: str,
         clone: Clone | None = None,
+        *,
         done: Mapping[str, int] | None = None,
         links: Collection[Link] = (),
+        warning: str | None = None,
     ) -> None:
         """Ends a task: its names and promises are free again; a clone that came of it is remembered with its MACs."""
         with self._write() as connection:
-            ended = {"status": status, "message": message, "ended": self._clock()}
+            ended = {"status": status, "message": message, "ended": self._clock(), "warning": warning}
+            ended["changed"] = next_change(connection)
             ended |= {} if done is None else {"done": json.dumps(done)}
             may_end = sa.true() if status != FINISHED else sql.tasks.c.cancelled == 0
             if (
@@ -367,17 +213,84 @@ class Journal:
             connection.execute(sql.DROP_RESERVATIONS, {"of_task": task_id})
             for link in links:
                 connection.execute(sql.ADD_LINK[connection.dialect.name], vars(link))
+        self.on_end(task_id)
+
+    def withdraw(self, task_id: int, *, warning: str | None = None) -> None:
+        """Writes that what a finished task had made was removed again; or why not, as a warning."""
+        row: dict[str, Any] = {"warning": warning}
+        row |= {} if warning else {"status": KILLED, "message": errors.Withdrawn().reason}
+        with self._write() as connection:
+            here = (sql.tasks.c.id == task_id, sql.tasks.c.status == FINISHED)
+            connection.execute(sa.update(sql.tasks).where(*here).values(row | {"changed": next_change(connection)}))
 
     def forget(self, task_id: int) -> None:
         """Takes an ended task out of the list."""
         with self._write() as connection:
-            connection.execute(sa.delete(sql.tasks).where(sql.tasks.c.id == task_id, sql.tasks.c.status != RUNNING))
+            self._forget(connection, sql.tasks.c.id == task_id)
 
-    def age_out(self, older_than: int) -> int:
-        """Forgets the tasks that ended before `older_than` (µs since 1970); returns how many."""
-        old = sa.delete(sql.tasks).where(sql.tasks.c.status != RUNNING, sql.tasks.c.ended < older_than)
+    def age_out(self, older_than: int, keyed_before: int) -> int:
+        """Forgets the tasks that ended before `older_than`; returns how many. Both in µs since 1970.
+
+        Those that answer a key stay if they were accepted after `keyed_before`.
+        """
+        may_go = sa.or_(sql.tasks.c.keyed == 0, sql.tasks.c.created < keyed_before)
         with self._write() as connection:
-            return connection.execute(old).rowcount
+            connection.execute(sa.delete(sql.forgotten).where(sql.forgotten.c.at < older_than))
+            return self._forget(connection, sa.and_(sql.tasks.c.ended < older_than, may_go))
+
+    def _forget(self, connection: sa.Connection, which: sa.ColumnElement[bool]) -> int:
+        """Takes ended tasks out of the list, and remembers for those who follow it that they were there."""
+        which = sa.and_(sql.tasks.c.status != RUNNING, which)
+        gone = connection.execute(sa.select(sql.tasks.c.id, sql.tasks.c.owner).where(which)).all()
+        if gone:
+            now = {"changed": next_change(connection), "at": self._clock()}
+            rows = [{"task": task, "owner": owner, **now} for task, owner in gone]
+            connection.execute(sa.insert(sql.forgotten), rows)
+            connection.execute(sa.delete(sql.tasks).where(which))
+        return len(gone)
+
+    # --- Changes -----------------------------------------------------------------------------------------------------
+
+    def last_change(self) -> int:
+        """The number of the last change of the list of tasks."""
+        with self._read() as connection:
+            last = sa.select(sql.counters.c.last).where(sql.counters.c.name == "change")
+            return int(connection.execute(last).scalar_one())
+
+    def changes(self, after: tuple[int, int], most: int) -> list[Task | Forgotten]:
+        """Tasks that were written, and those that left the list, after a (change, task) in this order; `most` of each.
+
+        A task that has changed twice is there once, as it is now.
+        """
+        found: list[Task | Forgotten] = []
+        with self._read() as connection:
+            for table, identity in ((sql.tasks, sql.tasks.c.id), (sql.forgotten, sql.forgotten.c.task)):
+                later = sa.or_(table.c.changed > after[0], sa.and_(table.c.changed == after[0], identity > after[1]))
+                query = sa.select(table).where(later).order_by(table.c.changed, identity).limit(most)
+                for row in connection.execute(query).mappings():
+                    gone = None if table is sql.tasks else Forgotten(row["task"], row["owner"], row["changed"])
+                    found.append(gone or task_of(dict(row)))
+        return sorted(found, key=position)[:most]
+
+    # --- Batches and keys --------------------------------------------------------------------------------------------
+
+    def batch(self, batch: int) -> list[Task]:
+        """The tasks that were accepted together, as far as they are in the list."""
+        query = sa.select(sql.tasks).where(sql.tasks.c.batch == batch).order_by(sql.tasks.c.id)
+        with self._read() as connection:
+            return [task_of(dict(row)) for row in connection.execute(query).mappings()]
+
+    def tasks_of(self, ids: Collection[int]) -> list[Task]:
+        """The tasks of these ids, as far as they are in the list."""
+        query = sa.select(sql.tasks).where(sql.tasks.c.id.in_(ids)).order_by(sql.tasks.c.id)
+        with self._read() as connection:
+            return [task_of(dict(row)) for row in connection.execute(query).mappings()]
+
+    def release_key(self, owner: str, name: str) -> None:
+        """Forgets a key that was not answered."""
+        here = (sql.request_keys.c.owner == owner, sql.request_keys.c.name == name, sql.request_keys.c.tasks.is_(None))
+        with self._write() as connection:
+            connection.execute(sa.delete(sql.request_keys).where(*here))
 
     # --- Steps -------------------------------------------------------------------------------------------------------
 
@@ -397,7 +310,8 @@ class Journal:
         row: dict[str, Any] = {"task": task_id, "number": number, "kind": kind, "state": BEGUN, "begun": self._clock()}
         row |= {"args": json.dumps(args), "result": None}
         with self._write() as connection:
-            if connection.execute(sql.GO_ON, {"of_task": task_id, "says": message}).rowcount == 0:
+            going_on = {"of_task": task_id, "says": message, "change": next_change(connection)}
+            if connection.execute(sql.GO_ON, going_on).rowcount == 0:
                 raise errors.CloneCancelled
             _write_marks(connection, task_id, marks)
             connection.execute(sql.ADD_STEP, row)
@@ -411,7 +325,7 @@ class Journal:
 
     def steps(self, task_id: int) -> list[Step]:
         with self._read() as connection:
-            return [_step(dict(row)) for row in connection.execute(sql.STEPS, {"of_task": task_id}).mappings()]
+            return [step_of(dict(row)) for row in connection.execute(sql.STEPS, {"of_task": task_id}).mappings()]
 
     # --- Clones ------------------------------------------------------------------------------------------------------
 
@@ -424,7 +338,7 @@ class Journal:
     def links(self, paths: Collection[str]) -> list[Link]:
         """Volumes that are overlays on the images at these paths."""
         with self._read() as connection:
-            return _links(connection, paths)
+            return links_on(connection, paths)
 
     def release(self, paths: Collection[str], server: str) -> None:
         """Frees images that a server held."""
@@ -455,93 +369,14 @@ class Journal:
             return [tuple(row) for row in connection.execute(held.where(sql.reservations.c.task.is_not(None)))]
 
 
+def position(item: Task | Forgotten) -> tuple[int, int]:
+    """Where something stands in the order of changes."""
+    return (item.changed, item.id if isinstance(item, Task) else item.task)
+
+
 def _write_marks(connection: sa.Connection, task_id: int, marks: Collection[Mark]) -> None:
     for mark in marks:
         values = {"of_task": task_id, "numbered": mark.number, "became": mark.state, "gave": json.dumps(mark.result)}
         connection.execute(sql.MARK, values)
         if mark.kept is not None:
             connection.execute(sql.KEEP_PROMISE, {"of_task": task_id, "of_item": mark.kept})
-
-
-def _links(connection: sa.Connection, paths: Collection[str]) -> list[Link]:
-    linked = sa.select(sql.links).where(sql.links.c.parent.in_(paths))
-    return [Link(**row) for row in connection.execute(linked).mappings()]
-
-
-def _engine(url: str | sa.URL) -> sa.Engine:
-    try:
-        engine = sa.create_engine(
-            url, pool_size=8, max_overflow=-1, pool_reset_on_return=None
-        )  # each block ends itself
-    except (sa.exc.ArgumentError, ImportError, TypeError) as error:
-        raise errors.InvalidConfiguration(cause=f"journal: {error}") from error
-    if engine.dialect.name == "sqlite":
-        sa.event.listen(engine, "connect", _configure_sqlite)
-        sa.event.listen(engine, "begin", _begin_sqlite)
-    else:
-        sa.event.listen(engine, "begin", _begin_postgresql)
-    return engine
-
-
-def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    # The driver's own transactions begin too late, at the first write; SQLAlchemy's manual has this remedy.
-    connection.isolation_level = None
-    _use_wal(connection)
-    # Survives the death of any process at any moment. After a power cut the last commits may be missing, never torn.
-    connection.execute("PRAGMA synchronous = NORMAL")
-
-
-def _use_wal(connection: sqlite3.Connection) -> None:
-    """Waits here, since SQLite does not, for another server that starts at the same time on a new file."""
-    deadline = time.monotonic() + _WAIT_FOR_LOCK_S
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(_NAP_S)
-        else:
-            return
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    options = connection.get_execution_options()
-    driver: Any = connection.connection.dbapi_connection
-    driver.execute(f"PRAGMA busy_timeout = {_patience_ms(options)}")
-    connection.exec_driver_sql("BEGIN" if options.get("reads_only") else "BEGIN IMMEDIATE")
-
-
-def _begin_postgresql(connection: sa.Connection) -> None:
-    options = connection.get_execution_options()
-    if options.get("reads_only"):
-        return
-    # Readers do not lock there: two clones would each be promised the same last bytes of a pool.
-    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_patience_ms(options)}")
-    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_POSTGRESQL_LOCK})")
-
-
-def _patience_ms(options: Mapping[str, Any]) -> int:
-    """How long a transaction waits for the lock: at least 1 ms, since 0 is no wait for SQLite, any for PostgreSQL."""
-    return max(1, int(options.get("patience_s", _WAIT_FOR_LOCK_S) * 1000))
-
-
-@contextmanager
-def _unavailable() -> Iterator[None]:
-    try:
-        yield
-    except _OUR_MISTAKES:
-        raise
-    except sa.exc.DatabaseError as error:
-        raise errors.JournalUnavailable(cause=error.orig or error) from error
-
-
-def _task(row: Mapping[str, Any]) -> Task:
-    return Task(
-        **{**row, "cancelled": bool(row["cancelled"]), "plan": json.loads(row["plan"]), "done": json.loads(row["done"])}
-    )
-
-
-def _step(row: Mapping[str, Any]) -> Step:
-    result = json.loads(row["result"]) if row["result"] else None
-    return Step(**{**row, "args": json.loads(row["args"]), "result": result})

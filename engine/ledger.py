@@ -16,13 +16,14 @@ from ..context import NOBODY, Context
 from ..hypervisor.host import Host
 from . import files
 from .copying import take_back
-from .journal import DONE, FAILED, FINISHED, KILLED, RUNNING, UNDONE, Clone, Journal, Link, Mark, Step, Task
+from .journal import Journal
 from .lease import Lease
 from .observer import Observer
+from .records import DONE, FAILED, FINISHED, KILLED, RUNNING, UNDONE, Clone, Link, Mark, Step, Task
 
 log = logging.getLogger(__name__)
 
-VOLUME, FILL, NVRAM, TPM, DOMAIN = "volume", "fill", "nvram", "tpm", "domain"
+VOLUME, FILL, NVRAM, TPM, DOMAIN, START = "volume", "fill", "nvram", "tpm", "domain", "start"
 """Kinds of steps."""
 
 LATER = (errors.LibvirtUnavailable, errors.Busy, errors.JournalUnavailable, errors.PoolInactive)
@@ -66,8 +67,13 @@ class Ledger:
         self._lease = lease
         self._adopted: deque[Task] = deque()
 
-    def complete(self, task: int, steps: Sequence[Step], done: Mapping[str, int] | None = None) -> None:
-        """Ends a task whose every step is taken; `done` are its bytes by item. Raises CloneCancelled if it may not."""
+    def complete(
+        self, task: int, steps: Sequence[Step], done: Mapping[str, int] | None = None, warning: str | None = None
+    ) -> None:
+        """Ends a task whose every step is taken. Raises CloneCancelled if it may not.
+
+        `done` are its bytes by item, `warning` is what is to be said of it all the same.
+        """
         domain = next((step for step in steps if step.kind == DOMAIN), None)
         clone = None
         if domain is not None:
@@ -75,7 +81,7 @@ class Ledger:
             clone = Clone(domain.args["uuid"], domain.args["name"], domain.begun, storage)
         made = [step.args for step in steps if step.kind == VOLUME]
         links = [Link(parent, args["pool"], args["name"]) for args in made for parent in args["parents"]]
-        self._journal.end(task, FINISHED, "OK", clone, done, links)
+        self._journal.end(task, FINISHED, "OK", clone, done=done, links=links, warning=warning)
         log.info("task %d is finished", task)
 
     def fail(self, ending: Ending) -> None:
@@ -139,8 +145,9 @@ class Ledger:
         if not steps:
             return False
         last = steps[-1]
-        if last.kind == DOMAIN:
-            return last.state != UNDONE and self._host.has_domain_uuid(last.args["uuid"])
+        domain = next((step for step in steps if step.kind == DOMAIN), None)
+        if domain is not None:
+            return domain.state != UNDONE and self._host.has_domain_uuid(domain.args["uuid"])
         return last.kind == FILL and last.state == DONE and task.kind == VOLUME
 
     # --- Undoing -----------------------------------------------------------------------------------------------------
@@ -197,6 +204,9 @@ class Ledger:
         """The folder is named by the clone's UUID, which is new: nobody else has made it, finished or not."""
         files.remove_folder(step.args["target"])
 
+    def _undo_start(self, step: Step) -> None:
+        self._host.stop(step.args["uuid"])
+
     def _undo_domain(self, step: Step) -> None:
         self._host.undefine(step.args["uuid"], keep_nvram=True)
 
@@ -207,6 +217,7 @@ _UNDO: Mapping[str, Callable[[Ledger, Step], None]] = {
     NVRAM: Ledger._undo_nvram,
     TPM: Ledger._undo_tpm,
     DOMAIN: Ledger._undo_domain,
+    START: Ledger._undo_start,
 }
 
 

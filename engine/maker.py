@@ -21,10 +21,11 @@ from ..hypervisor.host import SHUT_OFF, Host, VolumeInfo
 from . import domainxml, files
 from .copying import Method
 from .job import Job
-from .journal import DONE, UNDONE, Journal, Mark
-from .ledger import DOMAIN, FILL, NVRAM, TPM, VOLUME, Ledger, cause_of
+from .journal import Journal
+from .ledger import DOMAIN, FILL, NVRAM, START, TPM, VOLUME, Ledger, cause_of
 from .plan import Copy, DomainPlan, VolumePlan
 from .reach import LIBVIRT
+from .records import DONE, UNDONE, Mark
 
 Plan = DomainPlan | VolumePlan
 
@@ -73,6 +74,7 @@ class Maker:
     def make(self, job: Job, plan: Plan) -> None:
         """Takes every step of the plan, and ends the task. Raises what kept it from that; nothing is undone here."""
         self._check_unchanged(plan.copies)
+        warning = None
         numbers = itertools.count(1)
         sources = self._copy_side_by_side(job, plan.copies, numbers)
         if isinstance(plan, DomainPlan):
@@ -81,9 +83,10 @@ class Maker:
             if plan.tpm is not None:
                 self._take(job, next(numbers), _copy_tpm(*plan.tpm))
             self._take(job, next(numbers), self._define(plan, sources))
+            warning = self._start(job, next(numbers), plan) if plan.wishes.start else None
         else:
             self._check_unchanged(plan.copies)
-        self._ledger.complete(job.task, job.steps, job.done())
+        self._ledger.complete(job.task, job.steps, job.done(), warning)
 
     def _copy_side_by_side(
         self, job: Job, copies: Sequence[Copy], numbers: Iterator[int]
@@ -162,6 +165,21 @@ class Maker:
                 if facts is not None and facts.written != written:
                     raise errors.SourceChanged(name=os.path.basename(path))
 
+    def _start(self, job: Job, number: int, plan: DomainPlan) -> str | None:
+        """Starts the clone; why it does not start, if so: it is whole all the same, and kept."""
+        uuid = plan.identity.uuid
+
+        def start() -> Mapping[str, Any]:
+            self._host.start(uuid)
+            return {}
+
+        args = {"uuid": uuid, "name": plan.identity.name}
+        try:
+            self._take(job, number, Action(START, args, plain(f"Starting {plan.identity.name}"), start))
+        except errors.CloneFailed as error:
+            return errors.NotStarted(cause=error.data["cause"]).reason
+        return None
+
     def _define(self, plan: DomainPlan, sources: Mapping[str, domainxml.NewSource]) -> Action:
         def define() -> Mapping[str, Any]:
             if self._host.domain_state(plan.source_uuid) != (plan.source, SHUT_OFF):
@@ -172,7 +190,8 @@ class Maker:
                 plan.identity,
                 sources,
                 plan.nvram[1] if plan.nvram and plan.nvram_in_xml else None,
-                drop_hostdevs=plan.drop_hostdevs,
+                domainxml.Texts(plan.wishes.title, plan.wishes.description),
+                drop_hostdevs=plan.wishes.drop_hostdevs,
             )
             self._host.define(plan.identity.name, plan.identity.uuid, xml)
             return {}

@@ -99,4 +99,34 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX tasks_by_owner ON tasks (owner, status)",
         "ALTER TABLE clones ADD COLUMN owner VARCHAR(300) NOT NULL DEFAULT ''",
     ),
+    (
+        # Tasks that were accepted together; what a finished one has to say beside; whether a key answers with it, and
+        # the change of the journal at which it was last written.
+        "INSERT INTO counters (name, last) VALUES ('batch', 0), ('change', 0)",
+        "ALTER TABLE tasks ADD COLUMN batch BIGINT",
+        "ALTER TABLE tasks ADD COLUMN warning TEXT",
+        "ALTER TABLE tasks ADD COLUMN keyed INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE tasks ADD COLUMN changed BIGINT NOT NULL DEFAULT 0",
+        "CREATE INDEX tasks_by_batch ON tasks (batch)",
+        "CREATE INDEX tasks_by_change ON tasks (changed, id)",
+        # Tasks that have left the list, so that whoever follows it hears of that.
+        """CREATE TABLE forgotten (
+            task BIGINT PRIMARY KEY,
+            owner VARCHAR(300) NOT NULL,
+            changed BIGINT NOT NULL,
+            at BIGINT NOT NULL
+        )""",
+        "CREATE INDEX forgotten_by_change ON forgotten (changed)",
+        # Idempotency keys: `request` is a hash of what each came with, `tasks` the ids of the answer, as JSON.
+        """CREATE TABLE request_keys (
+            owner VARCHAR(300) NOT NULL,
+            name VARCHAR(300) NOT NULL,
+            request VARCHAR(64) NOT NULL,
+            server VARCHAR(40) NOT NULL,
+            created BIGINT NOT NULL,
+            tasks TEXT,
+            batch BIGINT,
+            PRIMARY KEY (owner, name)
+        )""",
+    ),
 )

@@ -36,6 +36,14 @@ class Wishes:
     drop_hostdevs: bool = False
     """Whether devices of the host may be left out."""
 
+    start: bool = False
+    """Whether the clone is to be started once it is there."""
+
+    title: str | None = None
+    description: str | None = None
+    bandwidth: int | None = None
+    """How many MiB a second are read at most, for each disk that is copied by us."""
+
 
 @dataclass(frozen=True)
 class Copy:
@@ -64,6 +72,9 @@ class Copy:
 
     written: Mapping[str, int] = field(default_factory=dict)
     """When the files that are read were last written, in ns, as far as the server can see them."""
+
+    bandwidth: int | None = None
+    """MiB a second that are read at most."""
 
     flat_source: str = ""
     """What qemu-img reads, where backing files' content is to be in the copy; '' where the file is copied as it is."""
@@ -111,7 +122,13 @@ class DomainPlan:
     tpm: tuple[str, str] | None = None
     """Folders of the source's and the clone's TPM state."""
 
-    drop_hostdevs: bool = False
+    wishes: Wishes = field(default_factory=Wishes)
+
+    def foresee(self) -> dict[str, object]:
+        """As a dry run shows it: what is made up anew each time is left out."""
+        shown = {key: value for key, value in self.describe().items() if key != "uuid"}
+        nvram = None if self.nvram is None else {"source": self.nvram[0], "target": self.nvram[1]}
+        return {**shown, "nvram": nvram, "tpm": self.tpm is not None, "start": self.wishes.start}
 
     def describe(self) -> dict[str, object]:
         items: tuple[Copy | Left, ...] = (*self.copies, *self.left)
@@ -129,6 +146,10 @@ class VolumePlan:
     def copies(self) -> tuple[Copy, ...]:
         return (self.copy,)
 
+    def foresee(self) -> dict[str, object]:
+        """As a dry run shows it."""
+        return self.describe()
+
     def describe(self) -> dict[str, object]:
         copy = self.copy
         return {"source": copy.source.name, "name": copy.name, "pool": copy.pool, "disks": [copy.describe()]}
@@ -141,7 +162,7 @@ class Draft:
     copies: tuple[Copy, ...]
     left: tuple[Left, ...]
     survey: Survey
-    drop_hostdevs: bool = False
+    wishes: Wishes = field(default_factory=Wishes)
 
     @property
     def reads(self) -> list[str]:
@@ -196,7 +217,7 @@ class Draft:
             nvram=(own.nvram, nvram) if own.nvram and nvram else None,
             nvram_in_xml=not own.nvram_is_implied,
             tpm=(own.tpm, tpm_folder(identity.uuid, self.survey.places)) if own.tpm else None,
-            drop_hostdevs=self.drop_hostdevs,
+            wishes=self.wishes,
         )
 
     def volume_plan(self, name: str) -> VolumePlan:

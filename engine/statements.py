@@ -15,7 +15,9 @@ tasks = sa.Table(
     _metadata,
     *(sa.Column(name, sa.BigInteger) for name in ("id", "created", "ended")),
     *(sa.Column(name, sa.String) for name in ("kind", "status", "message", "target_uri", "server", "plan", "done")),
-    sa.Column("cancelled", sa.Integer),
+    *(sa.Column(name, sa.Integer) for name in ("cancelled", "keyed")),
+    *(sa.Column(name, sa.BigInteger) for name in ("batch", "changed")),
+    sa.Column("warning", sa.String),
     sa.Column("owner", sa.String),
 )
 reservations = sa.Table(
@@ -47,6 +49,18 @@ clones = sa.Table(
 facts = sa.Table("facts", _metadata, *(sa.Column(name, sa.String) for name in ("name", "value")))
 links = sa.Table("links", _metadata, *(sa.Column(name, sa.String) for name in ("parent", "pool", "name")))
 
+forgotten = sa.Table(
+    "forgotten",
+    _metadata,
+    *(sa.Column(name, sa.BigInteger) for name in ("task", "changed", "at")),
+    sa.Column("owner", sa.String),
+)
+request_keys = sa.Table(
+    "request_keys",
+    _metadata,
+    *(sa.Column(name, sa.String) for name in ("owner", "name", "request", "server", "tasks")),
+    *(sa.Column(name, sa.BigInteger) for name in ("created", "batch")),
+)
 holds = sa.Table("holds", _metadata, *(sa.Column(name, sa.String) for name in ("path", "server", "act")))
 
 
@@ -97,7 +111,7 @@ OWNER = sa.select(tasks.c.owner).where(tasks.c.id == _TASK)
 GO_ON = (
     sa.update(tasks)
     .where(tasks.c.id == _TASK, tasks.c.status == "running", tasks.c.cancelled == 0)
-    .values(message=sa.bindparam("says"))
+    .values(message=sa.bindparam("says"), changed=sa.bindparam("change"))
 )
 MARK = (
     sa.update(steps)

@@ -210,6 +210,13 @@ class Host:
         with self._doing("start the domain", name=uuid) as connection:
             connection.lookupByUUIDString(uuid).create()
 
+    def stop(self, uuid: str) -> None:
+        """Pulls a domain's plug. One that is not there, or does not run, is fine."""
+        with suppress(errors.DomainNotFound), self._doing("stop the domain", name=uuid) as connection:
+            domain = connection.lookupByUUIDString(uuid)
+            if domain.isActive():
+                domain.destroy()
+
     def undefine(self, uuid: str, *, keep_nvram: bool = False) -> None:
         """Undefines a domain that is shut off, with what libvirt keeps for it. One that is not there is fine."""
         flags = libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA

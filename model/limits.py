@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from .. import errors
 from ..callers import Caller
-from ..engine.journal import Transaction
 from ..engine.plan import Copy
+from ..engine.transaction import Transaction
 
 
 @dataclass(frozen=True)

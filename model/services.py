@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import errors
 from ..engine.executor import Executor
-from ..engine.journal import Journal, Transaction
+from ..engine.journal import Journal
 from ..engine.lease import Lease
 from ..engine.ledger import Ledger
 from ..engine.observer import Observer
@@ -16,9 +16,10 @@ from ..engine.plan import Wishes
 from ..engine.survey import Surveyor
 from ..engine.tokens import Tokens
 from ..hypervisor.connection import Connections
-from ..hypervisor.host import Host, PoolInfo
+from ..hypervisor.host import Host
 from ..hypervisor.inventory import Inventory
 from ..utils import MAX_FILE_NAME_BYTES, MAX_NAME_BYTES, byte_length
+from .feed import Feed
 from .guests import Guest, read_guest
 from .limits import Limits
 
@@ -43,6 +44,7 @@ class Services:
     tokens: Tokens
     limits: Limits
     observer: Observer
+    feed: Feed
 
     def guests(self) -> Collection[Guest]:
         """Every domain of the host: from the inventory, or from libvirt as long as that is not complete."""
@@ -62,6 +64,7 @@ def read_wishes(params: Mapping[str, Any]) -> Wishes:
         pool=params.get("pool"),
         method=params.get("method", "auto"),
         flatten=params.get("flatten", False),
+        bandwidth=params.get("bandwidth"),
     )
 
 
@@ -77,18 +80,6 @@ class Skipping(Container[str]):
         if is_taken:
             self._skipped()
         return is_taken
-
-
-def room(transaction: Transaction, host: Host) -> Callable[[PoolInfo], int]:
-    """Bytes that a pool has free and nobody was promised. Of a promise counts what is not written yet."""
-
-    def left(pool: PoolInfo) -> int:
-        # What is written is looked at first: it only grows, so that a moment's difference errs on the safe side.
-        under_way = transaction.promises_under_way(pool.name)
-        written = sum(min(size, host.occupied(pool, name)) for name, size in under_way)
-        return host.available(pool) - (transaction.promised(pool.name) - written)
-
-    return left
 
 
 def check_domain_name(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from .. import errors
 from ..callers import Caller
 from ..clock import wall_clock
-from ..engine.journal import FAILED, FINISHED, KILLED, RUNNING, Task
+from ..engine.records import FAILED, FINISHED, KILLED, RUNNING, Task
 from .services import Services
 
 _US = 1_000_000
@@ -28,11 +28,15 @@ class TasksModel:
     def get_list(self, caller: Caller, status: str | None = None) -> list[dict[str, Any]]:
         """Every task that is there for the caller, or those of one status."""
         owner = None if caller.is_admin else caller.name
-        return [self._resource(task) for task in self._services.journal.tasks(status, owner)]
+        return [self.resource(task) for task in self._services.journal.tasks(status, owner)]
 
-    def lookup(self, task_id: str, caller: Caller) -> dict[str, Any]:
-        """Raises TaskNotFound."""
-        return self._resource(self._find(task_id, caller))
+    def lookup(self, task_id: str, caller: Caller, wait_s: float = 0.0) -> dict[str, Any]:
+        """A task; with `wait_s` as it is when it has ended, or after so many seconds. Raises TaskNotFound."""
+        task = self._find(task_id, caller)
+        found = self._services.feed.wait_for_end(task, wait_s) if wait_s else task
+        if found is None:
+            raise errors.TaskNotFound(id=task_id)
+        return self.resource(found)
 
     def delete(self, task_id: str, caller: Caller, *, only_cancel: bool = False) -> dict[str, Any] | None:
         """Cancels a running task, and returns it; takes an ended one out of the list.
@@ -47,20 +51,27 @@ class TasksModel:
             return self.lookup(task_id, caller)
         if task.status == RUNNING or only_cancel:
             ended = self._find(task_id, caller)
-            return self._resource(ended) | {"explanation": _TOO_LATE[ended.status]}
+            return self.resource(ended) | {"explanation": _TOO_LATE[ended.status]}
         self._services.journal.forget(task.id)
         return None
 
     def _find(self, task_id: str, caller: Caller) -> Task:
         """A task that is there for the caller: a user's own, and every one for an admin."""
-        is_id = task_id.isascii() and task_id.isdigit() and len(task_id) < 19  # noqa: PLR2004 - digits of a 64-bit number
-        task = self._services.journal.task(int(task_id)) if is_id else None
+        number = read_id(task_id)
+        task = self._services.journal.task(number) if number is not None else None
         if task is None or not (caller.is_admin or caller.made(task.owner)):
             raise errors.TaskNotFound(id=task_id)
         return task
 
-    def _resource(self, task: Task) -> dict[str, Any]:
+    def resource(self, task: Task) -> dict[str, Any]:
+        """As a client sees it, with the progress as this server knows it."""
         return resource(task, self._services.executor.progress(task.id) if task.status == RUNNING else None)
+
+
+def read_id(text: str) -> int | None:
+    """The number of a task or a batch; None for what is none."""
+    is_id = text.isascii() and text.isdigit() and len(text) < 19  # noqa: PLR2004 - digits of a 64-bit number
+    return int(text) if is_id else None
 
 
 def resource(task: Task, live: dict[str, int] | None = None) -> dict[str, Any]:
@@ -73,7 +84,8 @@ def resource(task: Task, live: dict[str, int] | None = None) -> dict[str, Any]:
     shown = {"id": str(task.id), "status": task.status, "message": task.message, "target_uri": task.target_uri}
     return (
         shown
-        | {"kind": task.kind, "owner": task.owner}
+        | {"kind": task.kind, "owner": task.owner, "batch": None if task.batch is None else str(task.batch)}
+        | {"warning": task.warning}
         | _times(task)
         | _progress(task, live or dict(task.done))
         | dict(task.plan)
@@ -81,10 +93,11 @@ def resource(task: Task, live: dict[str, int] | None = None) -> dict[str, Any]:
 
 
 def _times(task: Task) -> dict[str, Any]:
-    return {"started": _rfc3339(task.created), "ended": None if task.ended is None else _rfc3339(task.ended)}
+    return {"started": rfc3339(task.created), "ended": None if task.ended is None else rfc3339(task.ended)}
 
 
-def _rfc3339(microseconds: int) -> str:
+def rfc3339(microseconds: int) -> str:
+    """A time in µs since 1970, as RFC 3339 has it."""
     return datetime.fromtimestamp(microseconds / _US, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

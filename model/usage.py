@@ -8,7 +8,8 @@ from contextlib import contextmanager, suppress
 from .. import errors
 from ..callers import Caller
 from ..engine import domainxml
-from ..engine.journal import Link, Transaction
+from ..engine.records import Link
+from ..engine.transaction import Transaction
 from ..engine.xmltree import parse
 from ..hypervisor.host import SHUT_OFF, DomainInfo, Host, VolumeInfo
 from ..hypervisor.inventory import Inventory

@@ -32,13 +32,16 @@ PATHS = {
     "vm_start": {"name": "db"},
     "storagevolume_clone": {"pool": "default", "name": "web.qcow2"},
     "task_delete": {"id": "1"},
+    "batch_delete": {"id": "1"},
 }
+ALONE = {"count"}  # not with name
 REQUESTS = {  # that are refused after their bodies were found good
     "vm_clone": ("POST", "vms/mail/clone"),
     "vm_delete": ("DELETE", "vms/mail"),
     "vm_start": ("POST", "vms/mail/start"),
     "storagevolume_clone": ("POST", "storagepools/default/storagevolumes/nope/clone"),
     "task_delete": ("DELETE", "tasks/999999"),
+    "batch_delete": ("DELETE", "batches/999999"),
     "login": ("POST", "/login"),
     "logout": ("POST", "/logout"),
 }
@@ -46,8 +49,8 @@ REQUESTS = {  # that are refused after their bodies were found good
 
 def some_body(action: str) -> dict[str, Any]:
     """A value for each field of a request; the texts are names of a pool, which is a good name for anything."""
-    by_type = {"string": "data", "boolean": False}
-    fields = ACTIONS[action].get("properties", {})
+    by_type = {"string": "data", "boolean": False, "integer": 1}
+    fields = {name: field for name, field in ACTIONS[action].get("properties", {}).items() if name not in ALONE}
     return {name: field["enum"][0] if "enum" in field else by_type[field["type"]] for name, field in fields.items()}
 
 
@@ -104,10 +107,12 @@ def test_every_request_has_a_route_and_every_route_that_writes_a_request() -> No
 def test_a_handler_reads_the_fields_of_its_request_and_no_other(action: str, plugin: Cloner) -> None:
     controller, route = ROUTES[action]
     made = controller(Door("x", 60) if controller in (LogIn, LogOut) else plugin.services)
-    task = plugin.vms.clone(Request({"name": "web"}, {}, {}, "", ANYBODY)).content["id"]  # type: ignore[attr-defined]  # set by name
+    with mock.patch("cherrypy.serving.request", headers={}, path_info="/"):
+        clone = plugin.vms.clone  # type: ignore[attr-defined]  # set by name
+        task = clone(Request({"name": "web"}, {}, {"count": 1}, "", ANYBODY)).content["tasks"][0]["id"]
     body = Reads({"username": "admin", "password": "x"} if action == "login" else {})
     path = PATHS.get(action, {}) | ({"id": task} if action == "task_delete" else {})
-    with mock.patch("cherrypy.serving.request"), mock.patch("cherrypy.serving.response"):
+    with mock.patch("cherrypy.serving.request", headers={}, path_info="/"), mock.patch("cherrypy.serving.response"):
         getattr(made, route.handler)(Request(path, {}, body, "", ANYBODY))
     assert body.read == set(ACTIONS[action].get("properties", {}))
 

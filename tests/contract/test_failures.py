@@ -26,9 +26,10 @@ from cloner.callers import ANYBODY
 from cloner.clock import wall_clock
 from cloner.engine.copying import ThroughLibvirt
 from cloner.engine.job import Job
-from cloner.engine.journal import FINISHED, RUNNING, Journal
+from cloner.engine.journal import Journal
 from cloner.engine.ledger import Ending, Ledger
 from cloner.engine.plan import Copy
+from cloner.engine.records import FINISHED, RUNNING
 from cloner.hypervisor.inventory import Inventory
 from cloner.model.vms import VMsModel
 from cloner.plugin import Cloner

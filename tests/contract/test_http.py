@@ -19,6 +19,8 @@ LIMIT = 64 * 1024
 JSON_IN = {"Content-Type": "application/json"}
 
 ROUTES = {
+    "batches/1": "DELETE, GET, HEAD",
+    "events": "GET, HEAD",
     "config": "GET, HEAD",
     "vms": "GET, HEAD",
     "vms/web": "DELETE, GET, HEAD",
@@ -39,7 +41,7 @@ ROUTES = {
     "/metrics": "GET, HEAD",
 }
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
-READABLE = [path for path, allow in ROUTES.items() if "GET" in allow and path != "tasks/1"]
+READABLE = [path for path, allow in ROUTES.items() if "GET" in allow and path not in ("tasks/1", "batches/1", "events")]
 
 
 def post(server: Server, body: bytes | str, headers: dict[str, str] | None = None) -> Response:

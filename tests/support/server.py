@@ -154,8 +154,9 @@ class Server:
     ) -> Response:
         """One request on a connection of its own, with the Bearer token unless `anonymous`.
 
-        `path` as for url(), already quoted. A `body` of str or bytes goes as it is, any other as JSON. Raises
-        OSError or http.client.HTTPException when there is no answer, TimeoutError after `timeout` seconds.
+        `path` as for url(), already quoted. A `body` of str or bytes goes as it is, any other as JSON. Of server-sent
+        events the first piece is read. Raises OSError or http.client.HTTPException when there is no answer,
+        TimeoutError after `timeout` seconds.
         """
         fields = {} if anonymous else {"Authorization": f"Bearer {self.token}"}
         if body is not None and not isinstance(body, str | bytes):
@@ -167,7 +168,8 @@ class Server:
         try:
             connection.request(method, target, data, {**fields, **(headers or {})})
             answer = connection.getresponse()
-            return Response(answer.status, answer.headers, answer.read())
+            is_endless = answer.headers.get("Content-Type", "").startswith("text/event-stream")
+            return Response(answer.status, answer.headers, answer.read1() if is_endless else answer.read())
         finally:
             connection.close()
 

@@ -12,7 +12,8 @@ import threading
 from collections.abc import Container
 from concurrent.futures import ThreadPoolExecutor
 
-from cloner.engine.journal import Journal, Transaction
+from cloner.engine.journal import Journal
+from cloner.engine.transaction import Transaction
 from cloner.utils import get_next_clone_name
 
 

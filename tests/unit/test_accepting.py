@@ -16,6 +16,7 @@ from lxml import etree
 from cloner.callers import ANYBODY
 from cloner.engine import domainxml
 from cloner.engine.plan import DomainPlan
+from cloner.model.accepting import Request
 from cloner.model.services import MAC, Services
 from cloner.model.storagevolumes import StorageVolumesModel
 from cloner.model.vms import VMsModel
@@ -98,14 +99,14 @@ def test_the_watch_sees_lists_of_a_host_and_of_a_pool(services: Services) -> Non
 @pytest.mark.parametrize("params", [{}, {"name": "copy"}, {"pool": "data"}], ids=["plain", "named", "other-pool"])
 def test_accepting_a_clone_of_a_guest_lists_nothing(services: Services, params: dict[str, str]) -> None:
     with nothing_listed(services):
-        task = VMsModel(services).clone("web", params, MOUNT, ANYBODY)
+        task = VMsModel(services).clone("web", Request(params, MOUNT, ANYBODY)).tasks[0]
     assert services.journal.task(task.id) == task
 
 
 @pytest.mark.parametrize("params", [{}, {"name": "copy.qcow2"}, {"pool": "data"}], ids=["plain", "named", "other-pool"])
 def test_accepting_a_clone_of_a_volume_lists_nothing(services: Services, params: dict[str, str]) -> None:
     with nothing_listed(services):
-        task = StorageVolumesModel(services).clone("default", "web.qcow2", params, MOUNT, ANYBODY)
+        task = StorageVolumesModel(services).clone("default", "web.qcow2", Request(params, MOUNT, ANYBODY)).tasks[0]
     assert services.journal.task(task.id) == task
 
 
@@ -134,10 +135,10 @@ def test_a_new_mac_is_none_of_the_host_nor_of_a_clone_on_its_way(
 
     draws = [drawn(mac) for mac in (of_web, of_mail, reserved, free)]
     with (
-        mock.patch("cloner.model.vms.secrets.token_bytes", side_effect=draws),
+        mock.patch("cloner.model.domainorder.secrets.token_bytes", side_effect=draws),
         mock.patch.object(services.executor, "submit") as submitted,
     ):
-        VMsModel(services).clone("web", {}, MOUNT, ANYBODY)
+        VMsModel(services).clone("web", Request({}, MOUNT, ANYBODY)).tasks[0]
 
     plan = submitted.call_args.args[1]
     assert isinstance(plan, DomainPlan)
@@ -149,11 +150,11 @@ def test_the_macs_of_two_clones_on_their_way_differ(services: Services) -> None:
     (of_web,) = macs_of(services, "web")
     first, second = f"{of_web[:8]}:01:02:03", f"{of_web[:8]}:04:05:06"
     with (
-        mock.patch("cloner.model.vms.secrets.token_bytes", side_effect=[*[drawn(first)] * 2, drawn(second)]),
+        mock.patch("cloner.model.domainorder.secrets.token_bytes", side_effect=[*[drawn(first)] * 2, drawn(second)]),
         mock.patch.object(services.executor, "submit") as submitted,
     ):
         for _ in range(2):
-            VMsModel(services).clone("web", {}, MOUNT, ANYBODY)
+            VMsModel(services).clone("web", Request({}, MOUNT, ANYBODY)).tasks[0]
     assert [call.args[1].identity.macs for call in submitted.call_args_list] == [[first], [second]]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from cloner import errors
 from cloner.callers import ANYBODY
+from cloner.model.accepting import Request
 from cloner.model.services import DOMAIN_NAME, VOLUME_NAME, Services
 from cloner.model.storagevolumes import StorageVolumesModel
 from cloner.model.vms import VMsModel
@@ -56,11 +57,12 @@ def test_a_volume_that_is_still_being_made_is_not_cloned(services: Services) -> 
     with services.journal.transaction() as transaction:
         transaction.reserve(VOLUME_NAME, "default", "web.qcow2", task=7)
     with pytest.raises(errors.VolumeNotCloneable, match="still being made"):
-        StorageVolumesModel(services).clone("default", "web.qcow2", {}, "/p", ANYBODY)
+        StorageVolumesModel(services).clone("default", "web.qcow2", Request({}, "/p", ANYBODY)).tasks[0]
 
 
 def test_a_name_must_leave_the_nvram_a_name_of_its_own(services: Services) -> None:
     """`<name>_VARS.fd.new` has 255 bytes at the most."""
     with pytest.raises(errors.InvalidName, match="243 bytes"):
-        VMsModel(services).clone("win-uefi", {"name": "n" * 244}, "/p", ANYBODY)
-    assert VMsModel(services).clone("win-uefi", {"name": "n" * 243}, "/p", ANYBODY).plan["name"] == "n" * 243
+        VMsModel(services).clone("win-uefi", Request({"name": "n" * 244}, "/p", ANYBODY)).tasks[0]
+    (task,) = VMsModel(services).clone("win-uefi", Request({"name": "n" * 243}, "/p", ANYBODY)).tasks
+    assert task.plan["name"] == "n" * 243

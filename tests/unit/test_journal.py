@@ -20,8 +20,11 @@ import pytest
 import sqlalchemy as sa
 
 from cloner import errors
+from cloner.engine import database
 from cloner.engine import journal as journal_module
-from cloner.engine.journal import (
+from cloner.engine.journal import Journal
+from cloner.engine.migrations import MIGRATIONS
+from cloner.engine.records import (
     BEGUN,
     DONE,
     FAILED,
@@ -32,14 +35,12 @@ from cloner.engine.journal import (
     UNDONE,
     Clone,
     Hold,
-    Journal,
     Link,
     Mark,
     Step,
     Task,
-    Transaction,
 )
-from cloner.engine.migrations import MIGRATIONS
+from cloner.engine.transaction import Transaction
 
 T = TypeVar("T")
 
@@ -372,8 +373,8 @@ def test_tasks_survive_a_restart(open_journal: Callable[[], Journal], clock: Set
     again = open_journal()
     assert again.task(running.id) == again.tasks(RUNNING)[0]
     assert again.tasks() == [
-        Task(1, "domain", RUNNING, "step 1", "/vms/a/clone", "here", False, NOON, None, {"name": "a"}, {}),
-        replace(ended, status=FAILED, message="no room", ended=NOON + HOUR, done={"vda": 7}),
+        replace(running, message="step 1", changed=3),
+        replace(ended, status=FAILED, message="no room", ended=NOON + HOUR, done={"vda": 7}, changed=4),
     ]
     assert again.steps(running.id) == [step]
     assert again.reserved() == [("domain", "", "a"), ("mac", "", "mac of a")]
@@ -456,10 +457,10 @@ def test_ended_tasks_age_out(journal: Journal, clock: SetClock) -> None:
     journal.end(old.id, FINISHED, "OK")
     clock.now += HOUR
     journal.end(recent.id, FAILED, "no room")
-    assert journal.age_out(NOON) == 0
-    assert journal.age_out(NOON + 1) == 1
+    assert journal.age_out(NOON, NOON) == 0
+    assert journal.age_out(NOON + 1, NOON) == 1
     assert [task.id for task in journal.tasks()] == [running.id, recent.id]
-    assert journal.age_out(NOON + 2 * HOUR) == 1
+    assert journal.age_out(NOON + 2 * HOUR, NOON) == 1
     assert [task.id for task in journal.tasks()] == [running.id]
 
 
@@ -744,7 +745,7 @@ def test_a_journal_that_may_not_be_written_says_so(url: str, journal: Journal) -
 def test_a_journal_that_somebody_keeps_locked_is_not_waited_for_for_ever(
     tmp_path: Path, open_journal: Callable[[], Journal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_module, "_WAIT_FOR_LOCK_S", 0.01)
+    monkeypatch.setattr(database, "_WAIT_FOR_LOCK_S", 0.01)
     journal = open_journal()
     somebody = sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None)
     somebody.execute("BEGIN IMMEDIATE")

@@ -11,7 +11,8 @@ import pytest
 
 from cloner import errors
 from cloner.callers import ADMIN, ANYBODY, CLONE, USER, Caller
-from cloner.engine.journal import FAILED, Mark, Task
+from cloner.engine.records import FAILED, Mark, Task
+from cloner.model.accepting import Request
 from cloner.model.services import Services
 from cloner.model.vms import VMsModel
 from cloner.plugin import build
@@ -44,7 +45,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def clone(services: Services, caller: Caller, guest: str = "web") -> Task:
-    return VMsModel(services).clone(guest, {}, "/p", caller)
+    return VMsModel(services).clone(guest, Request({}, "/p", caller)).tasks[0]
 
 
 def bytes_of(task: Task) -> int:

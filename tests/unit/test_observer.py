@@ -16,6 +16,7 @@ from cloner.engine.executor import Load
 from cloner.engine.job import Job
 from cloner.engine.observer import Observer
 from cloner.engine.plan import Copy
+from cloner.model.accepting import Request
 from cloner.model.services import Services
 from cloner.model.storagevolumes import StorageVolumesModel
 from cloner.model.vms import VMsModel
@@ -71,11 +72,11 @@ def services(tmp_path: Path, recorder: Recorder) -> Iterator[Services]:
 
 
 def clone(services: Services, source: str = "web", **params: str) -> int:
-    return VMsModel(services).clone(source, params, MOUNT, ANYBODY).id
+    return VMsModel(services).clone(source, Request(params, MOUNT, ANYBODY)).tasks[0].id
 
 
 def clone_volume(services: Services, **params: str) -> int:
-    return StorageVolumesModel(services).clone("default", "web.qcow2", params, MOUNT, ANYBODY).id
+    return StorageVolumesModel(services).clone("default", "web.qcow2", Request(params, MOUNT, ANYBODY)).tasks[0].id
 
 
 def name_of(services: Services, task: int) -> str:

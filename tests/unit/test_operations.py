@@ -35,11 +35,11 @@ def literals(module: str) -> set[str]:
 def test_every_field_of_the_log_is_documented_and_no_other() -> None:
     of_every_line = {"time", "level", "logger", "message", "exception"}
     of_requests = {"status", "duration_ms", "code"}
-    of_the_audit = {"user", "address", "action", "target", "outcome", "task", "made"}
+    of_the_audit = {"user", "address", "action", "target", "outcome", "task", "made", "batch", "count"}
     assert of_every_line <= literals("server/logs.py")
     assert of_requests <= literals("server/requests.py")
-    assert of_the_audit - {"task", "made"} <= literals("control/audit.py")
-    assert {"task", "made"} <= literals("control/tasks.py")
+    assert of_the_audit - {"task", "made", "batch", "count"} <= literals("control/audit.py")
+    assert {"task", "made", "batch", "count"} <= literals("control/cloning.py")
     known = {field.name for field in fields(Context)}
     assert set(first_cells("fields")) == known | of_every_line | of_requests | of_the_audit
 

@@ -151,8 +151,8 @@ def test_a_guest_with_a_device_of_the_host_is_refused_unless_it_may_be_left_out(
     found = survey(disk(volume()), of=domain("<hostdev mode='subsystem' type='pci'/>"))
     with pytest.raises(errors.DeviceNotCloneable, match="drop_hostdevs"):
         draft_domain(found, Wishes(), no_question)
-    assert draft_domain(found, Wishes(drop_hostdevs=True), room).domain_plan(OURS).drop_hostdevs
-    assert not draft(disk(volume())).domain_plan(OURS).drop_hostdevs
+    assert draft_domain(found, Wishes(drop_hostdevs=True), room).domain_plan(OURS).wishes.drop_hostdevs
+    assert not draft(disk(volume())).domain_plan(OURS).wishes.drop_hostdevs
 
 
 def test_every_cause_is_told_at_once() -> None:

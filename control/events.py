@@ -1,0 +1,79 @@
+"""`P/events`: what becomes of tasks, as server-sent events (WHATWG's HTML standard, section 9.2).
+
+Each event's id says how far its reader has come, in the journal and therefore across servers and their restarts: sent
+back as `Last-Event-ID`, it goes on from there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import cherrypy
+
+from .. import errors
+from ..callers import Caller
+from ..engine.journal import position
+from ..engine.records import Forgotten, Task
+from ..model.services import Services
+from ..model.tasks import TasksModel
+from .base import Answer, Controller, Request, route
+
+HEARTBEAT_S = 15.0
+LONGEST_S = 600.0
+"""After this a stream ends, and its reader comes again: with a log-in that is still good."""
+
+_ID = re.compile(r"(\d{1,18})-(\d{1,18})")
+_RETRY_MS = 2000
+
+
+class Events(Controller):
+    def __init__(self, services: Services) -> None:
+        self._feed = services.feed
+        self._observer = services.observer
+        self._tasks = TasksModel(services)
+
+    @route("GET", "")
+    def follow(self, request: Request) -> Answer:
+        last = _last_event_id(request)
+        headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        if cherrypy.serving.request.method == "HEAD":
+            return Answer(b"", headers=headers)
+        news = self._feed.follow(last, HEARTBEAT_S)
+        return Answer(stream=self._told(news, request.caller), headers=headers)
+
+    def _told(self, news: Iterator[Task | Forgotten | None], caller: Caller) -> Iterator[bytes]:
+        until = time.monotonic() + LONGEST_S
+        with self._observer.event_stream():
+            yield f"retry: {_RETRY_MS}\n\n".encode()
+            for item in news:
+                if time.monotonic() > until:
+                    return
+                if item is None:
+                    yield b": still there\n\n"
+                elif caller.is_admin or caller.made(item.owner):
+                    yield self._event(item)
+
+    def _event(self, item: Task | Forgotten) -> bytes:
+        name, data = ("task", self._tasks.resource(item)) if isinstance(item, Task) else _removed(item)
+        change, task = position(item)
+        text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+        return f"id: {change}-{task}\nevent: {name}\ndata: {text}\n\n".encode("utf-8", "backslashreplace")
+
+
+def _removed(item: Forgotten) -> tuple[str, dict[str, Any]]:
+    return "removed", {"id": str(item.task)}
+
+
+def _last_event_id(request: Request) -> tuple[int, int] | None:
+    """Where to go on: the header, or for readers that cannot set one, the flag `_after`. Raises BadRequest."""
+    text = cherrypy.serving.request.headers.get("Last-Event-ID", "") or request.query.get("_after", "")
+    if not text:
+        return None
+    found = _ID.fullmatch(text) if isinstance(text, str) else None
+    if found is None:
+        raise errors.BadRequest(cause="the Last-Event-ID is none that this server gave out")
+    return int(found[1]), int(found[2])

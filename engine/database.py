@@ -1,0 +1,89 @@
+"""The journal's database: SQLite in WAL mode or PostgreSQL, and what both need for writers to come one by one."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+
+from .. import errors
+
+_WAIT_FOR_LOCK_S = 30.0
+_NAP_S = 0.01
+_POSTGRESQL_LOCK = 0x636C6F6E6572  # "cloner"; a number for all who write to one database
+
+_OUR_MISTAKES = (sa.exc.DataError, sa.exc.IntegrityError, sa.exc.NotSupportedError, sa.exc.ProgrammingError)
+"""Errors that speak of the statement; the others, such as that of a damaged file, speak of the database."""
+
+
+def open_engine(url: str | sa.URL) -> sa.Engine:
+    """An engine for a URL. Raises InvalidConfiguration for one that means no database, or whose driver is missing."""
+    try:
+        # Every block ends its transaction by itself, so the pool need not.
+        engine = sa.create_engine(url, pool_size=8, max_overflow=-1, pool_reset_on_return=None)
+    except (sa.exc.ArgumentError, ImportError, TypeError) as error:
+        raise errors.InvalidConfiguration(cause=f"journal: {error}") from error
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _configure_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+    else:
+        sa.event.listen(engine, "begin", _begin_postgresql)
+    return engine
+
+
+def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    # The driver's own transactions begin too late, at the first write; SQLAlchemy's manual has this remedy.
+    connection.isolation_level = None
+    _use_wal(connection)
+    # Survives the death of any process at any moment. After a power cut the last commits may be missing, never torn.
+    connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Waits here, since SQLite does not, for another server that starts at the same time on a new file."""
+    deadline = time.monotonic() + _WAIT_FOR_LOCK_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_NAP_S)
+        else:
+            return
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    options = connection.get_execution_options()
+    driver: Any = connection.connection.dbapi_connection
+    driver.execute(f"PRAGMA busy_timeout = {_patience_ms(options)}")
+    connection.exec_driver_sql("BEGIN" if options.get("reads_only") else "BEGIN IMMEDIATE")
+
+
+def _begin_postgresql(connection: sa.Connection) -> None:
+    options = connection.get_execution_options()
+    if options.get("reads_only"):
+        return
+    # Readers do not lock there: two clones would each be promised the same last bytes of a pool.
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_patience_ms(options)}")
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_POSTGRESQL_LOCK})")
+
+
+def _patience_ms(options: Mapping[str, Any]) -> int:
+    """How long a transaction waits for the lock: at least 1 ms, since 0 is no wait for SQLite, any for PostgreSQL."""
+    return max(1, int(options.get("patience_s", _WAIT_FOR_LOCK_S) * 1000))
+
+
+@contextmanager
+def unavailable() -> Iterator[None]:
+    """Raises JournalUnavailable for what the database has against it; mistakes of ours go on as they are."""
+    try:
+        yield
+    except _OUR_MISTAKES:
+        raise
+    except sa.exc.DatabaseError as error:
+        raise errors.JournalUnavailable(cause=error.orig or error) from error

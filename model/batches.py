@@ -1,0 +1,107 @@
+"""Batches: clones that were accepted together, seen as one."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+from .. import errors
+from ..callers import Caller
+from ..engine.records import FINISHED, RUNNING, Task
+from .services import DOMAIN_NAME, Services
+from .storagevolumes import StorageVolumesModel
+from .tasks import TasksModel, read_id, rfc3339
+from .vms import VMsModel
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 0.1
+_LONGEST_S = 3600.0
+
+
+class BatchesModel:
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._tasks = TasksModel(services)
+
+    def lookup(self, batch: str, caller: Caller) -> dict[str, Any]:
+        """Raises BatchNotFound."""
+        return self._resource(batch, self._find(batch, caller))
+
+    def delete(self, batch: str, caller: Caller, *, undo: bool) -> dict[str, Any]:
+        """Begins to cancel what runs of a batch, and to remove what it has made if `undo`; returns it as it is.
+
+        Can be repeated. Raises BatchNotFound, NotYours.
+        """
+        tasks = self._find(batch, caller)
+        if not all(caller.may_remove(task.owner) for task in tasks):
+            raise errors.NotYours(what=f"Batch {batch}")
+        work = _Withdrawal(self._services, caller, [task.id for task in tasks], undo=undo)
+        threading.Thread(target=work.run, name=f"batch-{batch}", daemon=True).start()
+        return self._resource(batch, tasks)
+
+    def _find(self, batch: str, caller: Caller) -> list[Task]:
+        number = read_id(batch)
+        tasks = self._services.journal.batch(number) if number is not None else []
+        there = [task for task in tasks if caller.is_admin or caller.made(task.owner)]
+        if not there:
+            raise errors.BatchNotFound(id=batch)
+        return there
+
+    def _resource(self, batch: str, tasks: list[Task]) -> dict[str, Any]:
+        by_status = Counter(task.status for task in tasks)
+        ends = [task.ended for task in tasks]
+        parts = [self._tasks.resource(task)["progress"] for task in tasks]
+        return {
+            "id": batch,
+            "count": len(tasks),
+            **{status: by_status[status] for status in ("running", "finished", "failed", "killed")},
+            "progress": int(sum(parts) / len(parts)),
+            "source": tasks[0].plan["source"],
+            "started": rfc3339(tasks[0].created),
+            "ended": None if None in ends else rfc3339(max(end for end in ends if end is not None)),
+            "tasks": [str(task.id) for task in tasks],
+        }
+
+
+class _Withdrawal:
+    """The end of a batch before its time."""
+
+    def __init__(self, services: Services, caller: Caller, tasks: list[int], *, undo: bool) -> None:
+        self._services = services
+        self._caller = caller
+        self._tasks = tasks
+        self._undo = undo
+
+    def run(self) -> None:
+        try:
+            self._run()
+        except errors.ClonerError as error:
+            log.warning("a batch cannot be withdrawn for now, ask again: %s", error)
+
+    def _run(self) -> None:
+        journal, deadline = self._services.journal, time.monotonic() + _LONGEST_S
+        for number in reversed(self._tasks):  # what waits longest first, so that little is begun for nothing
+            self._services.executor.cancel(number)
+        if not self._undo:
+            return
+        while any(task.status == RUNNING for task in journal.tasks_of(self._tasks)) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        for task in journal.tasks_of(self._tasks):
+            if task.status == FINISHED:
+                self._remove(task)
+
+    def _remove(self, task: Task) -> None:
+        """Removes what a task made; if it cannot be, the task says why."""
+        try:
+            if task.kind == DOMAIN_NAME:
+                VMsModel(self._services).delete_made(task.plan["uuid"], self._caller)
+            else:
+                StorageVolumesModel(self._services).delete_made(task.plan["pool"], task.plan["name"], self._caller)
+        except errors.ClonerError as error:
+            self._services.journal.withdraw(task.id, warning=errors.NotRemoved(cause=error.reason).reason)
+        else:
+            self._services.journal.withdraw(task.id)

@@ -1,0 +1,116 @@
+"""Clones of a domain, as one request asks for them: looked up once, each with a name, MACs and volumes of its own."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+from uuid import uuid4
+
+from .. import errors
+from ..callers import Caller
+from ..engine import domainxml
+from ..engine.deciding import draft_domain
+from ..engine.plan import DomainPlan, Draft, Wishes
+from ..engine.survey import Survey
+from ..engine.transaction import Transaction
+from ..hypervisor.host import Host, PoolInfo
+from ..utils import byte_length, get_next_clone_name
+from .guests import mac_mark
+from .services import DOMAIN_NAME, MAC, VOLUME_NAME, Services, Skipping
+from .usage import running_users
+
+
+@dataclass(frozen=True)
+class DomainOrder:
+    """What is to be cloned. `wanted` is the name that was asked for; `owner` the user that clones belong to, or ''."""
+
+    services: Services
+    name: str
+    wanted: str | None
+    wishes: Wishes
+    survey: Survey
+    is_taken: Callable[[str], bool]
+    owner: str
+
+    kind = DOMAIN_NAME
+
+    def draft(self, room: Callable[[PoolInfo], int]) -> Draft:
+        return draft_domain(self.survey, self.wishes, room)
+
+    def reserve(self, transaction: Transaction, draft: Draft, task: int) -> tuple[DomainPlan, str]:
+        """Raises InvalidName and NameTaken."""
+        name = self._new_name(transaction, draft)
+        uuid = str(uuid4())
+        macs = _reserve_macs(transaction, draft.macs(), self.is_taken, task, uuid)
+        plan = draft.domain_plan(domainxml.Identity(name, uuid, str(uuid4()), macs, self.owner))
+        transaction.reserve(DOMAIN_NAME, "", name, task=task)
+        for copy in plan.copies:
+            transaction.reserve(VOLUME_NAME, copy.pool, copy.name, task=task)
+        return plan, f"vms/{name}"
+
+    def _new_name(self, transaction: Transaction, draft: Draft) -> str:
+        taken = _TakenNames(self.services.host, transaction, draft)
+        if self.wanted is None:
+            free = Skipping(taken, lambda: self.services.observer.name_skipped(DOMAIN_NAME))
+            return get_next_clone_name(free, self.name, ts=True, clock=transaction, max_bytes=draft.max_name_bytes())
+        if byte_length(self.wanted) > draft.max_wanted_bytes():
+            cause = f"it is longer than {draft.max_wanted_bytes()} bytes, which leaves its NVRAM no name of its own"
+            raise errors.InvalidName(name=self.wanted[:80], cause=cause)
+        if self.wanted in taken:
+            raise errors.NameTaken(name=self.wanted)
+        return self.wanted
+
+
+def refuse_written(services: Services, survey: Survey, caller: Caller) -> None:
+    """Raises DiskNotCloneable for a disk that another guest writes to, which runs: an admin is told which."""
+    domain = survey.domain
+    for disk in survey.disks:
+        if domain is None or disk.volume is None:
+            continue
+        users = running_users(services.inventory, services.host, disk.volume, but=domain.uuid)
+        if users:
+            which = ", ".join(users) if caller.is_admin else "another guest"
+            cause = f"{which}, which runs, may write to it"
+            raise errors.DiskNotCloneable(name=domain.name, disk=disk.disk.target, cause=cause)
+
+
+class _TakenNames(Container[str]):
+    """Names that a clone cannot have: asked one by one, since listing a host costs more the more it has."""
+
+    def __init__(self, host: Host, transaction: Transaction, draft: Draft) -> None:
+        self._host = host
+        self._transaction = transaction
+        self._draft = draft
+
+    def __contains__(self, name: object) -> bool:
+        if not isinstance(name, str):
+            return False
+        if self._transaction.is_reserved(DOMAIN_NAME, "", name) or self._host.has_domain(name):
+            return True
+        nvram = self._draft.nvram_path(name)
+        return self._volumes_in_the_way(name) or (nvram is not None and os.path.lexists(nvram))
+
+    def _volumes_in_the_way(self, name: str) -> bool:
+        for copy in self._draft.copies:
+            volume = self._draft.volume_name(copy, name)
+            if self._transaction.is_reserved(VOLUME_NAME, copy.pool, volume):
+                return True
+            if self._host.has_volume(self._draft.pool(copy.pool), volume):
+                return True
+        return False
+
+
+def _reserve_macs(
+    transaction: Transaction, of_source: list[str], is_taken: Callable[[str], bool], task: int, uuid: str
+) -> list[str]:
+    """New MACs with the vendor prefixes of the source's, which no domain of the host has, nor a clone on its way."""
+    macs = []
+    for old in of_source:
+        while True:
+            mac = old[:8].lower() + "".join(f":{byte:02x}" for byte in secrets.token_bytes(3))
+            if not is_taken(mac_mark(mac)) and transaction.reserve(MAC, "", mac, task=task, domain=uuid):
+                break
+        macs.append(mac)
+    return macs

@@ -1,0 +1,201 @@
+"""Following what becomes of tasks: waiting for one, a stream of events for all, lists by the page."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from support.answers import at_once, cloned, refusal
+from support.running import wait_until
+from support.server import Server
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with Server(None, tmp_path / "state") as running:
+        yield running
+
+
+class Stream:
+    """An open stream of events, read as it comes."""
+
+    def __init__(self, server: Server, last: str = "") -> None:
+        self.connection = http.client.HTTPConnection(*server.address, timeout=30)
+        headers = {"Authorization": f"Bearer {server.token}"} | ({"Last-Event-ID": last} if last else {})
+        self.connection.request("GET", f"{urlsplit(server.base).path}/events", headers=headers)
+        self.answer = self.connection.getresponse()
+        self.last = last
+
+    def events(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Name and data of each event. Comments and the rest are passed over."""
+        fields: dict[str, str] = {}
+        for line in self.answer:
+            text = line.decode().rstrip("\n")
+            if text:
+                name, _, value = text.partition(": ")
+                fields[name] = value
+                continue
+            if "data" in fields:
+                self.last = fields["id"]
+                yield fields["event"], json.loads(fields["data"])
+            fields = {}
+
+    def until_ended(self, *tasks: str) -> list[tuple[str, dict[str, Any]]]:
+        """The events up to the one by which the last of these tasks has ended."""
+        seen, left = [], set(tasks)
+        for name, data in self.events():
+            seen.append((name, data))
+            left -= {data["id"]} if data.get("status") not in (None, "running") else set()
+            if not left:
+                return seen
+        raise AssertionError(f"the stream ended before {left}")
+
+
+@contextmanager
+def stream(server: Server, last: str = "") -> Iterator[Stream]:
+    opened = Stream(server, last)
+    with closing(opened.connection):
+        yield opened
+
+
+def test_waiting_ends_with_the_task(server: Server) -> None:
+    task = server.request("POST", "vms/web/clone").json["id"]
+    answer = server.request("GET", f"tasks/{task}?wait=30")
+    assert answer.json["status"] == "finished"
+    assert "Retry-After" not in answer.headers
+
+
+def test_many_wait_and_all_are_answered(server: Server) -> None:
+    tasks = [task["id"] for task in server.request("POST", "vms/web/clone", {"count": 50}).json["tasks"]]
+    statuses = at_once(50, lambda number: server.request("GET", f"tasks/{tasks[number]}?wait=60").json["status"])
+    assert set(statuses) <= {"finished", "running"}  # of those who came when too many waited, at once
+    assert statuses.count("finished") >= 30
+
+
+@pytest.mark.parametrize("seconds", ["x", "-1", "1.5", "99999", ""])
+def test_waiting_takes_a_number_of_seconds(server: Server, seconds: str) -> None:
+    task = cloned(server, "vms/web")["id"]
+    assert refusal(server.request("GET", f"tasks/{task}?wait={seconds}")) == (400, "CLNAPI0004E")
+
+
+def test_a_task_that_runs_says_when_to_ask_again(server: Server) -> None:
+    accepted = server.request("POST", "vms/web/clone", {"count": 200})
+    assert accepted.headers["Retry-After"] == "1"
+    last = accepted.json["tasks"][-1]["id"]
+    answer = server.request("GET", f"tasks/{last}")
+    assert (answer.json["status"] == "running") == ("Retry-After" in answer.headers)
+
+
+# --- Events ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_tells_of_a_task_from_its_acceptance_to_its_end_and_its_going(server: Server) -> None:
+    with stream(server) as events:
+        assert events.answer.headers["Content-Type"].startswith("text/event-stream")
+        assert events.answer.headers["Cache-Control"] == "no-store"
+        task = server.request("POST", "vms/web/clone").json["id"]
+        seen = events.until_ended(task)
+        assert {name for name, _ in seen} == {"task"}
+        assert seen[-1][1] == server.request("GET", f"tasks/{task}").json
+        server.request("DELETE", f"tasks/{task}")
+        assert next(events.events()) == ("removed", {"id": task})
+
+
+def test_a_reader_that_was_away_goes_on_where_it_was_also_after_a_restart(server: Server) -> None:
+    with stream(server) as events:
+        events.until_ended(server.request("POST", "vms/web/clone").json["id"])
+        last = events.last
+    gone, missed = cloned(server, "vms/web")["id"], cloned(server, "vms/db")["id"]
+    server.request("DELETE", f"tasks/{gone}")
+    server.kill()
+    server.start()
+    with stream(server, last) as events:
+        found = [(name, data["id"]) for name, data in events.until_ended(missed)]
+        assert ("task", missed) in found
+        later = next(events.events())
+    assert [*found, (later[0], later[1]["id"])].count(("removed", gone)) == 1
+
+
+def test_a_batch_is_told_of_to_the_last_task(server: Server) -> None:
+    with stream(server) as events:
+        tasks = [task["id"] for task in server.request("POST", "vms/web/clone", {"count": 300}).json["tasks"]]
+        seen = events.until_ended(*tasks)
+    assert {data["id"] for _, data in seen} == set(tasks)
+
+
+def test_so_many_may_follow_and_no_more_and_a_place_that_is_left_is_free(tmp_path: Path) -> None:
+    conf = tmp_path / "cloner.conf"
+    conf.write_text("[server]\nmax_streams = 2\n")
+    with Server(None, tmp_path / "few", args=["--config", str(conf)]) as server:
+        with stream(server) as one, stream(server) as two:
+            assert (one.answer.status, two.answer.status) == (200, 200)
+            answer = server.request("GET", "events")
+            assert refusal(answer) == (503, "CLNAPI0011E")
+            assert answer.headers["Retry-After"] == "10"
+            assert server.request("HEAD", "events").status == 200
+            assert server.request("GET", "vms").status == 200
+
+        def is_free() -> bool:
+            cloned(server, "vms/web")  # a stream is known to be left when something is to be told
+            with stream(server) as third:
+                return third.answer.status == 200
+
+        wait_until(is_free, 30, "a place is free again")
+
+
+def test_streams_end_when_the_server_does(server: Server) -> None:
+    with stream(server) as events:
+        assert events.answer.status == 200
+        begun = time.monotonic()
+        assert server.terminate() == 0
+        assert list(events.events()) == []
+        assert time.monotonic() - begun < 30
+
+
+@pytest.mark.parametrize("last", ["x", "1", "1-", "-1-1", "1-" + "9" * 30])
+def test_what_no_server_gave_out_is_no_place_to_go_on(server: Server, last: str) -> None:
+    answer = server.request("GET", "events", headers={"Last-Event-ID": last})
+    assert refusal(answer) == (400, "CLNAPI0007E")
+
+
+# --- Pages -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["vms", "tasks", "storagepools", "storagepools/default/storagevolumes"])
+def test_pages_together_are_the_list(server: Server, path: str) -> None:
+    server.request("POST", "vms/web/clone", {"count": 12})
+    wait_until(lambda: not server.request("GET", "tasks?status=running").json, 30, "they end")
+    whole = server.request("GET", path)
+    assert "Link" not in whole.headers
+    pages, following = [], f"{path}?_limit=2"
+    while following:
+        answer = server.request("GET", following)
+        assert 1 <= len(answer.json) <= 2
+        pages += answer.json
+        link = answer.headers.get("Link", "")
+        assert link == "" or link.endswith('; rel="next"')
+        following = link.partition(";")[0].strip("<>")
+    assert pages == whole.json
+
+
+def test_pages_go_with_filters(server: Server) -> None:
+    batch = server.request("POST", "vms/web/clone", {"count": 5}).json["batch"]
+    cloned(server, "vms/web")
+    answer = server.request("GET", f"tasks?batch={batch}&_limit=3")
+    assert len(answer.json) == 3
+    rest = server.request("GET", answer.headers["Link"].partition(";")[0].strip("<>"))
+    assert len(rest.json) == 2
+    assert {task["batch"] for task in answer.json + rest.json} == {batch}
+
+
+@pytest.mark.parametrize("query", ["_limit=0", "_limit=1001", "_limit=x", "_limit=", "_limit=1&_limit=2", "_after=x"])
+def test_a_page_that_cannot_be_is_refused(server: Server, query: str) -> None:
+    assert refusal(server.request("GET", f"tasks?{query}")) == (400, "CLNAPI0004E")
