@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -154,3 +154,26 @@ def test_a_libvirtd_killed_at_any_point_leaves_all_or_nothing(
         ended = server.wait_task(task["id"], 60)
     with closing(libvirtd.open()) as again:
         assert_whole_or_nothing(again, source, ended, tmp_path / "state", ("CLNTASK0001E",))
+
+
+def test_a_volume_of_which_it_is_unclear_whose_it_is_stays_and_is_named(
+    libvirtd: PrivateLibvirtd, pool: libvirt.virStoragePool, guest: Callable[..., libvirt.virDomain], tmp_path: Path
+) -> None:
+    """The server dies when it is about to make a volume, and somebody else makes one of that name before it is back."""
+    guest("single", [make_qcow2(pool, "single.qcow2", MiB)])
+    with MortalServer(libvirtd.uri, tmp_path / "state", 0) as server:
+        server.wait_task(server.request("POST", "vms/single/clone", {"name": "first"}).json["id"])
+        deadly = server.points.read_text("utf-8").splitlines().index("before create") + 1
+    with MortalServer(libvirtd.uri, tmp_path / "state", deadly) as mortal:
+        with suppress(OSError, HTTPException):
+            mortal.request("POST", "vms/single/clone", {"name": "second"})
+        wait_until(mortal.died, 30, "it dies before it makes the volume", lambda: mortal.log)
+    another = Path(make_raw(pool, "second-vda.qcow2", 4 * MiB, {0: some_data(2 * MiB)}).path())
+    before = sha256(another)
+    with Server(libvirtd.uri, tmp_path / "state") as heir:
+        task = heir.wait_task(heir.request("GET", "tasks").json[-1]["id"])
+    assert task["status"] == "failed"
+    assert task["message"].startswith("CLNTASK0002E")
+    assert "second-vda.qcow2 (" in task["message"]
+    assert sha256(another) == before
+    assert journal_is_clean(tmp_path / "state")

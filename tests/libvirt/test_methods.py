@@ -29,6 +29,7 @@ from support.storage import (
     make_raw,
     pool_path,
     qemu_img_compare,
+    remove_pool,
     sha256,
     some_data,
 )
@@ -279,6 +280,22 @@ def test_a_base_is_kept_while_a_clone_of_its_overlay_needs_it(
     assert (answer.status, answer.json["reason"][:10]) == (409, "CLNVM0007E")
     assert qemu_img_compare(pool_path(pool) / "web.qcow2", files_of(conn, grandchild)[0], strict=True)
     assert server.request("DELETE", f"vms/{grandchild}").status == 204
+    assert server.request("DELETE", "vms/web", body={"storage": True}).status == 204
+
+
+def test_a_linked_clone_whose_pool_is_gone_for_a_while_still_needs_its_source(
+    server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest, folder: Path
+) -> None:
+    guest("web", [make_qcow2(pool, "web.qcow2", MiB, {0: some_data(64 * KiB)})])
+    other = make_pool(conn, f"other-{folder.name}", folder / "other")
+    child = clone(server, method="linked", pool=other.name())["name"]
+    remove_pool(other)
+    answer = server.request("DELETE", "vms/web", body={"storage": True})
+    assert (answer.status, answer.json["reason"][:10]) == (409, "CLNVM0007E")
+    assert f"{other.name()}/{child}-vda.qcow2" in answer.json["reason"]
+    make_pool(conn, other.name(), folder / "other")
+    assert qemu_img_compare(pool_path(pool) / "web.qcow2", files_of(conn, child)[0], strict=True)
+    assert server.request("DELETE", f"vms/{child}").status == 204
     assert server.request("DELETE", "vms/web", body={"storage": True}).status == 204
 
 
