@@ -96,14 +96,12 @@ class FileCopy(_Placed):
         self._program = program
 
     def fill(self, copy: Copy, made: Mapping[str, Any], job: Job) -> None:
-        facts = files.look(copy.source.path)
-        if facts is None:
-            raise errors.StepFailed(cause=f"{copy.source.path} cannot be read")
         try:
+            length = files.examine(copy.source.path).length
             os.truncate(made["path"], 0)
-            os.truncate(made["path"], facts.length)
+            os.truncate(made["path"], length)
             _run(self._command(copy.source.path, made["path"]), copy, job)
-            os.truncate(made["path"], facts.length)  # qemu-img rounds up to whole sectors
+            os.truncate(made["path"], length)  # qemu-img rounds up to whole sectors
         except OSError as error:
             raise errors.StepFailed(cause=error) from error
         job.progress(copy.item)(copy.total)

@@ -259,10 +259,19 @@ class Executor:
         return result
 
     def _check_unchanged(self, copies: Sequence[Copy]) -> None:
-        """Raises SourceChanged if a source that the server can see was written to since the clone was planned."""
+        """Raises SourceChanged if a source that the server can see was written to since the clone was planned.
+
+        One that it could see then and cannot now may have been: CloneFailed, with the cause.
+        """
         for copy in copies:
-            facts = files.look(copy.source.path) if copy.written is not None else None
-            if facts is not None and facts.written != copy.written:
+            if copy.written is None:
+                continue
+            try:
+                written = files.examine(copy.source.path).written
+            except OSError as error:
+                step = plain(f"Checking that {copy.source.name} is unchanged")
+                raise errors.CloneFailed(step=step, cause=error) from error
+            if written != copy.written:
                 raise errors.SourceChanged(name=copy.source.name)
 
     def _define(self, plan: DomainPlan, sources: Mapping[str, domainxml.NewSource]) -> Action:

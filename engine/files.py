@@ -7,7 +7,8 @@ import fcntl
 import os
 import shutil
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,15 +33,25 @@ class FileFacts:
 
 def look(path: str) -> FileFacts | None:
     """The facts of a regular file that the server can read; None for anything else."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return None
-    try:
+    with suppress(OSError):
+        return examine(path)
+    return None
+
+
+def examine(path: str) -> FileFacts:
+    """The facts of a regular file. Raises OSError for anything else, and for one that cannot be read."""
+    with _opened(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK) as descriptor:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return None
-        return FileFacts(status.st_dev, status.st_ino, status.st_size, status.st_blocks * 512, status.st_mtime_ns)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "It is no regular file", path)
+    return FileFacts(status.st_dev, status.st_ino, status.st_size, status.st_blocks * 512, status.st_mtime_ns)
+
+
+@contextmanager
+def _opened(path: str, flags: int, mode: int = 0o600) -> Iterator[int]:
+    descriptor = os.open(path, flags, mode)
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -57,26 +68,23 @@ def reflink_refusal(source: str, folder: str) -> str | None:
     number tells: XFS may be made without, btrfs refuses across files with and without copy on write.
     """
     try:
-        reader = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+        with _opened(source, os.O_RDONLY | os.O_NOFOLLOW) as reader:
+            return _sharing_refusal(reader, folder)
     except OSError as error:
         return f"its file cannot be read: {error.strerror}"
+
+
+def _sharing_refusal(reader: int, folder: str) -> str | None:
     try:
-        writer = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600)
+        with _opened(folder, os.O_TMPFILE | os.O_RDWR) as writer:
+            if os.fstat(reader).st_size >= _TRIAL_BYTES:
+                fcntl.ioctl(writer, _FICLONERANGE, _range(reader, _TRIAL_BYTES))
+            else:
+                fcntl.ioctl(writer, _FICLONE, reader)
     except OSError as error:
-        os.close(reader)
-        return f"the pool's folder cannot be written: {error.strerror}"
-    try:
-        if os.fstat(reader).st_size >= _TRIAL_BYTES:
-            fcntl.ioctl(writer, _FICLONERANGE, _range(reader, _TRIAL_BYTES))
-        else:
-            fcntl.ioctl(writer, _FICLONE, reader)
-    except OSError as error:
-        if error.errno not in _NO_REFLINK:
-            raise
-        return "the file system cannot share blocks between the two files"
-    finally:
-        os.close(reader)
-        os.close(writer)
+        if error.errno in _NO_REFLINK:
+            return "the file system cannot share blocks between the two files"
+        return f"a file cannot be cloned into the pool's folder: {error.strerror}"
     return None
 
 
@@ -129,8 +137,8 @@ def copy_small(source: str, target: str) -> dict[str, int]:
     try:
         with open(source, "rb") as reader:
             status = os.fstat(reader.fileno())
-            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            with open(descriptor, "wb") as writer:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+            with _opened(target, flags) as descriptor, open(descriptor, "wb", closefd=False) as writer:
                 made = os.fstat(descriptor)
                 try:
                     shutil.copyfileobj(reader, writer)
@@ -139,7 +147,8 @@ def copy_small(source: str, target: str) -> dict[str, int]:
                         os.fchown(descriptor, status.st_uid, status.st_gid)
                     os.fchmod(descriptor, status.st_mode & 0o777)
                 except OSError:
-                    os.unlink(target)
+                    with suppress(OSError):  # what was the matter is to be told; the file goes when the step is undone
+                        os.unlink(target)
                     raise
     except FileExistsError as error:
         place = Path(target)
