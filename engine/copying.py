@@ -138,7 +138,7 @@ def methods(maker: VolumeMaker) -> dict[str, Method]:
 
 def take_back(host: Host, pool: str, name: str, made: Mapping[str, Any] | None) -> None:
     """Removes a volume that a method reserved. Raises Busy while it has to wait, StepFailed if it is another's."""
-    if made and not files.is_still(made["path"], made["file"]) and os.path.lexists(made["path"]):
+    if made and files.is_anothers(made["path"], made["file"]):
         raise errors.StepFailed(cause=f"{made['path']} was replaced by somebody else and is left alone")
     try:
         host.delete_volume(pool, name)

@@ -110,22 +110,41 @@ def reflink(source: str, target: str) -> None:
 def identity(path: str) -> dict[str, int]:
     """What tells a file from another of the same name later on; empty where there is no such file to see."""
     with suppress(OSError):
-        status = os.lstat(path)
-        if stat.S_ISREG(status.st_mode):
-            return {"device": status.st_dev, "inode": status.st_ino}
+        return _identity(os.lstat(path))
     return {}
 
 
-def changed(path: str) -> int | None:
-    """When a file was last changed in any way (its ctime), in µs since 1970; None if there is none."""
-    with suppress(OSError):
-        return os.lstat(path).st_ctime_ns // 1000
-    return None
+def made_since(path: str, moment: int) -> dict[str, int]:
+    """The identity of a file that was made or changed since a moment, in µs since 1970; empty where there is none.
+
+    Raises StepFailed if that cannot be told.
+    """
+    status = _status(path)
+    is_new = status is not None and status.st_ctime_ns // 1000 >= moment
+    return _identity(status) if status is not None and is_new else {}
 
 
-def is_still(path: str, known: dict[str, int]) -> bool:
-    """Whether a path is the file that `identity` saw; yes where it saw none."""
-    return not known or identity(path) == {"device": known["device"], "inode": known["inode"]}
+def is_anothers(path: str, known: dict[str, int]) -> bool:
+    """Whether a path leads to something else than the file that `identity` saw; no where it saw none.
+
+    Raises StepFailed if that cannot be told.
+    """
+    status = _status(path) if known else None
+    return status is not None and _identity(status) != {"device": known["device"], "inode": known["inode"]}
+
+
+def _status(path: str) -> os.stat_result | None:
+    """None only where there is nothing: what cannot be seen may be there."""
+    try:
+        return os.lstat(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise errors.StepFailed(cause=error) from error
+
+
+def _identity(status: os.stat_result) -> dict[str, int]:
+    return {"device": status.st_dev, "inode": status.st_ino} if stat.S_ISREG(status.st_mode) else {}
 
 
 def copy_small(source: str, target: str) -> dict[str, int]:
@@ -162,8 +181,10 @@ def copy_small(source: str, target: str) -> dict[str, int]:
 
 def remove(path: str, known: dict[str, int]) -> None:
     """Removes a file if it is still the one whose identity is given. Raises StepFailed."""
+    if not known or is_anothers(path, known):
+        return
     try:
-        if known and os.path.lexists(path) and is_still(path, known):
+        with suppress(FileNotFoundError):
             os.unlink(path)
     except OSError as error:
         raise errors.StepFailed(cause=error) from error

@@ -1,10 +1,14 @@
-"""All or nothing, whatever fails: each call of libvirt, the file system and the journal that a clone makes, once."""
+"""All or nothing, whatever fails: each call of libvirt, of the file system and of the journal that a clone makes, once.
+
+Then the same for what is called while a clone is undone: nothing is left, or the task's message names what is.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 
 import libvirt
 import pytest
@@ -14,6 +18,9 @@ from support.libvirtd import PrivateLibvirtd
 from support.running import run
 from support.storage import KiB, MiB, mounted, sha256
 from support.trials import Case, FailingServer, Fault, Trials, faults, uefi_guest
+
+WRITE = "make: journal.begin in journal._write"
+DELETE = "undo: virStorageVol.delete in host.delete_volume"
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +43,7 @@ def cases(libvirtd: PrivateLibvirtd) -> Iterator[dict[str, Case]]:
             **on_ext4,
             "reflink": on_xfs["reflink"],
             "volume": volume,
+            "volume-libvirt": replace(volume, method="libvirt"),
             "loose": Case("vms/loose", "copy", "plain", plain / "pool", ((loose, "-vda.qcow2"),)),
         }
         remove_guest(guest)
@@ -92,3 +100,58 @@ def test_a_source_that_cannot_be_looked_at_again_may_have_changed(
     task = server.wait_task(server.request("POST", f"{cases['reflink'].path}/clone").json["id"])
     assert (task["status"], task["message"][:12]) == ("failed", "CLNTASK0001E")
     assert "is unchanged failed: [Errno 5] injected" in task["message"]
+
+
+def everything(calls: Counter[str]) -> Fault:
+    """Everything is made, and the last mark cannot be written."""
+    return Fault(WRITE, calls[WRITE], "full")
+
+
+def a_volume(calls: Counter[str]) -> Fault:
+    """A volume is made, but the connection is lost before libvirt says so."""
+    return Fault(next(label for label in calls if "createXML" in label), 1, "lost")
+
+
+def the_nvram(_calls: Counter[str]) -> Fault:
+    """The file is made, and cannot be looked at."""
+    return Fault("make: os.fstat in files.copy_small", 2, "EIO")
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        ("reflink", everything),
+        ("reflink", the_nvram),
+        ("copy", everything),
+        ("linked", everything),
+        ("volume", everything),
+        ("volume", a_volume),  # only one: of two that are made side by side, the other may have begun or not
+        ("volume-libvirt", a_volume),
+    ],
+)
+def test_each_call_that_fails_while_a_clone_is_undone_leaves_nothing_that_is_not_named(
+    server: FailingServer,
+    conn: libvirt.virConnect,
+    cases: dict[str, Case],
+    name: str,
+    made: Callable[[Counter[str]], Fault],
+) -> None:
+    """The clone fails once what its name says is made, and then something else fails as well."""
+    trials = Trials(server, conn, cases[name])
+    first = made(trials.calls())
+    problem = trials.attempt(first)
+    assert problem is None, problem
+    calls = only(server.calls()[0], ("undo",))
+    assert calls[DELETE] > 0
+    wrong = [problem for second in faults(calls) if (problem := trials.attempt(first, second))]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_an_ending_that_meets_what_nobody_thought_of_is_kept_and_tried_again(
+    server: FailingServer, conn: libvirt.virConnect, cases: dict[str, Case]
+) -> None:
+    trials = Trials(server, conn, cases["reflink"])
+    problem = trials.attempt(everything(trials.calls()), Fault(DELETE, 1, "unforeseen"))
+    assert problem is None, problem
+    assert "cannot be ended yet" in server.log
+    assert server.calls()[0][DELETE] == 3, "once in vain, and once for each disk"
