@@ -104,17 +104,15 @@ class FileCopy(_Placed):
         progress(copy.total)
 
     def _duplicate(self, copy: Copy, target: str, job: Job) -> None:
-        facts = files.look(copy.source.path)
-        if facts is None:
-            raise errors.StepFailed(cause=f"{copy.source.path} cannot be read")
+        length = files.examine(copy.source.path).length
         os.truncate(target, 0)
-        os.truncate(target, facts.length)
+        os.truncate(target, length)
         # Formats are named, so that no content is taken for an image. -C copies within the kernel where it can, which
         # would go past a limit.
         kernel = [] if copy.bandwidth else ["-C"]
         options = [*kernel, "-f", "raw", "-O", "raw", qemuimg.plain_file(copy.source.path), qemuimg.plain_file(target)]
         self._convert(options, copy, job)
-        os.truncate(target, facts.length)  # qemu-img rounds up to whole sectors
+        os.truncate(target, length)  # qemu-img rounds up to whole sectors
 
     def _flatten(self, copy: Copy, target: str, job: Job) -> None:
         self._convert(["-O", copy.format, copy.flat_source, qemuimg.plain_file(target)], copy, job)
@@ -152,7 +150,7 @@ def methods(maker: VolumeMaker) -> dict[str, Method]:
 
 def take_back(host: Host, pool: str, name: str, made: Mapping[str, Any] | None) -> None:
     """Removes a volume that a method reserved. Raises Busy while it has to wait, StepFailed if it is another's."""
-    if made and not files.is_still(made["path"], made["file"]) and os.path.lexists(made["path"]):
+    if made and files.is_anothers(made["path"], made["file"]):
         raise errors.StepFailed(cause=f"{made['path']} was replaced by somebody else and is left alone")
     try:
         host.delete_volume(pool, name)

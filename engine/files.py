@@ -7,7 +7,8 @@ import fcntl
 import os
 import shutil
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,15 +34,25 @@ class FileFacts:
 
 def look(path: str) -> FileFacts | None:
     """The facts of a regular file that the server can read; None for anything else."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return None
-    try:
+    with suppress(OSError):
+        return examine(path)
+    return None
+
+
+def examine(path: str) -> FileFacts:
+    """The facts of a regular file. Raises OSError for anything else, and for one that cannot be read."""
+    with _opened(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK) as descriptor:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return None
-        return FileFacts(status.st_dev, status.st_ino, status.st_size, status.st_blocks * 512, status.st_mtime_ns)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "It is no regular file", path)
+    return FileFacts(status.st_dev, status.st_ino, status.st_size, status.st_blocks * 512, status.st_mtime_ns)
+
+
+@contextmanager
+def _opened(path: str, flags: int, mode: int = 0o600) -> Iterator[int]:
+    descriptor = os.open(path, flags, mode)
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -58,26 +69,23 @@ def reflink_refusal(source: str, folder: str) -> str | None:
     number tells: XFS may be made without, btrfs refuses across files with and without copy on write.
     """
     try:
-        reader = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+        with _opened(source, os.O_RDONLY | os.O_NOFOLLOW) as reader:
+            return _sharing_refusal(reader, folder)
     except OSError as error:
         return f"its file cannot be read: {error.strerror}"
+
+
+def _sharing_refusal(reader: int, folder: str) -> str | None:
     try:
-        writer = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600)
+        with _opened(folder, os.O_TMPFILE | os.O_RDWR) as writer:
+            if os.fstat(reader).st_size >= _TRIAL_BYTES:
+                fcntl.ioctl(writer, _FICLONERANGE, _range(reader, _TRIAL_BYTES))
+            else:
+                fcntl.ioctl(writer, _FICLONE, reader)
     except OSError as error:
-        os.close(reader)
-        return f"the pool's folder cannot be written: {error.strerror}"
-    try:
-        if os.fstat(reader).st_size >= _TRIAL_BYTES:
-            fcntl.ioctl(writer, _FICLONERANGE, _range(reader, _TRIAL_BYTES))
-        else:
-            fcntl.ioctl(writer, _FICLONE, reader)
-    except OSError as error:
-        if error.errno not in _NO_REFLINK:
-            raise
-        return "the file system cannot share blocks between the two files"
-    finally:
-        os.close(reader)
-        os.close(writer)
+        if error.errno in _NO_REFLINK:
+            return "the file system cannot share blocks between the two files"
+        return f"a file cannot be cloned into the pool's folder: {error.strerror}"
     return None
 
 
@@ -109,8 +117,7 @@ def identity(path: str) -> dict[str, int]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
-        status = _status(path)
-        return {} if status is None else {"device": status.st_dev, "inode": status.st_ino}
+        return _identity_by_name(path)
     try:
         status = os.fstat(descriptor)
         return _identity(descriptor, status) if stat.S_ISREG(status.st_mode) else {}
@@ -118,12 +125,12 @@ def identity(path: str) -> dict[str, int]:
         os.close(descriptor)
 
 
-def _status(path: str) -> os.stat_result | None:
-    """Of a regular file."""
+def _identity_by_name(path: str) -> dict[str, int]:
+    """Of a file that cannot be opened."""
     with suppress(OSError):
         status = os.lstat(path)
-        return status if stat.S_ISREG(status.st_mode) else None
-    return None
+        return {"device": status.st_dev, "inode": status.st_ino} if stat.S_ISREG(status.st_mode) else {}
+    return {}
 
 
 def _identity(descriptor: int, status: os.stat_result) -> dict[str, int]:
@@ -134,23 +141,36 @@ def _identity(descriptor: int, status: os.stat_result) -> dict[str, int]:
     return known
 
 
-def changed(path: str) -> int | None:
-    """When a file was last changed in any way (its ctime), in µs since 1970; None if there is none."""
-    with suppress(OSError):
-        return os.lstat(path).st_ctime_ns // 1000
-    return None
+def made_since(path: str, moment: int) -> dict[str, int]:
+    """The identity of a file that was made or changed since a moment, in µs since 1970; empty where there is none.
+
+    Raises StepFailed if that cannot be told.
+    """
+    status = _status(path)
+    return identity(path) if status is not None and status.st_ctime_ns // 1000 >= moment else {}
 
 
-def is_still(path: str, known: dict[str, int]) -> bool:
-    """Whether a path is the file that `identity` saw; yes where it saw none.
+def is_anothers(path: str, known: dict[str, int]) -> bool:
+    """Whether a path leads to something else than the file that `identity` saw; no where it saw none.
 
     Devices are numbered anew at each start of the host, so their number counts only where there is no generation.
+    Raises StepFailed if it cannot be told.
     """
-    if not known:
-        return True
+    if not known or _status(path) is None:
+        return False
     now = identity(path)
     names = ("inode", "generation") if {"generation"} <= known.keys() & now.keys() else ("inode", "device")
-    return all(now.get(name) == known[name] for name in names)
+    return any(now.get(name) != known[name] for name in names)
+
+
+def _status(path: str) -> os.stat_result | None:
+    """None only where there is nothing: what cannot be seen may be there."""
+    try:
+        return os.lstat(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise errors.StepFailed(cause=error) from error
 
 
 def copy_small(source: str, target: str) -> dict[str, int]:
@@ -160,23 +180,28 @@ def copy_small(source: str, target: str) -> dict[str, int]:
     StepFailed.
     """
     try:
-        with open(source, "rb") as reader:
+        reader = open(source, "rb")  # noqa: SIM115 - only its absence is no error, not that of the target's folder
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise errors.StepFailed(cause=error) from error
+    try:
+        with reader:
             status = os.fstat(reader.fileno())
-            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            with open(descriptor, "wb") as writer:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+            with _opened(target, flags) as descriptor, open(descriptor, "wb", closefd=False) as writer:
                 made = _identity(descriptor, os.fstat(descriptor))
                 try:
                     shutil.copyfileobj(reader, writer)
                     writer.flush()
                     _take_over_rights(descriptor, status)
                 except OSError:
-                    os.unlink(target)
+                    with suppress(OSError):  # what was the matter is to be told; the file goes when the step is undone
+                        os.unlink(target)
                     raise
     except FileExistsError as error:
         place = Path(target)
         raise errors.VolumeInTheWay(name=place.name, pool=str(place.parent), cause=error) from error
-    except FileNotFoundError:
-        return {}
     except OSError as error:
         raise errors.StepFailed(cause=error) from error
     return made
@@ -240,8 +265,10 @@ def remove_folder(path: str) -> None:
 
 def remove(path: str, known: dict[str, int]) -> None:
     """Removes a file if it is still the one whose identity is given. Raises StepFailed."""
+    if not known or is_anothers(path, known):
+        return
     try:
-        if known and os.path.lexists(path) and is_still(path, known):
+        with suppress(FileNotFoundError):
             os.unlink(path)
     except OSError as error:
         raise errors.StepFailed(cause=error) from error

@@ -195,10 +195,8 @@ class Ledger:
 
     def _undo_nvram(self, step: Step) -> None:
         path = step.args["target"]
-        known = dict(step.result) if step.result is not None else files.identity(path)
-        if step.result is None and (files.changed(path) or 0) < step.begun - _COARSE_CLOCK_US:
-            return
-        files.remove(path, known)
+        since = step.begun - _COARSE_CLOCK_US
+        files.remove(path, files.made_since(path, since) if step.result is None else dict(step.result))
 
     def _undo_tpm(self, step: Step) -> None:
         """The folder is named by the clone's UUID, which is new: nobody else has made it, finished or not."""

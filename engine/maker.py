@@ -156,13 +156,20 @@ class Maker:
         return result
 
     def _check_unchanged(self, copies: Sequence[Copy]) -> None:
-        """Raises SourceStarted if a guest runs on a source, SourceChanged if it was written to since it was planned."""
+        """Raises SourceStarted if a guest runs on a source, SourceChanged if it was written to since it was planned.
+
+        One that could be seen then and cannot be now may have been: CloneFailed, with the cause.
+        """
         for copy in copies:
             if self._users(copy.source):
                 raise errors.SourceStarted
             for path, written in copy.written.items():
-                facts = files.look(path)
-                if facts is not None and facts.written != written:
+                try:
+                    now = files.examine(path).written
+                except OSError as error:
+                    step = plain(f"Checking that {os.path.basename(path)} is unchanged")
+                    raise errors.CloneFailed(step=step, cause=error) from error
+                if now != written:
                     raise errors.SourceChanged(name=os.path.basename(path))
 
     def _start(self, job: Job, number: int, plan: DomainPlan) -> str | None:

@@ -189,7 +189,10 @@ def _loose_file(disk: domainxml.Disk) -> VolumeInfo | None:
     if facts is None:
         return None
     form = disk.format or "raw"
-    header = read_header(path) if form == "qcow2" else None
+    try:
+        header = read_header(path) if form == "qcow2" else None
+    except OSError:
+        return None
     return VolumeInfo(
         pool="",
         name=os.path.basename(path),

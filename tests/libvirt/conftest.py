@@ -14,6 +14,7 @@ import pytest
 
 from support.guests import define_guest, remove_guest
 from support.libvirtd import PrivateLibvirtd
+from support.server import Server
 from support.storage import MiB, make_pool, mounted, remove_pool
 
 
@@ -57,6 +58,13 @@ def _remove_all_but(before: set[str], conn: libvirt.virConnect) -> None:
     for pool in conn.listAllStoragePools():
         if pool.UUIDString() not in before:
             remove_pool(pool)
+
+
+@pytest.fixture
+def server(libvirtd: PrivateLibvirtd, conn: libvirt.virConnect, tmp_path: Path) -> Iterator[Server]:
+    """One server on the private libvirtd."""
+    with Server(libvirtd.uri, tmp_path / "state") as running:
+        yield running
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -31,8 +31,23 @@ from support.storage import (
 )
 
 TESTS = Path(__file__).resolve().parents[1]
-POINTS = 38
+POINTS = 42
 """The moments at which the clone below can be interrupted."""
+
+
+TPM = "<tpm model='tpm-tis'><backend type='emulator' version='2.0'/></tpm>"
+
+
+def tpm_dir(libvirtd_uri: str) -> Path:
+    """Where the libvirtd behind a socket keeps the states of TPMs."""
+    return Path(libvirtd_uri.partition("socket=")[2]).parents[2] / "c/libvirt/qemu/swtpm"
+
+
+def told_places(uri: str, state_dir: Path) -> list[str]:
+    """Arguments by which a server knows that."""
+    conf = state_dir.parent / "cloner.conf"
+    conf.write_text(f"[cloner]\ntpm_dir = {tpm_dir(uri)}\n", "utf-8")
+    return ["--config", str(conf)]
 
 
 class MortalServer(Server):
@@ -42,7 +57,8 @@ class MortalServer(Server):
         self.points = state_dir.parent / f"points-{deadly}"
         self.pause = state_dir.parent / "pause"
         env = {"PYTHONPATH": str(TESTS), "CLONER_POINTS": str(self.points)}
-        super().__init__(uri, state_dir, env=env | ({"CLONER_PAUSE": str(self.pause)} if pauses else {}))
+        env |= {"CLONER_PAUSE": str(self.pause)} if pauses else {}
+        super().__init__(uri, state_dir, args=told_places(uri, state_dir), env=env)
         place = self._argv.index("cloner")
         self._argv[place : place + 1] = ["support.crashing", str(deadly)]
 
@@ -52,12 +68,16 @@ class MortalServer(Server):
 
 @dataclass(frozen=True)
 class Source:
-    """A UEFI guest with two disks on a file system that can reflink, and all that was there before it was cloned."""
+    """A UEFI guest with a TPM and two disks on a file system that can reflink, and all that was there before.
+
+    `own` are the folders of UEFI variables and of TPM states.
+    """
 
     files: tuple[Path, ...]
     sums: tuple[str, ...]
     before: set[str]
     folder: Path
+    own: tuple[Path, Path]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +90,7 @@ def web(libvirtd: PrivateLibvirtd) -> Iterator[tuple[Path, tuple[Path, ...]]]:
         nvram = mount_point / "nvram" / "web_VARS.fd"
         nvram.parent.mkdir()
         shutil.chown(nvram.parent, libvirtd.uid, libvirtd.gid)
-        domain = define_guest(conn, "web", [system, data], nvram=nvram, macs=["52:54:00:12:34:56"])
+        domain = define_guest(conn, "web", [system, data], nvram=nvram, macs=["52:54:00:12:34:56"], devices=TPM)
         domain.create()
         stop_guest(domain)
         yield mount_point, (Path(system.path()), Path(data.path()), nvram)
@@ -80,9 +100,10 @@ def web(libvirtd: PrivateLibvirtd) -> Iterator[tuple[Path, tuple[Path, ...]]]:
 
 
 @pytest.fixture
-def source(web: tuple[Path, tuple[Path, ...]], conn: libvirt.virConnect) -> Source:
+def source(libvirtd: PrivateLibvirtd, web: tuple[Path, tuple[Path, ...]], conn: libvirt.virConnect) -> Source:
     folder, files = web
-    return Source(files, tuple(map(sha256, files)), inventory(conn, folder / "nvram"), folder)
+    own = (folder / "nvram", tpm_dir(libvirtd.uri))
+    return Source(files, tuple(map(sha256, files)), inventory(conn, *own), folder, own)
 
 
 def journal_is_clean(state_dir: Path) -> bool:
@@ -97,7 +118,7 @@ def assert_whole_or_nothing(
 ) -> None:
     """Either the task has finished and everything of its clone is there, or nothing more than before is."""
     conn.storagePoolLookupByName("crash").refresh()
-    now = inventory(conn, source.folder / "nvram")
+    now = inventory(conn, *source.own)
     assert source.before <= now
     assert tuple(map(sha256, source.files)) == source.sums
     assert journal_is_clean(state_dir)
@@ -105,7 +126,8 @@ def assert_whole_or_nothing(
         name = task["name"]
         disks = [f"{name}-vda.qcow2", f"{name}-vdb.img"]
         made = {f"volume crash/{disk}" for disk in disks} | {f"file {source.folder}/pool/{disk}" for disk in disks}
-        assert now - source.before == made | {f"domain {name}", f"file {source.folder}/nvram/{name}_VARS.fd"}
+        made |= {f"file {source.own[0]}/{name}_VARS.fd", f"file {source.own[1]}/{task['uuid']}"}
+        assert now - source.before == made | {f"domain {name}"}
         for original, disk in zip(source.files, disks, strict=False):
             assert qemu_img_compare(original, source.folder / "pool" / disk, strict=True)
     else:
@@ -119,7 +141,7 @@ def crash_and_recover(libvirtd: PrivateLibvirtd, state_dir: Path, deadly: int) -
         with suppress(OSError, HTTPException):  # it may be dead before it has answered
             mortal.request("POST", "vms/web/clone")
         wait_until(mortal.died, 30, f"it dies at point {deadly}", lambda: mortal.log)
-    with Server(libvirtd.uri, state_dir) as heir:
+    with Server(libvirtd.uri, state_dir, args=told_places(libvirtd.uri, state_dir)) as heir:
         (task,) = heir.request("GET", "tasks").json
         ended: dict[str, Any] = heir.wait_task(task["id"], 60)
     return ended
@@ -154,3 +176,26 @@ def test_a_libvirtd_killed_at_any_point_leaves_all_or_nothing(
         ended = server.wait_task(task["id"], 60)
     with closing(libvirtd.open()) as again:
         assert_whole_or_nothing(again, source, ended, tmp_path / "state", ("CLNTASK0001E",))
+
+
+def test_a_volume_of_which_it_is_unclear_whose_it_is_stays_and_is_named(
+    libvirtd: PrivateLibvirtd, pool: libvirt.virStoragePool, guest: Callable[..., libvirt.virDomain], tmp_path: Path
+) -> None:
+    """The server dies when it is about to make a volume, and somebody else makes one of that name before it is back."""
+    guest("single", [make_qcow2(pool, "single.qcow2", MiB)])
+    with MortalServer(libvirtd.uri, tmp_path / "state", 0) as server:
+        server.wait_task(server.request("POST", "vms/single/clone", {"name": "first"}).json["id"])
+        deadly = server.points.read_text("utf-8").splitlines().index("before create") + 1
+    with MortalServer(libvirtd.uri, tmp_path / "state", deadly) as mortal:
+        with suppress(OSError, HTTPException):
+            mortal.request("POST", "vms/single/clone", {"name": "second"})
+        wait_until(mortal.died, 30, "it dies before it makes the volume", lambda: mortal.log)
+    another = Path(make_raw(pool, "second-vda.qcow2", 4 * MiB, {0: some_data(2 * MiB)}).path())
+    before = sha256(another)
+    with Server(libvirtd.uri, tmp_path / "state") as heir:
+        task = heir.wait_task(heir.request("GET", "tasks").json[-1]["id"])
+    assert task["status"] == "failed"
+    assert task["message"].startswith("CLNTASK0002E")
+    assert "second-vda.qcow2 (" in task["message"]
+    assert sha256(another) == before
+    assert journal_is_clean(tmp_path / "state")

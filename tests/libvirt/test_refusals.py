@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from lxml import etree
 
 from support.answers import cloned, refusal
 from support.guests import inventory
-from support.libvirtd import PrivateLibvirtd
 from support.server import Server
 from support.storage import MiB, make_pool, make_qcow2
 
@@ -23,13 +22,6 @@ PCI = (
     "<hostdev mode='subsystem' type='pci' managed='yes'>"
     "<source><address domain='0x0000' bus='0x06' slot='0x02' function='0x0'/></source></hostdev>"
 )
-
-
-@pytest.fixture
-def server(libvirtd: PrivateLibvirtd, conn: libvirt.virConnect, tmp_path: Path) -> Iterator[Server]:
-    """One server on the private libvirtd."""
-    with Server(libvirtd.uri, tmp_path / "state") as running:
-        yield running
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 With CLONER_PAUSE set it is not killed: it makes that file, and waits at the point until the file is gone.
 
-Points lie before and after each write to the journal, and before and after each act: a volume made, filled or removed,
+Points lie before and after each write to the journal, just before it is committed, and before and after each act: a volume made, filled or removed,
 a file copied, a domain defined or undefined. Only what the workers do counts, and each point is written to the file
 CLONER_POINTS, so that a test can tell how many there are.
 """
@@ -70,6 +70,7 @@ def _around_writes(deadly: int) -> None:
         _point("before a write", deadly)
         with original(self) as connection:
             yield connection
+            _point("in a write", deadly)
         _point("after a write", deadly)
 
     Journal._write = write  # type: ignore[method-assign]  # what this module is for
@@ -81,7 +82,7 @@ def main() -> int:
     for owner, names in {
         VolumeMaker: ("create", "create_from"),
         Host: ("define", "undefine", "delete_volume"),
-        files: ("reflink", "copy_small", "remove"),
+        files: ("reflink", "copy_small", "copy_folder", "remove", "remove_folder"),
     }.items():
         for name in names:
             _around(owner, name, deadly)
