@@ -80,11 +80,14 @@ def _serve(options: argparse.Namespace) -> int:
     _say_where(settings)
     import cherrypy  # noqa: PLC0415 - `cloner --help` need not load a web server
 
-    from . import http  # noqa: PLC0415 - as above
+    from . import http, systemd  # noqa: PLC0415 - as above
 
     http.check_address(settings)
     site = http.mount(settings)
+    manager = systemd.Systemd(os.environ)
     address = http.start(settings)
+    systemd.introduce(manager, site.status)
+    log.info("ready at %s", address)
     link = "" if site.door.is_open else f"?once={site.door.one_time_link()}"
     print(f"cloner {__version__} is ready: open {address}/{link}", flush=True)
     cherrypy.engine.block()

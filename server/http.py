@@ -50,6 +50,13 @@ class Site:
     plugin: Cloner
     door: Door
 
+    def status(self) -> str:
+        """In a line, how it goes."""
+        load = self.plugin.services.executor.load().values()
+        running, waiting = sum(lane.running for lane in load), sum(lane.waiting for lane in load)
+        libvirt = "answers" if self.plugin.services.connections.is_connected else "does not answer"
+        return f"{running} clones are being made, {waiting} wait; libvirt {libvirt}"
+
 
 def check_address(settings: Settings) -> None:
     """Raises InvalidConfiguration if nothing can listen there. To be asked before anything is started."""
