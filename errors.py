@@ -248,6 +248,10 @@ class JournalTooNew(ClonerError):
     )
 
 
+class BackupFailed(ClonerError):
+    code, status, text = "CLNJRN0003E", 500, "The journal cannot be backed up to {file}: {cause}"
+
+
 # --- The server ------------------------------------------------------------------------------------------------------
 
 
@@ -305,6 +309,15 @@ class SourceChanged(ClonerError):
         "CLNTASK0007E",
         409,
         "The source {name} was written to while it was cloned. Everything made for the clone was removed: repeat",
+    )
+
+
+class UnderWayInBackup(ClonerError):
+    code, status, text = (
+        "CLNTASK0008E",
+        409,
+        "The journal was put back from a backup that was made while {name} was being cloned. Nothing was removed: look "
+        "whether it is complete, and delete what is not",
     )
 
 

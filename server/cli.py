@@ -1,4 +1,4 @@
-"""The command line: `cloner serve`, `cloner audit`, `cloner recover`."""
+"""The command line: `cloner serve`, `cloner audit`, `cloner recover`, `cloner backup`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .. import __version__, errors
 from ..settings import AUTH_MODES, LOG_FORMATS, Settings, default_uri, demo_uri, load
-from . import logs
+from . import backup_command, logs
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_common(recover)
     recover.add_argument("--dry-run", action="store_true", help="only say what would be undone")
     recover.set_defaults(run=_recover)
+    backup_command.add_to(commands)
     return parser
 
 
