@@ -21,6 +21,7 @@ from ..settings import Settings
 from .auth import Door, load_token
 from .health import Livez, Readyz
 from .protocol import HTTPServer
+from .proxies import Proxies
 from .requests import Listener, ServedRequest
 from .root import PAGE_HEADERS, UI_FOLDER, Root
 
@@ -84,7 +85,7 @@ def mount(settings: Settings) -> Site:
     plugin_config["/"] |= {"tools.cloner_door.on": True, "tools.cloner_origin.on": True}
     others, config_of_others = _for_machines(plugin, settings, metrics)
     root_config = {"/": config() | {"tools.cloner_origin.on": True}} | config_of_others
-    make_request = partial(ServedRequest, metrics or Listener())
+    make_request = partial(ServedRequest, metrics or Listener(), Proxies(settings.proxies))
     for root, path, settings_of_path in (
         (plugin, MOUNT, plugin_config),
         (Root(door, others), "", root_config),
