@@ -345,6 +345,10 @@ class JournalTooNew(ClonerError):
     )
 
 
+class BackupFailed(ClonerError):
+    code, status, text = "CLNJRN0003E", 500, "The journal cannot be backed up to {file}: {cause}"
+
+
 # --- The server ------------------------------------------------------------------------------------------------------
 
 
@@ -415,6 +419,15 @@ class Withdrawn(ClonerError):
 
 class NotStarted(ClonerError):
     code, status, text = "CLNTASK0008E", 502, "The clone is complete, but could not be started: {cause}"
+
+
+class UnderWayInBackup(ClonerError):
+    code, status, text = (
+        "CLNTASK0011E",
+        409,
+        "The journal was put back from a backup that was made while {name} was being cloned. Nothing was removed: look "
+        "whether it is complete, and delete what is not",
+    )
 
 
 class StepFailed(ClonerError):

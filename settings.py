@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ AUTH_MODES = ("token", "none")
 METRICS_AUTH_MODES = ("token", "none")
 LOG_FORMATS = ("auto", "json", "text")
 _MAX_PORT = 65535
+
+Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Settings:
     session_minutes: float = 30.0
     log_format: str = "auto"
     metrics_auth: str = "token"
+    trusted_proxies: str = ""
 
     @property
     def is_demo(self) -> bool:
@@ -61,6 +65,15 @@ class Settings:
         else:
             base = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
         return base / ("cloner-demo" if self.is_demo else "cloner")
+
+    @property
+    def proxies(self) -> tuple[Network, ...]:
+        """`trusted_proxies` as networks. Raises InvalidConfiguration."""
+        words = self.trusted_proxies.replace(",", " ").split()
+        try:
+            return tuple(ip_network(word) for word in words)
+        except ValueError as error:
+            raise errors.InvalidConfiguration(cause=f"trusted_proxies: {error}") from error
 
     @property
     def journal_url(self) -> str | URL:
@@ -128,4 +141,5 @@ def _checked(settings: Settings) -> Settings:
     cause = next((words for words, is_so in problems.items() if is_so), None)
     if cause:
         raise errors.InvalidConfiguration(cause=cause)
+    _ = settings.proxies  # raises as well
     return settings

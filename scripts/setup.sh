@@ -17,6 +17,7 @@ test)
     # Not libvirt-daemon-system: the tests start a libvirtd of their own, and none is to run on the host because of them.
     packages+=(libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu ovmf qemu-system-x86)
     packages+=(btrfs-progs e2fsprogs mount psmisc swtpm swtpm-tools util-linux xfsprogs)
+    packages+=(openssl systemd) # certificates; systemd-analyze, which checks our unit: systemd itself need not run
     # Debian 13 took the storage driver out of libvirt-daemon.
     [ "$(. /etc/os-release && echo "$ID${VERSION_ID:-}")" != debian13 ] || packages+=(libvirt-daemon-driver-storage)
     ;;
@@ -69,6 +70,15 @@ install_packages() {
         apt-get -o DPkg::Lock::Timeout=600 install --yes --no-install-recommends "$@"
 }
 
+fetch_nginx() { # unpacked and not installed, since as a service it would take port 80 of this host
+    local place=$PWD/.venv/nginx
+    command -v apt-get >/dev/null && [ ! -x "$place/usr/sbin/nginx" ] || return 0
+    say "fetching nginx"
+    rm -rf "$place" && mkdir "$place"
+    [ "$EUID" -ne 0 ] || quietly apt-get update
+    (cd "$place" && quietly apt-get download nginx && quietly dpkg-deb -x nginx_*.deb .)
+}
+
 ready && exit
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
     fail "Python 3.11 or newer is needed; $python: $("$python" -V 2>/dev/null || echo not found)." \
@@ -88,6 +98,7 @@ if ! same made_for .venv/made-for; then
     made_for >.venv/made-for
 fi
 say "installing Python packages to $stage"
+[ "$stage" != test ] || fetch_nginx
 quietly .venv/bin/pip install --disable-pip-version-check --no-input --editable ".$extras"
 mkdir -p .venv/typing # mypy's view of the tree: a package has a name there, whatever this folder is called
 ln -sfn ../.. .venv/typing/cloner

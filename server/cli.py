@@ -1,4 +1,4 @@
-"""The command line: `cloner serve`, `cloner audit`, `cloner recover`, `cloner token`."""
+"""The command line: `cloner serve`, and what works on its journal without it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .. import __version__, errors
 from ..settings import AUTH_MODES, LOG_FORMATS, Settings, default_uri, demo_uri, load
-from . import logs, token_commands
+from . import backup_command, logs, token_commands
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     recover.add_argument("--dry-run", action="store_true", help="only say what would be undone")
     recover.set_defaults(run=_recover)
     token_commands.add_to(commands, _add_common, lambda options: _settings(options, ("connect", "state_dir")))
+    backup_command.add_to(commands)
     return parser
 
 
@@ -81,11 +82,14 @@ def _serve(options: argparse.Namespace) -> int:
     _say_where(settings)
     import cherrypy  # noqa: PLC0415 - `cloner --help` need not load a web server
 
-    from . import http  # noqa: PLC0415 - as above
+    from . import http, systemd  # noqa: PLC0415 - as above
 
     http.check_address(settings)
     site = http.mount(settings)
+    manager = systemd.Systemd(os.environ)
     address = http.start(settings)
+    systemd.introduce(manager, site.status)
+    log.info("ready at %s", address)
     link = "" if site.door.is_open else f"?once={site.door.one_time_link()}"
     print(f"cloner {__version__} is ready: open {address}/{link}", flush=True)
     cherrypy.engine.block()

@@ -73,9 +73,16 @@ class Check:
             log.exception("the %s cannot be looked at", self._name)
             words = self._words
         if words != self._told:
-            log.warning("the %s is %s", self._name, "well again" if words == OK else f"not well: {cause or words}")
-            self._told = words
+            self._tell(words, cause)
         future.set_result(words)
+
+    def _tell(self, words: str, cause: str) -> None:
+        """Of a change, and not of each look."""
+        self._told = words
+        if words == OK:
+            log.warning("the %s is well again", self._name)
+        else:
+            log.warning("the %s is not well: %s", self._name, cause or words)
 
 
 class Livez(Controller):

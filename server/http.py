@@ -21,6 +21,7 @@ from ..settings import Settings
 from .auth import Door
 from .health import Livez, Readyz
 from .protocol import HTTPServer
+from .proxies import Proxies
 from .requests import Listener, ServedRequest
 from .root import PAGE_HEADERS, UI_FOLDER, Root
 from .token_file import load_token
@@ -51,6 +52,13 @@ class Site:
     plugin: Cloner
     door: Door
 
+    def status(self) -> str:
+        """In a line, how it goes."""
+        load = self.plugin.services.executor.load().values()
+        running, waiting = sum(lane.running for lane in load), sum(lane.waiting for lane in load)
+        libvirt = "answers" if self.plugin.services.connections.is_connected else "does not answer"
+        return f"{running} clones are being made, {waiting} wait; libvirt {libvirt}"
+
 
 def check_address(settings: Settings) -> None:
     """Raises InvalidConfiguration if nothing can listen there. To be asked before anything is started."""
@@ -78,7 +86,7 @@ def mount(settings: Settings) -> Site:
     plugin_config["/"] |= {"tools.cloner_door.on": True, "tools.cloner_origin.on": True}
     others, config_of_others = _for_machines(plugin, settings, metrics)
     root_config = {"/": config() | {"tools.cloner_origin.on": True}} | config_of_others
-    make_request = partial(ServedRequest, metrics or Listener())
+    make_request = partial(ServedRequest, metrics or Listener(), Proxies(settings.proxies))
     for root, path, settings_of_path in (
         (plugin, MOUNT, plugin_config),
         (Root(door, others), "", root_config),

@@ -9,11 +9,13 @@ from email.errors import HeaderParseError
 from typing import Any, ClassVar
 
 import cherrypy
+from cherrypy.lib import httputil
 
 from .. import context, errors
 from ..control import audit
 from ..control.base import Refusal, error_page
 from .auth import claimed_user
+from .proxies import Proxies
 
 log = logging.getLogger("cloner.access")
 
@@ -55,22 +57,37 @@ class ServedRequest(cherrypy._cprequest.Request):  # type: ignore[misc]  # Cherr
     route = UNMATCHED
     """What is asked for, as a template of paths: there are as many as there are routes."""
 
-    def __init__(self, listener: Listener, *connection: Any) -> None:
+    remote: Any
+    scheme: str
+
+    answered_so_far: ClassVar[int] = 0
+    """Grows as requests are answered, if not by one for each: threads count side by side, without a lock."""
+
+    def __init__(self, listener: Listener, proxies: Proxies, *connection: Any) -> None:
         super().__init__(*connection)
         self._listener = listener
+        self._proxies = proxies
 
     def run(
         self, method: str, path: str, query: str, protocol: str, headers: Iterable[tuple[str, str]], rfile: Any
     ) -> Any:
         begun = time.perf_counter()
         headers = list(headers)
+        self._learn_origin(headers)
         request_id = context.request_id(_first(headers, context.HEADER))
         about = {"request_id": request_id, "address": self.remote.ip, "method": method, "path": path[:_MOST_OF_A_PATH]}
         with context.use(context.Context(**about)):
             cherrypy.serving.response.headers[context.HEADER] = request_id
             response = super().run(method, path, query, protocol, headers, rfile)
             self._tell(int(response.output_status[:3]), time.perf_counter() - begun)
+            ServedRequest.answered_so_far += 1
         return response
+
+    def _learn_origin(self, headers: list[tuple[str, str]]) -> None:
+        """Has everything that follows see the sender where a proxy stands between."""
+        origin = self._proxies.origin(self.remote.ip, headers)
+        self.remote = httputil.Host(origin.address, self.remote.port, origin.address)
+        self.scheme = origin.scheme or self.scheme
 
     @property
     def login(self) -> str | None:

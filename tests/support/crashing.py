@@ -2,9 +2,9 @@
 
 With CLONER_PAUSE set it is not killed: it makes that file, and waits at the point until the file is gone.
 
-Points lie before and after each write to the journal, just before it is committed, and before and after each act: a volume made, filled or removed,
-a file copied, a domain defined or undefined. Only what the workers do counts, and each point is written to the file
-CLONER_POINTS, so that a test can tell how many there are.
+Points lie before and after each write to the journal, just before it is committed, and before and after each act: a
+volume made, filled or removed, a file copied, a domain defined or undefined. Only what the workers do counts, and each
+point is written to the file CLONER_POINTS, so that a test can tell how many there are.
 """
 
 from __future__ import annotations

@@ -51,6 +51,30 @@ def test_every_action_is_documented_and_no_other() -> None:
     assert set(first_cells("actions")) == of_routes | beside
 
 
+def sources() -> list[Path]:
+    return [file for init in ROOT.glob("*/__init__.py") for file in init.parent.glob("*.py")] + [*ROOT.glob("*.py")]
+
+
+def warnings(source: str) -> set[str]:
+    """The messages that a module logs from `warning` on, with `…` for what differs."""
+    levels = {"warning", "error", "exception", "critical"}
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    logged = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr in levels]
+    found = [call.args[0] for call in logged if isinstance(call.func, ast.Attribute) and _is_log(call.func.value)]
+    assert all(isinstance(message, ast.Constant) for message in found), source[:80]
+    return {re.sub("%[sd]", "…", str(message.value)) for message in found if isinstance(message, ast.Constant)}
+
+
+def _is_log(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id == "log"
+
+
+def test_what_every_message_means_is_documented() -> None:
+    found = set().union(*(warnings(file.read_text("utf-8")) for file in sources()))
+    assert len(found) > 20
+    assert found - set(first_cells("messages")) == set()
+
+
 # --- Metrics ---------------------------------------------------------------------------------------------------------
 
 

@@ -38,6 +38,7 @@ max_streams = 1
 session_minutes = 90
 log_format = text
 metrics_auth = none
+trusted_proxies = 127.0.0.1, ::1 10.0.0.0/8
 """
 ALL_SET = Settings(
     connect="qemu+ssh://host/system",
@@ -59,6 +60,7 @@ ALL_SET = Settings(
     session_minutes=90.0,
     log_format="text",
     metrics_auth="none",
+    trusted_proxies="127.0.0.1, ::1 10.0.0.0/8",
 )
 
 
@@ -139,6 +141,8 @@ def test_a_file_may_be_empty_or_have_sections_for_cherrypy(conf: Callable[[str],
         ("[server]\nport = 65536", "port must be 0 to 65535"),
         ("[server]\nport = -1", "port must be 0 to 65535"),
         ("[server]\nauth = off", "auth must be one of token, none"),
+        ("[server]\ntrusted_proxies = nginx", "trusted_proxies: 'nginx' does not appear to be"),
+        ("[server]\ntrusted_proxies = 10.0.0.1/8", "trusted_proxies: 10.0.0.1/8 has host bits set"),
         ("[server]\nmetrics_auth = open", "metrics_auth must be one of token, none"),
         ("[server]\nlog_format = xml", "log_format must be one of auto, json, text"),
         ("[server]\nthreads = 1", "threads must be at least 2"),
