@@ -40,6 +40,9 @@ class Settings:
     max_bytes_per_user: int = 0
     host: str = "127.0.0.1"
     port: int = 8010
+    server_names: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
     auth: str = "token"
     threads: int = 64
     session_minutes: float = 30.0

@@ -16,7 +16,7 @@ test)
     extras="[test]"
     # Not libvirt-daemon-system: the tests start a libvirtd of their own, and none is to run on the host because of them.
     packages+=(libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu ovmf qemu-system-x86)
-    packages+=(btrfs-progs e2fsprogs mount psmisc swtpm swtpm-tools util-linux xfsprogs)
+    packages+=(btrfs-progs e2fsprogs mount openssl psmisc swtpm swtpm-tools util-linux xfsprogs)
     # Debian 13 took the storage driver out of libvirt-daemon.
     [ "$(. /etc/os-release && echo "$ID${VERSION_ID:-}")" != debian13 ] || packages+=(libvirt-daemon-driver-storage)
     ;;

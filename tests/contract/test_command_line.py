@@ -151,6 +151,9 @@ def test_a_setting_that_is_none_is_refused_and_named(
         (("--connect", "test:///default"), "--connect"),  # not with --demo
         (("--nope",), "--nope"),
         (("--config", "/no/such/file"), "/no/such/file"),
+        (("--tls-cert", "/no/such/file"), "/no/such/file"),
+        (("--tls-cert", "/dev/null"), "/dev/null"),
+        (("--tls-key", "/dev/null"), "tls_key"),
     ],
 )
 def test_an_argument_that_is_none_is_refused_and_named(
