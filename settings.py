@@ -17,7 +17,7 @@ from . import errors
 DEFAULT_FILE = Path(__file__).resolve().parent / "cloner.conf"
 DEMO_INVENTORY = Path(__file__).resolve().parent / "demo" / "inventory.xml"
 
-AUTH_MODES = ("token", "none")
+AUTH_MODES = ("token", "pam", "none")
 METRICS_AUTH_MODES = ("token", "none")
 LOG_FORMATS = ("auto", "json", "text")
 _MAX_PORT = 65535
@@ -44,6 +44,9 @@ class Settings:
     tls_cert: str = ""
     tls_key: str = ""
     auth: str = "token"
+    pam_service: str = "cloner"
+    admin_groups: str = ""
+    user_groups: str = ""
     threads: int = 64
     session_minutes: float = 30.0
     log_format: str = "auto"
@@ -67,6 +70,11 @@ class Settings:
     @property
     def journal_url(self) -> str | URL:
         return self.journal or URL.create("sqlite", database=str(self.folder / "journal.sqlite"))
+
+
+def listed(text: str) -> list[str]:
+    """The parts of a setting that may have several, with commas; the name of a group may have spaces."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def default_uri() -> str:
@@ -120,6 +128,8 @@ def _checked(settings: Settings) -> Settings:
         "workers must be at least 1": settings.workers < 1,
         "copies must be at least 1": settings.copies < 1,
         "max_chain must be at least 1": settings.max_chain < 1,
+        "auth pam needs admin_groups or user_groups": settings.auth == "pam"
+        and not (settings.admin_groups or settings.user_groups),
         "threads must be at least 2": settings.threads < 2,  # noqa: PLR2004 - one to wait, one to serve
         "session_minutes must be more than 0": not 0 < settings.session_minutes < math.inf,
         "max_running_per_user must be 0 or more": settings.max_running_per_user < 0,

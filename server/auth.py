@@ -110,13 +110,23 @@ class Door:
         """Who logs in. A token is a password as well: the first one of its user, any other of every user name."""
         address = cherrypy.serving.request.remote.ip
         self._attempts.check(user, address)
-        # Both are compared in any case, so that the time taken says nothing.
-        is_first, who = _same(user, FIRST_ADMIN), self._by_token(password)
-        if who is None or (who is anybody and not is_first):
+        who = self._named(user, password) or self._by_account(user, password, address)
+        if who is None:
             self._attempts.failed(user, address)
             raise errors.WrongCredentials
         self._attempts.succeeded(user, address)
         return who
+
+    def _named(self, user: str, token: str) -> Who | None:
+        """Whose token it is, if it may go with the user's name."""
+        # Both are compared in any case, so that the time taken says nothing.
+        is_first, who = _same(user, FIRST_ADMIN), self._by_token(token)
+        return None if who is anybody and not is_first else who
+
+    def _by_account(self, user: str, password: str, address: str) -> Who | None:
+        """Who of the system's users has that password; asked anew from then on whether they still may come in."""
+        caller = self._accounts.log_in(user, password, address)
+        return partial(self._accounts.caller, caller.name) if caller else None
 
     def _holder(self, tokens: Tokens, of_digest: str) -> Caller | None:
         """Whom a token makes of its holder: an admin as far as its scope goes, or the user that it acts for."""
@@ -126,7 +136,7 @@ class Door:
         if not token.owner:
             return Caller(f"token:{token.name}", role=ADMIN, scope=token.scope)
         user = self._accounts.caller(token.owner)
-        role = ADMIN if token.scope == ADMIN else USER
+        role = ADMIN if token.scope == ADMIN or (user and user.is_admin) else USER
         return user and Caller(user.name, user.groups, role, token.scope)
 
 

@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--tls-cert", metavar="FILE", help="certificate chain as PEM; then the server speaks HTTPS")
     serve.add_argument("--tls-key", metavar="FILE", help="its key, where that is in another file")
     serve.add_argument(
-        "--auth", choices=AUTH_MODES, help="token (default), or none, which a loopback address only may have"
+        "--auth", choices=AUTH_MODES, help="token (default), pam, or none, which a loopback address only may have"
     )
     serve.add_argument("--log-format", choices=LOG_FORMATS, help="auto (default) is text on a terminal, else json")
     serve.set_defaults(run=_serve)
@@ -88,6 +88,7 @@ def _serve(options: argparse.Namespace) -> int:
 
     http.check_address(settings)
     http.check_tls(settings)
+    http.check_pam(settings)
     site = http.mount(settings)
     address = http.start(settings)
     link = "" if site.door.is_open else f"?once={site.door.one_time_link()}"

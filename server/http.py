@@ -10,6 +10,7 @@ import sys
 import threading
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,8 @@ import cherrypy
 from .. import errors
 from ..control.base import MAX_BODY_BYTES, Controller, config
 from ..plugin import Cloner
-from ..settings import Settings
+from ..settings import Settings, listed
+from .accounts import Accounts, rules
 from .auth import Door
 from .health import Livez, Readyz
 from .origin import Origins
@@ -88,13 +90,20 @@ def _no_password() -> str:
     raise ValueError("the key has a password, which nobody is there to type")
 
 
+def check_pam(settings: Settings) -> None:
+    """Raises InvalidConfiguration if PAM cannot be asked. To be asked as check_address."""
+    if settings.auth == "pam" and find_spec("pam") is None:
+        raise errors.InvalidConfiguration(cause="auth pam needs the Python package python-pam: pip install cloner[pam]")
+
+
 def mount(settings: Settings) -> Site:
     """Builds the plugin and hangs everything into CherryPy's tree."""
     metrics = _metrics()
     plugin = Cloner(settings, metrics)
-    token = load_token(plugin.settings.folder) if settings.auth == "token" else None
-    origins = Origins(settings.host, settings.server_names.replace(",", " ").split())
-    door = Door(token, settings.session_minutes * 60, plugin.services.tokens, origins=origins)
+    token = load_token(plugin.settings.folder) if settings.auth != "none" else None
+    origins = Origins(settings.host, listed(settings.server_names))
+    accounts = Accounts(rules(settings) if settings.auth == "pam" else None)
+    door = Door(token, settings.session_minutes * 60, plugin.services.tokens, accounts, origins)
     cherrypy.tools.cloner_door = cherrypy.Tool("on_start_resource", door.check, priority=20)
     plugin_config = plugin.get_custom_conf()
     cherrypy.tools.cloner_origin = cherrypy.Tool("on_start_resource", door.check_origin, priority=15)
