@@ -141,7 +141,7 @@ class ForeignHost(ClonerError):
     code, status, text = (
         "CLNAUTH0002E",
         403,
-        "Without log-in this server answers to localhost and loopback addresses only, not to {host}",
+        "This server does not go by the name {host}. If it should, add the name to server_names in cloner.conf",
     )
 
 

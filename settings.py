@@ -18,7 +18,7 @@ from . import errors
 DEFAULT_FILE = Path(__file__).resolve().parent / "cloner.conf"
 DEMO_INVENTORY = Path(__file__).resolve().parent / "demo" / "inventory.xml"
 
-AUTH_MODES = ("token", "none")
+AUTH_MODES = ("token", "pam", "none")
 METRICS_AUTH_MODES = ("token", "none")
 LOG_FORMATS = ("auto", "json", "text")
 _MAX_PORT = 65535
@@ -43,7 +43,13 @@ class Settings:
     max_bytes_per_user: int = 0
     host: str = "127.0.0.1"
     port: int = 8010
+    server_names: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
     auth: str = "token"
+    pam_service: str = "cloner"
+    admin_groups: str = ""
+    user_groups: str = ""
     threads: int = 64
     max_streams: int = 16
     session_minutes: float = 30.0
@@ -78,6 +84,11 @@ class Settings:
     @property
     def journal_url(self) -> str | URL:
         return self.journal or URL.create("sqlite", database=str(self.folder / "journal.sqlite"))
+
+
+def listed(text: str) -> list[str]:
+    """The parts of a setting that may have several, with commas; the name of a group may have spaces."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def default_uri() -> str:
@@ -131,6 +142,8 @@ def _checked(settings: Settings) -> Settings:
         "workers must be at least 1": settings.workers < 1,
         "copies must be at least 1": settings.copies < 1,
         "max_chain must be at least 1": settings.max_chain < 1,
+        "auth pam needs admin_groups or user_groups": settings.auth == "pam"
+        and not (settings.admin_groups or settings.user_groups),
         "threads must be at least 2": settings.threads < 2,  # noqa: PLR2004 - one to wait, one to serve
         "max_streams must be 0 or more": settings.max_streams < 0,
         "session_minutes must be more than 0": not 0 < settings.session_minutes < math.inf,

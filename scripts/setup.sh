@@ -10,13 +10,13 @@ extras=""
 packages=(gcc libvirt-dev pkg-config) # PyPI has libvirt-python as source only
 packages+=(qemu-utils)                # qemu-img copies what cannot be reflinked
 case $stage in
-run) ;;
-check) extras="[test,check]" ;; # mypy reads the tests too
+run) extras="[pam]" ;;
+check) extras="[test,check,pam]" ;; # mypy reads the tests too
 test)
-    extras="[test]"
+    extras="[test,pam]"
     # Not libvirt-daemon-system: the tests start a libvirtd of their own, and none is to run on the host because of them.
     packages+=(libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu ovmf qemu-system-x86)
-    packages+=(btrfs-progs e2fsprogs mount psmisc swtpm swtpm-tools util-linux xfsprogs)
+    packages+=(btrfs-progs e2fsprogs libpam-wrapper mount psmisc swtpm swtpm-tools util-linux xfsprogs)
     packages+=(openssl systemd) # certificates; systemd-analyze, which checks our unit: systemd itself need not run
     # Debian 13 took the storage driver out of libvirt-daemon.
     [ "$(. /etc/os-release && echo "$ID${VERSION_ID:-}")" != debian13 ] || packages+=(libvirt-daemon-driver-storage)

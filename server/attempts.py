@@ -47,5 +47,5 @@ class Attempts:
 
 
 def _shortened(user: str, address: str) -> tuple[str, str]:
-    """What a log-in is remembered by; a user name from outside can be of any length."""
-    return user[:_LONGEST_REMEMBERED], address
+    """What a log-in is remembered by; a user name from outside can be of any length, and in any case."""
+    return user.casefold()[:_LONGEST_REMEMBERED], address

@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-import ipaddress
 import secrets
 import threading
 from functools import partial
-from urllib.parse import urlsplit
 
 import cherrypy
 
@@ -19,6 +17,7 @@ from ..control.base import Refusal
 from ..engine.tokens import PREFIX, Tokens, digest
 from .accounts import Accounts
 from .attempts import Attempts
+from .origin import Origins
 from .sessions import Sessions, Who, presented
 
 _LINK_BYTES = 32
@@ -29,11 +28,17 @@ class Door:
     """Decides about each request. `token` is the first admin's; None lets everybody in."""
 
     def __init__(
-        self, token: str | None, session_s: float, tokens: Tokens | None = None, accounts: Accounts | None = None
+        self,
+        token: str | None,
+        session_s: float,
+        tokens: Tokens | None = None,
+        accounts: Accounts | None = None,
+        origins: Origins | None = None,
     ) -> None:
         self._token = token
         self._tokens = tokens
         self._accounts = accounts or Accounts()
+        self._origins = origins or Origins()
         self.sessions = Sessions(session_s)
         self._attempts = Attempts()
         self._link = secrets.token_urlsafe(_LINK_BYTES)
@@ -48,24 +53,26 @@ class Door:
         return self._link
 
     def redeem(self, secret: str) -> bool:
-        """Whether the secret is the link's, which is then used up."""
+        """Begins a session of the first admin's, if the secret is the link's, which is then used up."""
         with self._link_lock:
             if not _same(secret, self._link):
                 return False
             self._link = secrets.token_urlsafe(_LINK_BYTES)
-            return True
+        self.sessions.begin(anybody, ANYBODY)
+        return True
 
-    def log_in(self, user: str, password: str) -> tuple[str, Caller]:
-        """A new session's secret, and whose it is. Raises WrongCredentials, TooManyAttempts."""
+    def log_in(self, user: str, password: str) -> Caller:
+        """Begins a session and says whose it is. Raises WrongCredentials, TooManyAttempts."""
         who = anybody if self.is_open else self._by_password(user, password)
-        return self.sessions.open(who), _still(who)
+        caller = _still(who)
+        self.sessions.begin(who, caller)
+        return caller
 
     def check_origin(self) -> None:
         """CherryPy's tool, for what needs no log-in too: raises a Refusal, ForeignOrigin or ForeignHost."""
         try:
-            _refuse_foreign_pages()
-            if self.is_open:
-                _refuse_foreign_names()
+            self._origins.check_host()
+            self._origins.check_page()
         except errors.ClonerError as error:
             raise Refusal(error) from error
 
@@ -103,13 +110,23 @@ class Door:
         """Who logs in. A token is a password as well: the first one of its user, any other of every user name."""
         address = cherrypy.serving.request.remote.ip
         self._attempts.check(user, address)
-        # Both are compared in any case, so that the time taken says nothing.
-        is_first, who = _same(user, FIRST_ADMIN), self._by_token(password)
-        if who is None or (who is anybody and not is_first):
+        who = self._named(user, password) or self._by_account(user, password, address)
+        if who is None:
             self._attempts.failed(user, address)
             raise errors.WrongCredentials
         self._attempts.succeeded(user, address)
         return who
+
+    def _named(self, user: str, token: str) -> Who | None:
+        """Whose token it is, if it may go with the user's name."""
+        # Both are compared in any case, so that the time taken says nothing.
+        is_first, who = _same(user, FIRST_ADMIN), self._by_token(token)
+        return None if who is anybody and not is_first else who
+
+    def _by_account(self, user: str, password: str, address: str) -> Who | None:
+        """Who of the system's users has that password; asked anew from then on whether they still may come in."""
+        caller = self._accounts.log_in(user, password, address)
+        return partial(self._accounts.caller, caller.name) if caller else None
 
     def _holder(self, tokens: Tokens, of_digest: str) -> Caller | None:
         """Whom a token makes of its holder: an admin as far as its scope goes, or the user that it acts for."""
@@ -119,7 +136,7 @@ class Door:
         if not token.owner:
             return Caller(f"token:{token.name}", role=ADMIN, scope=token.scope)
         user = self._accounts.caller(token.owner)
-        role = ADMIN if token.scope == ADMIN else USER
+        role = ADMIN if token.scope == ADMIN or (user and user.is_admin) else USER
         return user and Caller(user.name, user.groups, role, token.scope)
 
 
@@ -134,27 +151,6 @@ def _still(who: Who | None) -> Caller:
     if caller is None:
         raise errors.NotLoggedIn
     return caller
-
-
-def _refuse_foreign_pages() -> None:
-    """A browser says of what a page of another site has it send (W3C, Fetch Metadata). Raises ForeignOrigin."""
-    request = cherrypy.serving.request
-    site = request.headers.get("Sec-Fetch-Site", "none").lower()
-    if request.method not in ("GET", "HEAD") and site not in ("none", "same-origin"):
-        raise errors.ForeignOrigin
-
-
-def _refuse_foreign_names() -> None:
-    """Against DNS rebinding, where a page's own name leads to this server. Raises ForeignHost."""
-    name = urlsplit(f"//{cherrypy.serving.request.headers.get('Host', '')}").hostname or ""
-    if name == "localhost":
-        return
-    try:
-        is_loopback = ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        is_loopback = False
-    if not is_loopback:
-        raise errors.ForeignHost(host=name[:100])
 
 
 def _same(given: str, expected: str) -> bool:

@@ -39,8 +39,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_common(serve)
     serve.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     serve.add_argument("--port", type=int, help="port to listen on (default 8010; 0 picks a free one)")
+    serve.add_argument("--tls-cert", metavar="FILE", help="certificate chain as PEM; then the server speaks HTTPS")
+    serve.add_argument("--tls-key", metavar="FILE", help="its key, where that is in another file")
     serve.add_argument(
-        "--auth", choices=AUTH_MODES, help="token (default), or none, which a loopback address only may have"
+        "--auth", choices=AUTH_MODES, help="token (default), pam, or none, which a loopback address only may have"
     )
     serve.add_argument("--log-format", choices=LOG_FORMATS, help="auto (default) is text on a terminal, else json")
     serve.set_defaults(run=_serve)
@@ -76,7 +78,8 @@ def _add_common(command: argparse.ArgumentParser) -> None:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    settings = _settings(options, ("connect", "host", "port", "state_dir", "auth", "log_format"))
+    names = ("connect", "host", "port", "state_dir", "auth", "tls_cert", "tls_key", "log_format")
+    settings = _settings(options, names)
     _refuse_open_door(settings)
     logs.configure(settings.log_format)
     _say_where(settings)
@@ -85,6 +88,8 @@ def _serve(options: argparse.Namespace) -> int:
     from . import http, systemd  # noqa: PLC0415 - as above
 
     http.check_address(settings)
+    http.check_tls(settings)
+    http.check_pam(settings)
     site = http.mount(settings)
     manager = systemd.Systemd(os.environ)
     address = http.start(settings)

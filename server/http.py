@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import ssl
 import sys
 import threading
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +19,15 @@ import cherrypy
 from .. import errors
 from ..control.base import MAX_BODY_BYTES, Controller, config
 from ..plugin import Cloner
-from ..settings import Settings
+from ..settings import Settings, listed
+from .accounts import Accounts, rules
 from .auth import Door
 from .health import Livez, Readyz
+from .origin import Origins
 from .protocol import HTTPServer
 from .proxies import Proxies
 from .requests import Listener, ServedRequest
-from .root import PAGE_HEADERS, UI_FOLDER, Root
+from .root import UI_FOLDER, Root
 from .token_file import load_token
 
 if TYPE_CHECKING:
@@ -74,12 +78,40 @@ def check_address(settings: Settings) -> None:
         raise errors.InvalidConfiguration(cause=cause) from error
 
 
+def check_tls(settings: Settings) -> None:
+    """Raises InvalidConfiguration if the certificate or its key cannot be used. To be asked as check_address."""
+    if not settings.tls_cert:
+        if settings.tls_key:
+            raise errors.InvalidConfiguration(cause="tls_key is of no use without tls_cert")
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+            settings.tls_cert, settings.tls_key or None, password=_no_password
+        )
+    except (OSError, ValueError) as error:  # of which ssl.SSLError is one
+        files = f"tls_cert {settings.tls_cert} with tls_key {settings.tls_key or settings.tls_cert}"
+        raise errors.InvalidConfiguration(cause=f"{files} cannot be used: {error}") from error
+
+
+def _no_password() -> str:
+    """OpenSSL would ask for it on the terminal."""
+    raise ValueError("the key has a password, which nobody is there to type")
+
+
+def check_pam(settings: Settings) -> None:
+    """Raises InvalidConfiguration if PAM cannot be asked. To be asked as check_address."""
+    if settings.auth == "pam" and find_spec("pam") is None:
+        raise errors.InvalidConfiguration(cause="auth pam needs the Python package python-pam: pip install cloner[pam]")
+
+
 def mount(settings: Settings) -> Site:
     """Builds the plugin and hangs everything into CherryPy's tree."""
     metrics = _metrics()
     plugin = Cloner(settings, metrics)
-    token = load_token(plugin.settings.folder) if settings.auth == "token" else None
-    door = Door(token, settings.session_minutes * 60, plugin.services.tokens)
+    token = load_token(plugin.settings.folder) if settings.auth != "none" else None
+    origins = Origins(settings.host, listed(settings.server_names))
+    accounts = Accounts(rules(settings) if settings.auth == "pam" else None)
+    door = Door(token, settings.session_minutes * 60, plugin.services.tokens, accounts, origins)
     cherrypy.tools.cloner_door = cherrypy.Tool("on_start_resource", door.check, priority=20)
     plugin_config = plugin.get_custom_conf()
     cherrypy.tools.cloner_origin = cherrypy.Tool("on_start_resource", door.check_origin, priority=15)
@@ -90,7 +122,7 @@ def mount(settings: Settings) -> Site:
     for root, path, settings_of_path in (
         (plugin, MOUNT, plugin_config),
         (Root(door, others), "", root_config),
-        (None, "/ui", {"/": config() | _static(UI_FOLDER)}),
+        (None, "/ui", {"/": config() | _static(UI_FOLDER) | {"tools.cloner_origin.on": True}}),
     ):
         cherrypy.tree.mount(root, path, settings_of_path).request_class = make_request
     return Site(plugin, door)
@@ -122,12 +154,11 @@ def _metrics() -> Metrics | None:
 
 def _static(folder: Path) -> dict[str, Any]:
     """CherryPy's configuration of a folder whose files are served."""
-    served = {"tools.staticdir.on": True, "tools.staticdir.dir": str(folder)}
-    return served | {"tools.response_headers.on": True, "tools.response_headers.headers": list(PAGE_HEADERS.items())}
+    return {"tools.staticdir.on": True, "tools.staticdir.dir": str(folder)}
 
 
 def start(settings: Settings) -> str:
-    """Starts the engine and the server; returns the address that it listens on, as `http://host:port`."""
+    """Starts the engine and the server; returns the address that it listens on, as `https://host:port`."""
     cherrypy.config.update(_global_config(settings))
     _adopt_logs()
     cherrypy.server.instance = HTTPServer(cherrypy.server)
@@ -136,7 +167,8 @@ def start(settings: Settings) -> str:
     cherrypy.engine.signals.subscribe()
     cherrypy.engine.start()
     host, port = cherrypy.server.bound_addr[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    scheme = "https" if settings.tls_cert else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _adopt_logs() -> None:
@@ -168,6 +200,8 @@ def _global_config(settings: Settings) -> dict[str, Any]:
         "server.socket_host": settings.host,
         "server.socket_port": settings.port,
         "server.socket_queue_size": BACKLOG,
+        "server.ssl_certificate": settings.tls_cert or None,
+        "server.ssl_private_key": settings.tls_key or settings.tls_cert or None,
         "server.thread_pool": settings.threads,
         "server.max_request_body_size": MAX_BODY_BYTES,
         "server.shutdown_timeout": _SHUTDOWN_S,

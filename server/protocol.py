@@ -13,16 +13,33 @@ from typing import Any
 
 from cheroot.errors import socket_errors_to_ignore
 from cheroot.server import HTTPConnection, SizeCheckWrapper
+from cheroot.wsgi import Gateway_10
 from cherrypy._cpwsgi_server import CPWSGIHTTPRequest, CPWSGIServer
 
 from .. import context, errors
 from ..control.base import JSON_TYPE, MAX_BODY_BYTES, Foreign, error_content, unforeseen
+from .origin import LOCAL_ADDRESS
 
 log = logging.getLogger("cloner.access")
 
 _LINGER_S = 2.0
 _LINGER_BYTES = 16 * 1024 * 1024
 _BLOCK_BYTES = 64 * 1024
+
+
+_SECURITY = (
+    (
+        b"Content-Security-Policy",
+        b"default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'; object-src 'none'",
+    ),
+    (b"X-Content-Type-Options", b"nosniff"),
+    (b"X-Frame-Options", b"DENY"),  # for browsers that do not know frame-ancestors
+    (b"Referrer-Policy", b"no-referrer"),
+    (b"Cross-Origin-Resource-Policy", b"same-origin"),
+)
+"""What every answer tells a browser, unless the answer itself says otherwise."""
+
+_SECURITY_OF_TLS = ((b"Strict-Transport-Security", b"max-age=31536000"),)
 
 
 class _Request(CPWSGIHTTPRequest):  # type: ignore[misc]  # CherryPy has no types
@@ -60,6 +77,9 @@ class _Request(CPWSGIHTTPRequest):  # type: ignore[misc]  # CherryPy has no type
             self._linger()
 
     def send_headers(self) -> None:
+        known = {name.lower() for name, _ in self.outheaders}
+        secure = _SECURITY + (_SECURITY_OF_TLS if self.server.ssl_adapter else ())
+        self.outheaders += [(name, value) for name, value in secure if name.lower() not in known]
         if self.chunked_read or self._is_unread:
             self.close_connection = True  # or cheroot would take what is left for the next request, or into memory
         super().send_headers()
@@ -78,10 +98,11 @@ class _Request(CPWSGIHTTPRequest):  # type: ignore[misc]  # CherryPy has no type
         content = json.dumps(shown, ensure_ascii=False).encode("utf-8")
         head = f"{self.server.protocol} {shown['code']}\r\nContent-Type: {JSON_TYPE}\r\n"
         head += f"{context.HEADER}: {context.current().request_id}\r\n"
-        head += f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"
+        head += f"Content-Length: {len(content)}\r\nConnection: close\r\n"
+        secure = b"".join(name + b": " + value + b"\r\n" for name, value in _SECURITY)
         self.close_connection = True
         try:
-            self.conn.wfile.write(head.encode("ascii") + (b"" if self._is_head else content))
+            self.conn.wfile.write(head.encode("ascii") + secure + b"\r\n" + (b"" if self._is_head else content))
         except OSError as problem:
             if problem.errno not in socket_errors_to_ignore:
                 raise
@@ -120,6 +141,12 @@ class _Connection(HTTPConnection):
     """A class of our own, since CherryPy's server changes the one that it is given."""
 
 
+class _Gateway(Gateway_10):
+    def get_environ(self) -> dict[str, Any]:  # type: ignore[override]  # cheroot's types are wrong
+        environ: dict[str, Any] = super().get_environ()  # type: ignore[no-untyped-call]  # and incomplete
+        return environ | {LOCAL_ADDRESS: self.req.conn.socket.getsockname()[0]}
+
+
 class HTTPServer(CPWSGIServer):  # type: ignore[misc]  # CherryPy has no types
     """CherryPy's server with our requests."""
 
@@ -128,6 +155,7 @@ class HTTPServer(CPWSGIServer):  # type: ignore[misc]  # CherryPy has no types
     def __init__(self, adapter: Any) -> None:
         super().__init__(adapter)
         self.ConnectionClass.RequestHandlerClass = _Request
+        self.gateway = _Gateway
 
     def process_conn(self, conn: Any) -> None:
         """Gives a connection a thread when it can be read; cheroot gives it one when it is new and silent too."""

@@ -12,16 +12,9 @@ from .. import errors
 from ..callers import FIRST_ADMIN
 from ..control import audit
 from ..control.base import Controller, Refusal, Request, route
-from .auth import Door, anybody
-from .sessions import presented, set_cookie
+from .auth import Door
 
 UI_FOLDER = Path(__file__).resolve().parent.parent / "ui"
-
-PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
 
 
 class LogIn(Controller):
@@ -33,9 +26,7 @@ class LogIn(Controller):
     @route("POST", "", schema="login")
     def log_in(self, request: Request) -> dict[str, Any]:
         user = cherrypy.serving.request.claimed = request.body["username"]
-        secret, caller = self._door.log_in(user, request.body["password"])
-        self._door.sessions.close(presented())  # it is nobody's any more, least of all the new user's
-        set_cookie(secret, self._door.sessions.lifetime_s)
+        caller = self._door.log_in(user, request.body["password"])
         audit.record("log-in", "session", audit.DONE, user=caller.name)
         return {"username": caller.name, "groups": sorted(caller.groups), "role": caller.role}
 
@@ -48,12 +39,9 @@ class LogOut(Controller):
 
     @route("POST", "", schema="logout")
     def log_out(self, _request: Request) -> dict[str, Any]:
-        if presented():
-            caller = self._door.sessions.caller(presented())
-            self._door.sessions.close(presented())
-            set_cookie("", 0)
-            if caller is not None:
-                audit.record("log-out", "session", audit.DONE, user=caller.name)
+        caller = self._door.sessions.end()
+        if caller is not None:
+            audit.record("log-out", "session", audit.DONE, user=caller.name)
         return {}
 
 
@@ -74,12 +62,9 @@ class Root:
         _refuse_other_methods()
         if once is not None:
             is_it = _method() == "GET" and isinstance(once, str) and self._door.redeem(once)
-            if is_it:
-                set_cookie(self._door.sessions.open(anybody), self._door.sessions.lifetime_s)
             outcome = audit.DONE if is_it else errors.WrongCredentials.code
             audit.record("log-in", "one-time link", outcome, user=FIRST_ADMIN if is_it else "")
             raise cherrypy.HTTPRedirect("/", 303)
-        cherrypy.serving.response.headers.update(PAGE_HEADERS)
         cherrypy.serving.response.headers["Content-Type"] = "text/html;charset=utf-8"
         return (UI_FOLDER / "index.html").read_bytes()
 

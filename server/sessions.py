@@ -12,6 +12,7 @@ from typing import Any
 import cherrypy
 
 from ..callers import Caller
+from .origin import is_https
 
 COOKIE = "wok"
 _SECRET_BYTES = 32
@@ -24,6 +25,8 @@ Who = Callable[[], Caller | None]
 class _Session:
     who: Who
     until: float
+    last: Caller | None = None
+    """Whose it was when that was last asked."""
 
 
 class Sessions:
@@ -34,13 +37,13 @@ class Sessions:
         self._sessions: dict[str, _Session] = {}
         self._lock = threading.Lock()
 
-    def open(self, who: Who) -> str:
-        """A new session's secret."""
+    def open(self, who: Who, caller: Caller | None = None) -> str:
+        """A new session's secret; `caller` is whose it is now, where that is known."""
         now = time.monotonic()
         secret = secrets.token_urlsafe(_SECRET_BYTES)
         with self._lock:
             self._sessions = {key: session for key, session in self._sessions.items() if session.until > now}
-            self._sessions[secret] = _Session(who, now + self.lifetime_s)
+            self._sessions[secret] = _Session(who, now + self.lifetime_s, caller)
         return secret
 
     def caller(self, secret: str) -> Caller | None:
@@ -52,14 +55,28 @@ class Sessions:
                 self._sessions.pop(secret, None)
                 return None
             session.until = now + self.lifetime_s
-        caller = session.who()  # without the lock: it may ask a data base
+        session.last = caller = session.who()  # without the lock: it may ask a data base
         if caller is None:
             self.close(secret)
         return caller
 
-    def close(self, secret: str) -> None:
+    def close(self, secret: str) -> Caller | None:
+        """Ends a session, and says whose it was, as far as that was ever asked."""
         with self._lock:
-            self._sessions.pop(secret, None)
+            session = self._sessions.pop(secret, None)
+        return None if session is None else session.last
+
+    def begin(self, who: Who, caller: Caller) -> None:
+        """A new session for the browser that sends this request. One that it presents is nobody's from now on."""
+        self.close(presented())
+        set_cookie(self.open(who, caller), self.lifetime_s)
+
+    def end(self) -> Caller | None:
+        """Ends the session of the browser that sends this request, and says whose it was."""
+        if not presented():
+            return None
+        set_cookie("", 0)
+        return self.close(presented())
 
 
 def presented() -> str:
@@ -76,5 +93,5 @@ def set_cookie(secret: str, lifetime_s: float) -> None:
     cookie[COOKIE]["httponly"] = True
     cookie[COOKIE]["samesite"] = "Lax"
     cookie[COOKIE]["max-age"] = int(lifetime_s) if secret else 0
-    if cherrypy.serving.request.scheme == "https":
+    if is_https():
         cookie[COOKIE]["secure"] = True

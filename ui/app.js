@@ -8,7 +8,7 @@ async function call(method, path) {
   const answer = await fetch(P + path, { method, headers: { "X-Requested-With": "XMLHttpRequest" } });
   const content = answer.status === 204 ? null : await answer.json();
   if (answer.status === 401) showLogin();
-  if (!answer.ok) throw new Error(content.reason);
+  if (!answer.ok) throw Object.assign(new Error(content.reason), { status: answer.status });
   return content;
 }
 
@@ -88,10 +88,15 @@ function taskRow(task) {
   return [cell(task.name), cell(task.status, task.status), cell(task.message), cell(remove)];
 }
 
+function noneForUsers(error) { // storage is there for admins alone
+  if (error.status === 404) return [];
+  throw error;
+}
+
 let shown = "";
 
 async function refresh() {
-  const [vms, pools, tasks] = await Promise.all([call("GET", "/vms"), call("GET", "/storagepools"), call("GET", "/tasks")]);
+  const [vms, pools, tasks] = await Promise.all([call("GET", "/vms"), call("GET", "/storagepools").catch(noneForUsers), call("GET", "/tasks")]);
   const active = pools.filter((pool) => pool.state === "active");
   const volumes = await Promise.all(active.map((pool) => call("GET", `/storagepools/${encodeURIComponent(pool.name)}/storagevolumes`)));
   showContent();
@@ -117,7 +122,7 @@ function showContent() {
 
 byId("login").addEventListener("submit", async (event) => {
   event.preventDefault();
-  const body = JSON.stringify({ username: "admin", password: byId("token").value });
+  const body = JSON.stringify({ username: byId("user").value, password: byId("token").value });
   const headers = { "Content-Type": "application/json", "X-Requested-With": "XMLHttpRequest" };
   const answer = await fetch("/login", { method: "POST", headers, body });
   say(answer.ok ? "" : (await answer.json()).reason, !answer.ok);

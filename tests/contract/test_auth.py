@@ -406,23 +406,3 @@ def test_with_auth_none_everybody_comes_in(start: Callable[..., Server], tmp_pat
     assert "once=" not in server.ready_line
     assert not (tmp_path / "token").exists()
     assert log_in(server, "anything").status == 200
-
-
-@pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_a_page_of_another_site_changes_nothing(server: Server, site: str) -> None:
-    """A browser adds the header itself, and the cookie or the Basic credentials that it knows."""
-    headers = {"Sec-Fetch-Site": site}
-    answer = server.request("POST", "vms/web/clone", headers=headers)
-    assert (answer.status, answer.json["reason"][:13]) == (403, "CLNAUTH0001E:")
-    assert server.request("GET", "vms/web", headers=headers).status == 200
-    assert server.request("DELETE", "tasks/1", headers={"Sec-Fetch-Site": "same-origin"}).status in (204, 202, 404)
-
-
-def test_without_log_in_only_loopback_names_lead_here(tmp_path: Path) -> None:
-    with Server(None, tmp_path / "state", args=["--auth", "none"]) as server:
-        port = server.address[1]
-        for host in (f"127.0.0.1:{port}", "localhost", f"[::1]:{port}"):
-            assert server.request("GET", "vms", headers={"Host": host}).status == 200
-        for host in ("evil.example", f"evil.example:{port}", "192.0.2.1"):
-            answer = server.request("GET", "vms", headers={"Host": host})
-            assert (answer.status, answer.json["reason"][:13]) == (403, "CLNAUTH0002E:")

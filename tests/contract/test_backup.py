@@ -19,9 +19,10 @@ import pytest
 from cloner import errors
 from cloner.engine import journal as journal_module
 from cloner.engine.backup import back_up
-from cloner.engine.journal import BEGUN, DONE, FAILED, FINISHED, Journal
+from cloner.engine.journal import Journal
 from cloner.engine.ledger import VOLUME
 from cloner.engine.migrations import MIGRATIONS
+from cloner.engine.records import BEGUN, DONE, FAILED, FINISHED, Mark
 from cloner.model.services import Services
 from cloner.plugin import build
 from cloner.settings import Settings, demo_uri
@@ -110,7 +111,8 @@ def make_half_a_clone(services: Services, volume: str) -> int:
         transaction.add_task(number, "domain", "/vms/new/clone", "a server that was killed", {"name": "new"})
     args = {"pool": "default", "name": volume, "empty": False, "parents": []}
     step = journal.begin(number, 1, VOLUME, args, "Making it")
-    journal.mark(step, DONE, {"path": f"/var/lib/libvirt/images/{volume}", "type": "file", "file": {}})
+    made = {"path": f"/var/lib/libvirt/images/{volume}", "type": "file", "file": {}}
+    journal.mark(number, [Mark(step.number, DONE, made)])
     journal.begin(number, 2, "fill", {"pool": "default", "name": volume}, "Copying it")
     assert [step.state for step in journal.steps(number)] == [DONE, BEGUN]
     return number

@@ -130,6 +130,7 @@ def test_an_address_that_is_not_ours_is_refused_and_named(capsys: pytest.Capture
         ("[server]\nauth = maybe\n", "auth"),
         ("[server]\nthreads = 1\n", "threads"),
         ("[server]\nsession_minutes = 0\n", "session_minutes"),
+        ("[server]\nauth = pam\n", "admin_groups"),
         ("nonsense\n", "cloner.conf"),
     ],
 )
@@ -151,12 +152,23 @@ def test_a_setting_that_is_none_is_refused_and_named(
         (("--connect", "test:///default"), "--connect"),  # not with --demo
         (("--nope",), "--nope"),
         (("--config", "/no/such/file"), "/no/such/file"),
+        (("--tls-cert", "/no/such/file"), "/no/such/file"),
+        (("--tls-cert", "/dev/null"), "/dev/null"),
+        (("--tls-key", "/dev/null"), "tls_key"),
     ],
 )
 def test_an_argument_that_is_none_is_refused_and_named(
     capsys: pytest.CaptureFixture[str], args: tuple[str, ...], named: str
 ) -> None:
     assert named in refused_before_the_start(capsys, *args)
+
+
+def test_pam_without_its_package_is_refused_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    conf = config_file(tmp_path, "[server]\nauth = pam\nuser_groups = staff\n")
+    with mock.patch("cloner.server.http.find_spec", return_value=None):
+        said = refused_before_the_start(capsys, "--config", conf)
+    assert said.startswith("cloner: CLNCONF0001E: ")
+    assert "python-pam" in said
 
 
 @pytest.mark.parametrize("folder", ["/proc/nope", "/dev/null"])

@@ -327,7 +327,7 @@ def test_a_body_of_64_kib_is_read_and_one_byte_more_is_413(server: Server) -> No
 def test_a_large_body_is_413_for_everybody_and_before_it_is_sent(server: Server, path: str, logged_in: bool) -> None:
     """The body does not follow, so a server that waits for it, or makes room for it, does not answer."""
     login = f"Authorization: Bearer {server.token}\r\n" if logged_in else ""
-    head = f"POST {target(path)} HTTP/1.1\r\nHost: x\r\n{login}Content-Length: 99999999999999\r\n\r\n"
+    head = f"POST {target(path)} HTTP/1.1\r\nHost: localhost\r\n{login}Content-Length: 99999999999999\r\n\r\n"
     assert refusal(first_answer(server, head.encode())) == (413, "CLNAPI0005E")
 
 
@@ -351,7 +351,7 @@ def test_who_sends_a_large_body_nevertheless_gets_the_answer(server: Server, log
     "chunk", [b"fffffff\r\n", b"1;" + b"x" * 1_000_000, b"10001\r\n" + b"x" * 65537 + b"\r\n0\r\n\r\n"]
 )
 def test_large_chunks_are_413_before_there_is_room_for_them(server: Server, path: str, chunk: bytes) -> None:
-    head = f"POST {target(path)} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.token}\r\n"
+    head = f"POST {target(path)} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {server.token}\r\n"
     head += "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
     assert refusal(first_answer(server, head.encode() + chunk)) == (413, "CLNAPI0005E")
 
@@ -363,7 +363,7 @@ def test_large_bodies_do_not_eat_memory(server: Server) -> None:
 
     before = resident()
     for length in ("Content-Length: 200000000", "Content-Length: +200000000", "Content-Length: -1"):
-        head = f"POST {MOUNT_POINT}/vms/mail/clone HTTP/1.1\r\nHost: x\r\n{length}\r\n\r\n".encode()
+        head = f"POST {MOUNT_POINT}/vms/mail/clone HTTP/1.1\r\nHost: localhost\r\n{length}\r\n\r\n".encode()
         with socket.create_connection(server.address, timeout=20) as connection:
             try:
                 for block in (head, *[b"x" * 1_000_000] * 100):
@@ -396,8 +396,8 @@ def test_broken_chunks_are_400(server: Server, chunks: bytes) -> None:
 
 @pytest.mark.parametrize("path", ["vms", "/nope", "vms/mail/clone"])
 def test_a_body_that_nobody_read_is_not_taken_for_the_next_request(server: Server, path: str) -> None:
-    hidden = b"GET /plugins/kimchi/config HTTP/1.1\r\nHost: x\r\n\r\n"
-    head = f"POST {target(path)} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    hidden = b"GET /plugins/kimchi/config HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    head = f"POST {target(path)} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
     assert server.raw(head + hidden).count(b"HTTP/1.1 ") == 1
 
 
@@ -469,17 +469,9 @@ def test_a_request_without_host_is_400(server: Server) -> None:
     assert refusal(answer) == (400, "CLNAPI0007E")
 
 
-@pytest.mark.parametrize(
-    "host", ["", "x", "localhost:99999", "[::1", "a b", "<script>", "a,b", "../..", "x" * 5000, "\xff", "=?utf-8?q?x?="]
-)
-def test_whatever_host_says_the_answer_is_the_same(server: Server, host: str) -> None:
-    answer = send(server, f"Host: {host}", request=f"GET {MOUNT_POINT}/vms/nope HTTP/1.1")
-    assert refusal(answer) == (404, "KCHVM0002E")
-
-
 def test_two_hosts_are_no_way_in(server: Server) -> None:
-    answer = send(server, "Host: a", "Host: b", "Authorization: x", request=f"GET {MOUNT_POINT}/vms HTTP/1.1")
-    assert refusal(answer) == (401, "WOKAUTH0002E")
+    answer = send(server, "Host: localhost", "Host: b", request=f"GET {MOUNT_POINT}/vms HTTP/1.1")
+    assert refusal(answer) == (403, "CLNAUTH0002E")
 
 
 @pytest.mark.parametrize("query", ["self=1", "_segments=1", "path=1", "name", "=x", "&&", "%00=%00", "a" * 5000, "1,2"])

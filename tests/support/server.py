@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -55,7 +56,8 @@ class Response:
 class Server:
     """One `cloner serve`: `with Server(daemon.uri, tmp_path) as server: server.request("GET", "vms")`.
 
-    `uri` is libvirt's, or None for the demo. `args` are further arguments, `env` further variables. It can be
+    `uri` is libvirt's, or None for the demo. `args` are further arguments, `env` further variables, `tls` whom a
+    client trusts, for one that speaks HTTPS. It can be
     started again after terminate() or kill(), on the same state directory and a new port.
     """
 
@@ -67,11 +69,13 @@ class Server:
         token: str = TOKEN,
         args: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         source = ["--demo"] if uri is None else ["--connect", uri]
         self._argv = [sys.executable, "-m", "cloner", "serve", *source, "--port", "0"]
         self._argv += ["--state-dir", str(state_dir.resolve()), *args]
         self._env = {**os.environ, "CLONER_TOKEN": token, **(env or {})}
+        self._tls = tls
         self.token = token
         self.state_dir = state_dir
         self.address = ("", 0)
@@ -83,7 +87,7 @@ class Server:
     def base(self) -> str:
         """The address of the plugin's root, such as http://127.0.0.1:40123/plugins/kimchi."""
         host, port = self.address
-        return f"http://{host}:{port}{MOUNT_POINT}"
+        return f"{'https' if self._tls else 'http'}://{host}:{port}{MOUNT_POINT}"
 
     @property
     def log(self) -> str:
@@ -163,15 +167,20 @@ class Server:
             body = json.dumps(body)
             fields["Content-Type"] = "application/json"
         data = body.encode() if isinstance(body, str) else body
-        target = self.url(path).removeprefix("http://{}:{}".format(*self.address))
-        connection = http.client.HTTPConnection(*self.address, timeout=timeout)
+        target = self.url(path).partition("://")[2].partition("/")[2]
+        connection = self._connection(timeout)
         try:
-            connection.request(method, target, data, {**fields, **(headers or {})})
+            connection.request(method, f"/{target}", data, {**fields, **(headers or {})})
             answer = connection.getresponse()
             is_endless = answer.headers.get("Content-Type", "").startswith("text/event-stream")
             return Response(answer.status, answer.headers, answer.read1() if is_endless else answer.read())
         finally:
             connection.close()
+
+    def _connection(self, timeout: float) -> http.client.HTTPConnection:
+        if self._tls is None:
+            return http.client.HTTPConnection(*self.address, timeout=timeout)
+        return http.client.HTTPSConnection(*self.address, timeout=timeout, context=self._tls)
 
     def raw(self, data: bytes, timeout: float = REQUEST_TIMEOUT) -> bytes:
         """Send bytes as they are, for malformed requests; all that the server says until it hangs up."""

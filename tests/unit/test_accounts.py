@@ -5,17 +5,21 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
 
 from cloner import errors
-from cloner.callers import CLONE, USER, Caller
+from cloner.callers import ADMIN, CLONE, USER, Caller
 from cloner.server import accounts
-from cloner.server.accounts import Accounts
+from cloner.server.accounts import CHECKS, Accounts, Rules
+from cloner.settings import Settings
 from support.answers import at_once
 from support.running import wait_until
 
@@ -35,7 +39,7 @@ def program(folder: Path, text: str) -> mock._patch[Path]:
 
 def counting(folder: Path, said: str = '{"name": "ann", "groups": ["staff"]}') -> mock._patch[Path]:
     """One that leaves a file behind each time."""
-    return program(folder, f"import os, time\nopen('{folder}/asked-%d' % os.getpid(), 'w')\nprint('{said}')")
+    return program(folder, f"import os\nopen('{folder}/asked-%d' % os.getpid(), 'w')\nprint('{said}')")
 
 
 def asked(folder: Path) -> int:
@@ -122,9 +126,117 @@ def test_a_user_whose_look_up_takes_long_keeps_nobody_else_waiting(tmp_path: Pat
         assert [asking.result() for asking in slow] == [Caller("slow", frozenset(), USER, CLONE)] * 2
 
 
+# --- By PAM ----------------------------------------------------------------------------------------------------------
+
+BY_GROUPS = Rules("login", frozenset({"wheel", "ops"}), frozenset({"staff", "domain users"}))
+
+
+def saying(name: str | None, *groups: str, right: bool = True) -> mock._patch[Any]:
+    """What the system says, of a user and a password."""
+    return mock.patch.object(accounts, "_ask", return_value={"name": name, "groups": list(groups), "right": right})
+
+
+@pytest.mark.parametrize(
+    ("groups", "role", "scope"),
+    [
+        (("wheel",), ADMIN, ADMIN),
+        (("staff", "ops"), ADMIN, ADMIN),
+        (("domain users", "games"), USER, CLONE),
+        (("staff",), USER, CLONE),
+    ],
+)
+def test_groups_decide_who_is_what(groups: tuple[str, ...], role: str, scope: str) -> None:
+    with saying("ann", *groups):
+        assert Accounts(BY_GROUPS).log_in("ann", "x", "::1") == Caller("ann", frozenset(groups), role, scope)
+        assert Accounts(BY_GROUPS).caller("ann") == Caller("ann", frozenset(groups), role, scope)
+
+
+@pytest.mark.parametrize("groups", [(), ("games",), ("Wheel",), ("domain", "users")])
+def test_who_is_in_none_of_them_does_not_come_in(groups: tuple[str, ...]) -> None:
+    with saying("ann", *groups):
+        assert Accounts(BY_GROUPS).log_in("ann", "x", "::1") is None
+        assert Accounts(BY_GROUPS).caller("ann") is None
+
+
+def test_who_leaves_the_groups_is_out_within_a_minute(clock: mock.Mock) -> None:
+    known = Accounts(BY_GROUPS)
+    with saying("ann", "staff"):
+        assert known.caller("ann") is not None
+    clock.return_value += 60
+    with saying("ann", "games"):
+        assert known.caller("ann") is None
+
+
+def test_the_first_admins_name_is_no_users() -> None:
+    """Or an account of that name would have made what the first admin made."""
+    with saying("admin", "staff"):
+        assert Accounts(BY_GROUPS).log_in("Admin", "x", "::1") is None
+    with saying("admin", "wheel"):
+        assert Accounts(BY_GROUPS).log_in("admin", "x", "::1") is not None
+
+
+@pytest.mark.parametrize(("user", "password"), [("", "x"), ("ann", ""), ("", "")])
+def test_nothing_is_no_password(user: str, password: str) -> None:
+    with saying("ann", "staff") as asking:
+        assert Accounts(BY_GROUPS).log_in(user, password, "::1") is None
+    asking.assert_not_called()
+
+
+def test_a_wrong_password_is_one_in_whatever_group() -> None:
+    with saying("ann", "wheel", right=False):
+        assert Accounts(BY_GROUPS).log_in("ann", "x", "::1") is None
+
+
+def test_without_rules_nobody_logs_in() -> None:
+    with saying("ann", "wheel") as asking:
+        assert Accounts().log_in("ann", "x", "::1") is None
+    asking.assert_not_called()
+
+
+def test_passwords_are_checked_a_few_at_a_time_and_for_no_address_alone() -> None:
+    """Who guesses from one address leaves half of the checks to others, and who finds none free is told so."""
+    known, go_on, asking = Accounts(BY_GROUPS), threading.Event(), threading.Semaphore(0)
+
+    def ask(_question: dict[str, Any]) -> dict[str, Any]:
+        asking.release()
+        go_on.wait(60)
+        return {"name": "ann", "groups": ["staff"], "right": True}
+
+    with (
+        mock.patch.object(accounts, "_ask", ask),
+        mock.patch.object(accounts, "_TURN_S", 0.1),
+        ThreadPoolExecutor(2 * CHECKS) as threads,
+    ):
+        try:
+            guesses = [threads.submit(known.log_in, "ann", "x", "192.0.2.1") for _ in range(CHECKS // 2)]
+            assert all(asking.acquire(timeout=60) for _ in guesses)
+            with pytest.raises(errors.LoginUnavailable):
+                known.log_in("ann", "x", "192.0.2.1")
+            others = [threads.submit(known.log_in, "ann", "x", f"192.0.2.{n}") for n in range(2, 2 + CHECKS // 2)]
+            assert all(asking.acquire(timeout=60) for _ in others)
+            with pytest.raises(errors.LoginUnavailable):
+                known.log_in("ann", "x", "192.0.2.99")
+        finally:
+            go_on.set()
+        assert {who.result() for who in (*guesses, *others)} == {Caller("ann", frozenset({"staff"}), USER, CLONE)}
+        assert known.log_in("ann", "x", "192.0.2.1") is not None
+
+
+@pytest.mark.parametrize(("there", "service"), [("cloner", "cloner"), ("sshd", "login"), ("", "login")])
+def test_a_service_that_the_host_lacks_is_login(tmp_path: Path, there: str, service: str) -> None:
+    if there:
+        (tmp_path / there).touch()
+    with mock.patch.object(accounts, "SERVICE_FOLDERS", (str(tmp_path),)):
+        found = accounts.rules(Settings(auth="pam", admin_groups="wheel,ops", user_groups="staff, domain users"))
+    assert found == replace(BY_GROUPS, service=service)
+
+
+# --- Memory ----------------------------------------------------------------------------------------------------------
+
+
 def test_users_of_any_number_take_little_memory() -> None:
     known = Accounts()
-    with mock.patch.object(accounts, "_ask", return_value={"name": None, "groups": []}):
+    with mock.patch.object(accounts, "_ask", return_value={"name": None, "groups": [], "right": False}):
         for number in range(3000):
             known.caller(f"user{number}")
     assert len(known._known) <= 1000
