@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from .. import __version__, errors
@@ -34,7 +35,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"cloner {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser(
-        "serve", help="serve the REST API and the page", description="Serves the REST API and the page."
+        "serve",
+        help="serve the REST API and the page",
+        description="Serves the REST API and the page: on the host's libvirt, or, if none answers, on a demo.",
     )
     _add_common(serve)
     serve.add_argument("--host", help="address to listen on (default 127.0.0.1)")
@@ -69,9 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_common(command: argparse.ArgumentParser) -> None:
     where = command.add_mutually_exclusive_group()
-    where.add_argument(
-        "--connect", metavar="URI", help="libvirt to work on; left out: the host's, or the demo if none answers"
-    )
+    where.add_argument("--connect", metavar="URI", help="libvirt to work on; left out: the host's")
     where.add_argument("--demo", action="store_true", help="work on libvirt's test driver with a made-up inventory")
     command.add_argument("--state-dir", metavar="DIR", help="where the journal and the token lie")
     command.add_argument("--config", metavar="FILE", type=Path, help="configuration file in the manner of cloner.conf")
@@ -114,18 +115,18 @@ def _recover(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace, names: Sequence[str]) -> Settings:
-    overrides = {name: getattr(options, name) for name in names}
-    return _connected(load(options.config, overrides), demo=options.demo)
+    """The settings with a URI: the one that was given, or the host's.
 
-
-def _connected(settings: Settings, *, demo: bool) -> Settings:
-    """The settings with a URI: the one that was given, the host's if libvirt answers there, or else the demo's."""
-    overrides = {name: getattr(settings, name) for name in vars(settings)}
-    if demo:
-        overrides["connect"] = demo_uri()
-    elif not settings.connect:
-        overrides["connect"] = default_uri() if _host_libvirt_answers() else demo_uri()
-    return Settings(**overrides)
+    Only who serves falls back on the demo, and says so: to recover the demo's journal in the host's place, or to audit
+    guests that there are not, would be a lie.
+    """
+    settings = load(options.config, {name: getattr(options, name) for name in names})
+    if options.demo:
+        return replace(settings, connect=demo_uri())
+    if settings.connect:
+        return settings
+    may_be_demo = options.run is _serve and not _host_libvirt_answers()
+    return replace(settings, connect=demo_uri() if may_be_demo else default_uri())
 
 
 def _host_libvirt_answers() -> bool:

@@ -139,7 +139,7 @@ def _for_machines(
     metrics.watch(plugin.services)
     is_open = settings.metrics_auth == "none"
     asked = {"/metrics": {"tools.cloner_door.on": not is_open, "tools.cloner_origin.on": not is_open}}
-    return found | {"metrics": metrics.page()}, opened | asked
+    return found | {"metrics": metrics.page(is_open=is_open)}, opened | asked
 
 
 def _metrics() -> Metrics | None:

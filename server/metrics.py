@@ -27,7 +27,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from .. import __version__
-from ..control.base import Answer, Controller, Request, route
+from ..control.base import Answer, Controller, Request, nothing_here, route
 from ..engine.executor import LANES
 from ..engine.observer import Observer
 from ..model.services import Services
@@ -87,8 +87,8 @@ class Metrics(Observer, Listener):
         """Has what there is at the moment looked at whenever somebody asks."""
         self.registry.register(_State(services))
 
-    def page(self) -> MetricsPage:
-        return MetricsPage(self.registry)
+    def page(self, *, is_open: bool) -> MetricsPage:
+        return MetricsPage(self.registry, is_open=is_open)
 
     # --- What happens ------------------------------------------------------------------------------------------------
 
@@ -153,8 +153,14 @@ class MetricsPage(Controller):
 
     url_auth: ClassVar[bool] = True
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, *, is_open: bool) -> None:
         self._registry = registry
+        self._is_open = is_open
+
+    def admit(self, request: Request) -> None:
+        """They tell of everybody's clones, so they are there for admins, or for all where nobody logs in for them."""
+        if not (self._is_open or request.caller.is_admin):
+            raise nothing_here()
 
     @route("GET", "")
     def lookup(self, _request: Request) -> Answer:

@@ -25,6 +25,7 @@ class Person:
 
     def __init__(self, server: Server, secret: str) -> None:
         self._server = server
+        self.secret = secret
         self._headers = {"Authorization": f"Bearer {secret}"}
 
     def ask(self, method: str, path: str, body: object = None) -> Response:
@@ -241,6 +242,29 @@ def test_that_a_guest_is_needed_is_told_without_names_to_all_but_admins(
 
 def admin_waits(admin: Person, task: str) -> bool:
     return bool(admin._server.wait_task(task)["status"] == "finished")
+
+
+def test_anothers_batch_does_not_exist(user: Person, stranger: Person, admin: Person) -> None:
+    batch = user.ask("POST", "vms/web/clone", {"count": 2}).json["batch"]
+    assert user.ask("GET", f"batches/{batch}").json["count"] == 2
+    assert admin.ask("GET", f"batches/{batch}").json["count"] == 2
+    for method in ("GET", "DELETE"):
+        assert refusal(stranger.ask(method, f"batches/{batch}")) == (404, "CLNBATCH0001E")
+    assert user.ask("DELETE", f"batches/{batch}", {"undo": True}).status == 202
+
+
+def test_events_tell_each_of_what_is_theirs(server: Server, user: Person, stranger: Person, admin: Person) -> None:
+    mine = user.cloned()
+    theirs = stranger.cloned("win-uefi")
+    told = {person: people.events(server, person.secret, until=theirs["id"]) for person in (stranger, admin)}
+    assert mine["id"] not in told[stranger]
+    assert mine["id"] in told[admin]
+    assert theirs["id"] not in people.events(server, user.secret, until=mine["id"])
+
+
+def test_metrics_tell_of_everybody_so_they_are_for_admins(user: Person, program: Person, admin: Person) -> None:
+    assert refusal(user.ask("GET", "/metrics")) == (404, "CLNAPI0001E")
+    assert (program.ask("GET", "/metrics").status, admin.ask("GET", "/metrics").status) == (200, 200)
 
 
 def test_after_a_restart_it_is_still_known_whose_a_clone_is(tmp_path: Path) -> None:

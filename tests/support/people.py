@@ -7,9 +7,12 @@ groups.
 from __future__ import annotations
 
 import grp
+import http.client
+import json
 import pwd
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from lxml import etree
 
@@ -18,6 +21,7 @@ from cloner.engine.domainxml import KIMCHI_NAMESPACE
 from cloner.engine.journal import Journal
 from cloner.engine.tokens import Tokens
 from cloner.settings import DEMO_INVENTORY
+from support.server import Server
 
 USER, STRANGER = "nobody", "ann"
 GROUP = grp.getgrgid(pwd.getpwnam(USER).pw_gid).gr_name
@@ -48,3 +52,17 @@ def token(folder: Path, name: str, scope: str = CLONE, *, user: str = "", lifeti
     """The secret of a new token of a state directory."""
     with closing(Journal(f"sqlite:///{folder}/journal.sqlite")) as journal:
         return Tokens(journal).create(name, scope, owner=user, lifetime_s=lifetime_s)
+
+
+def events(server: Server, secret: str, until: str) -> list[str]:
+    """Ids of the tasks that somebody is told of who follows the events from their beginning, up to one of them."""
+    seen: list[str] = []
+    with closing(http.client.HTTPConnection(*server.address, timeout=30)) as connection:
+        headers = {"Authorization": f"Bearer {secret}", "Last-Event-ID": "0-0"}
+        connection.request("GET", f"{urlsplit(server.base).path}/events", headers=headers)
+        for line in connection.getresponse():
+            if line.startswith(b"data: "):
+                seen.append(json.loads(line[6:])["id"])
+                if seen[-1] == until:
+                    break
+    return seen
