@@ -23,12 +23,12 @@ check: ## Lint, check the format and the types
 	@scripts/setup.sh check
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy --package cloner
+	.venv/bin/mypy --package cloner --package bench
 	.venv/bin/mypy tests
 
-bench: ## Run the benchmarks; options of tests/bench/run.py in ARGS
-	@scripts/setup.sh test
-	@PYTHONPATH=tests .venv/bin/python tests/bench/run.py $(ARGS)
+bench: ## Measure against the alternatives, QUICK=1 for less; options in ARGS, see ARGS=--help
+	@scripts/setup.sh bench
+	@PYTHONPATH=tests .venv/bin/python -P -m bench $(if $(QUICK),--quick) $(ARGS)
 
 clean: ## Remove .venv, caches and builds
 	rm -rf .venv *.egg-info build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -165,8 +165,8 @@ def build(settings: Settings, observer: Observer | None = None) -> Services:
     inventory = Inventory(connections, host, read_guest, lambda guest: guest.marks)
     ledger = Ledger(journal, host, lease, observer)
 
-    def users(volume: VolumeInfo) -> list[str]:
-        return running_users(inventory, host, volume)
+    def users(volume: VolumeInfo, but: str) -> list[str]:
+        return running_users(inventory, host, volume, but=but)
 
     executor = Executor(journal, host, ways, ledger, Bounds(settings.workers, settings.copies), users)
     inventory.on_started = executor.domain_started

@@ -70,7 +70,7 @@ class Executor:
         methods: the ways to copy a volume, by name.
         ledger: ends what they began.
         bounds: how much is done at once.
-        users: tells the names of the guests that run and may write to a volume.
+        users: tells the names of the guests that run and may write to a volume, but the one of a UUID.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Executor:
         methods: Mapping[str, Method],
         ledger: Ledger,
         bounds: Bounds,
-        users: Callable[[VolumeInfo], Collection[str]],
+        users: Callable[[VolumeInfo, str], Collection[str]],
     ) -> None:
         self._journal = journal
         self._methods = methods

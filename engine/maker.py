@@ -52,7 +52,7 @@ class Maker:
         methods: the ways to copy a volume, by name.
         ledger: writes the end of what is complete.
         copies: how many volumes are filled at once, of all clones together.
-        users: tells the names of the guests that run and may write to a volume.
+        users: tells the names of the guests that run and may write to a volume, but the one of a UUID.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Maker:
         methods: Mapping[str, Method],
         ledger: Ledger,
         copies: int,
-        users: Callable[[VolumeInfo], Collection[str]],
+        users: Callable[[VolumeInfo, str], Collection[str]],
     ) -> None:
         self._journal = journal
         self._host = host
@@ -155,13 +155,14 @@ class Maker:
         job.mark(Mark(step.number, DONE, result, action.promise))
         return result
 
-    def _check_unchanged(self, copies: Sequence[Copy]) -> None:
+    def _check_unchanged(self, copies: Sequence[Copy], *, but: str = "") -> None:
         """Raises SourceStarted if a guest runs on a source, SourceChanged if it was written to since it was planned.
 
-        One that could be seen then and cannot be now may have been: CloneFailed, with the cause.
+        One that could be seen then and cannot be now may have been: CloneFailed, with the cause. `but` is the UUID of a
+        guest that is known not to run.
         """
         for copy in copies:
-            if self._users(copy.source):
+            if self._users(copy.source, but):
                 raise errors.SourceStarted
             for path, written in copy.written.items():
                 try:
@@ -191,7 +192,7 @@ class Maker:
         def define() -> Mapping[str, Any]:
             if self._host.domain_state(plan.source_uuid) != (plan.source, SHUT_OFF):
                 raise errors.SourceStarted
-            self._check_unchanged(plan.copies)
+            self._check_unchanged(plan.copies, but=plan.source_uuid)
             xml = domainxml.clone(
                 plan.xml,
                 plan.identity,

@@ -90,15 +90,15 @@ class Surveyor:
     def volume(self, pool: str, name: str, target_pool: str | None, *, flatten: bool = False) -> Survey:
         """Raises PoolNotFound, PoolInactive, VolumeNotFound."""
         volume = self._host.volume(pool, name)
-        wanted = self._host.pool(target_pool or pool)
+        wanted = self._host.target(target_pool or pool)
         disk = self._source_disk(_as_disk(volume), volume, [wanted], flatten)
         return Survey((disk,), {wanted.name: wanted})
 
     def _pools(self, of_disks: set[str], wanted: str | None) -> dict[str, PoolInfo]:
-        pools = {name: self._host.pool(name) for name in of_disks | ({wanted} if wanted else set())}
+        pools = {name: self._host.target(name) for name in of_disks | ({wanted} if wanted else set())}
         if FALLBACK_POOL not in pools and wanted is None:
             with suppress(errors.PoolNotFound):
-                pools[FALLBACK_POOL] = self._host.pool(FALLBACK_POOL)
+                pools[FALLBACK_POOL] = self._host.target(FALLBACK_POOL)
         return pools
 
     def _source_disk(

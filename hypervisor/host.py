@@ -235,7 +235,15 @@ class Host:
     def pool(self, name: str) -> PoolInfo:
         """Raises PoolNotFound."""
         with self._doing("look up a storage pool", pool=name) as connection:
-            return self._pool_info(connection.storagePoolLookupByName(name))
+            return _pool_info(connection.storagePoolLookupByName(name))
+
+    def target(self, name: str) -> PoolInfo:
+        """A pool as far as a clone into it needs it: what it takes calls to know beside that is left False.
+
+        Raises PoolNotFound.
+        """
+        with self._doing("look up a storage pool", pool=name) as connection:
+            return _pool_info(connection.storagePoolLookupByName(name), in_full=False)
 
     def pool_hosts(self, name: str) -> list[str]:
         """Names of the servers that a network pool lies on. Raises PoolNotFound."""
@@ -250,7 +258,7 @@ class Host:
             infos = []
             for pool in pools:
                 with suppress(errors.PoolNotFound), self._doing("look up a storage pool", pool="?") as connection:
-                    infos.append(self._pool_info(pool))
+                    infos.append(_pool_info(pool))
             return sorted(infos, key=lambda info: info.name)
 
     def available(self, pool: PoolInfo) -> int:
@@ -337,23 +345,6 @@ class Host:
         with self._doing("look up a storage volume", pool=pool, name="?"):
             return _volume_info(pool, volume)
 
-    def _pool_info(self, pool: libvirt.virStoragePool) -> PoolInfo:
-        state, capacity, allocated, available = pool.info()
-        root = etree.fromstring(pool.XMLDesc(0))
-        return PoolInfo(
-            name=pool.name(),
-            uuid=pool.UUIDString(),
-            type=root.get("type", ""),
-            state=POOL_STATES[state] if state < len(POOL_STATES) else "inaccessible",
-            capacity=capacity,
-            allocated=allocated,
-            available=available,
-            path=root.findtext("target/path") or "",
-            source=_source(root),
-            autostart=bool(pool.autostart()),
-            persistent=bool(pool.isPersistent()),
-        )
-
     @contextmanager
     def _doing(self, act: str, **names: str) -> Iterator[libvirt.virConnect]:
         with self._connections.short_call() as connection:
@@ -400,6 +391,24 @@ def _domain_info(domain: libvirt.virDomain, *, in_full: bool = True) -> DomainIn
     )
 
 
+def _pool_info(pool: libvirt.virStoragePool, *, in_full: bool = True) -> PoolInfo:
+    state, capacity, allocated, available = pool.info()
+    root = etree.fromstring(pool.XMLDesc(0))
+    return PoolInfo(
+        name=pool.name(),
+        uuid=pool.UUIDString(),
+        type=root.get("type", ""),
+        state=POOL_STATES[state] if state < len(POOL_STATES) else "inaccessible",
+        capacity=capacity,
+        allocated=allocated,
+        available=available,
+        path=root.findtext("target/path") or "",
+        source=_source(root),
+        autostart=in_full and bool(pool.autostart()),
+        persistent=in_full and bool(pool.isPersistent()),
+    )
+
+
 def _volume_info(pool: str, volume: libvirt.virStorageVol) -> VolumeInfo:
     root = etree.fromstring(volume.XMLDesc(0))
     changed = root.findtext("target/timestamps/ctime")  # libvirt 9 gives 0 as time of birth
@@ -407,7 +416,7 @@ def _volume_info(pool: str, volume: libvirt.virStorageVol) -> VolumeInfo:
     return VolumeInfo(
         pool=pool,
         name=volume.name(),
-        path=volume.path(),
+        path=root.findtext("target/path") or volume.path(),
         type=root.get("type") or "file",
         format="raw" if form is None else form.get("type", "raw"),
         capacity=int(root.findtext("capacity", "0")),

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes everything ready for `run`, `test` or `check`; the targets of the Makefile begin with it. When nothing changed
-# since the last time it ends at once: no apt, no pip, no network.
+# Makes everything ready for `run`, `test`, `bench` or `check`; the targets of the Makefile begin with it. When nothing
+# changed since the last time it ends at once: no apt, no pip, no network.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,7 +12,7 @@ packages+=(qemu-utils)                # qemu-img copies what cannot be reflinked
 case $stage in
 run) extras="[pam]" ;;
 check) extras="[test,check,pam]" ;; # mypy reads the tests too
-test)
+test | bench)
     extras="[test,pam]"
     # Not libvirt-daemon-system: the tests start a libvirtd of their own, and none is to run on the host because of them.
     packages+=(libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu ovmf qemu-system-x86)
@@ -20,8 +20,9 @@ test)
     packages+=(openssl systemd) # certificates; systemd-analyze, which checks our unit: systemd itself need not run
     # Debian 13 took the storage driver out of libvirt-daemon.
     [ "$(. /etc/os-release && echo "$ID${VERSION_ID:-}")" != debian13 ] || packages+=(libvirt-daemon-driver-storage)
+    [ "$stage" != bench ] || packages+=(virtinst) # virt-clone, which clones are measured against
     ;;
-*) echo "usage: $0 run|test|check" >&2 && exit 2 ;;
+*) echo "usage: $0 run|test|bench|check" >&2 && exit 2 ;;
 esac
 
 say() { echo "cloner: $*" >&2; }
@@ -102,5 +103,5 @@ say "installing Python packages to $stage"
 quietly .venv/bin/pip install --disable-pip-version-check --no-input --editable ".$extras"
 mkdir -p .venv/typing # mypy's view of the tree: a package has a name there, whatever this folder is called
 ln -sfn ../.. .venv/typing/cloner
-ln -sfn ../../tests/support .venv/typing/support
+ln -sfn ../../tests/support ../../tests/bench .venv/typing/
 made_from >".venv/ready-to-$stage"

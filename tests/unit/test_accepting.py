@@ -1,10 +1,14 @@
-"""What accepting a clone asks of libvirt, on the plugin's own parts and libvirt's test driver: nothing is listed."""
+"""What a clone asks of libvirt, on the plugin's own parts and libvirt's test driver: no list, and nothing too much.
+
+Each question is a round trip, and of the time that a clone takes they are a good part.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -108,6 +112,58 @@ def test_accepting_a_clone_of_a_volume_lists_nothing(services: Services, params:
     with nothing_listed(services):
         task = StorageVolumesModel(services).clone("default", "web.qcow2", Request(params, MOUNT, ANYBODY)).tasks[0]
     assert services.journal.task(task.id) == task
+
+
+class _Heard:
+    """Something of libvirt's that writes down what it, or what it gives out, is asked over the connection."""
+
+    LOCAL = frozenset({"name", "UUIDString", "isAlive"})
+
+    def __init__(self, real: Any, questions: list[str]) -> None:
+        self._real = real
+        self._questions = questions
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._real, name)
+        return partial(self._ask, found) if callable(found) else found
+
+    def _ask(self, question: Callable[..., Any], *args: Any) -> Any:
+        if question.__name__ not in self.LOCAL:
+            self._questions.append(f"{type(self._real).__name__.removeprefix('vir')}.{question.__name__}")
+        answer = question(*(getattr(arg, "_real", arg) for arg in args))
+        kinds = (libvirt.virConnect, libvirt.virDomain, libvirt.virStoragePool, libvirt.virStorageVol)
+        return _Heard(answer, self._questions) if isinstance(answer, kinds) else answer
+
+
+@contextmanager
+def heard(services: Services) -> Iterator[list[str]]:
+    """What is asked over the connection while it lasts."""
+    questions: list[str] = []
+    with mock.patch.object(services.connections, "_control", _Heard(connection(services), questions)):
+        yield questions
+
+
+SOURCE = ["Connect.lookupByName", "Domain.hasManagedSaveImage", "Domain.state", "Domain.XMLDesc"]
+DISK = ["Connect.storageVolLookupByPath", "StorageVol.storagePoolLookupByVolume", "StorageVol.XMLDesc"]
+POOL = ["Connect.storagePoolLookupByName", "StoragePool.info", "StoragePool.XMLDesc"]
+ROOM = ["Connect.storagePoolLookupByName", "StoragePool.info"]
+FREE_NAME = ["Connect.lookupByName", "Connect.storagePoolLookupByName", "StoragePool.storageVolLookupByName"]
+STATE = ["Connect.lookupByUUIDString", "Domain.state"]
+
+
+def test_accepting_a_clone_asks_each_question_once(services: Services) -> None:
+    with heard(services) as questions:
+        VMsModel(services).clone("web", Request({}, MOUNT, ANYBODY))
+    assert questions == [*SOURCE, *DISK, *POOL, *ROOM, *FREE_NAME]
+
+
+def test_before_a_clone_is_defined_its_source_is_asked_once_how_it_is(services: Services) -> None:
+    with mock.patch.object(services.executor, "submit") as submitted:
+        VMsModel(services).clone("web", Request({}, MOUNT, ANYBODY))
+    plan = submitted.call_args.args[1]
+    with heard(services) as questions, mock.patch.object(services.host, "define"):
+        services.executor._maker._define(plan, {}).do()
+    assert questions == STATE
 
 
 # --- MAC addresses ---------------------------------------------------------------------------------------------------
