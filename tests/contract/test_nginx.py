@@ -98,7 +98,7 @@ def certificate(tmp_path: Path) -> Path:
 @pytest.fixture
 def server(start: Callable[..., Server], tmp_path: Path) -> Server:
     conf = tmp_path / "cloner.conf"
-    conf.write_text("[server]\ntrusted_proxies = 127.0.0.1\n")
+    conf.write_text(f"[server]\ntrusted_proxies = 127.0.0.1\nserver_names = {NAME}\n")
     return start("--config", str(conf))
 
 
