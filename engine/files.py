@@ -114,20 +114,10 @@ def identity(path: str) -> dict[str, int]:
     An inode's number is given to the next file once it is free; its generation then differs (FS_IOC_GETVERSION, which
     not every file system has).
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return _identity_by_name(path)
-    try:
+    with suppress(OSError), _opened(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK) as descriptor:
         status = os.fstat(descriptor)
         return _identity(descriptor, status) if stat.S_ISREG(status.st_mode) else {}
-    finally:
-        os.close(descriptor)
-
-
-def _identity_by_name(path: str) -> dict[str, int]:
-    """Of a file that cannot be opened."""
-    with suppress(OSError):
+    with suppress(OSError):  # one that cannot be opened can still be told by its number
         status = os.lstat(path)
         return {"device": status.st_dev, "inode": status.st_ino} if stat.S_ISREG(status.st_mode) else {}
     return {}

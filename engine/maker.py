@@ -162,7 +162,7 @@ class Maker:
         guest that is known not to run.
         """
         for copy in copies:
-            if self._users(copy.source, but):
+            if self._has_users(copy, but):
                 raise errors.SourceStarted
             for path, written in copy.written.items():
                 try:
@@ -172,6 +172,13 @@ class Maker:
                     raise errors.CloneFailed(step=step, cause=error) from error
                 if now != written:
                     raise errors.SourceChanged(name=os.path.basename(path))
+
+    def _has_users(self, copy: Copy, but: str) -> bool:
+        try:
+            return bool(self._users(copy.source, but))
+        except errors.ClonerError as error:
+            step = plain(f"Checking that no guest writes to {copy.source.name}")
+            raise errors.CloneFailed(step=step, cause=cause_of(error)) from error
 
     def _start(self, job: Job, number: int, plan: DomainPlan) -> str | None:
         """Starts the clone; why it does not start, if so: it is whole all the same, and kept."""

@@ -49,7 +49,7 @@ class Header:
 
 def read_header(path: str) -> Header | None:
     """The header of an image; None if the file is no qcow2 of a known version. Raises OSError."""
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+    with open(path, "rb", opener=_not_followed) as file:
         start = file.read(_HEADER_BYTES)
         if len(start) < _FEATURES_AT + _FEATURES.size:
             return None
@@ -70,6 +70,10 @@ def read_header(path: str) -> Header | None:
         has_external_data=bool(features & _EXTERNAL_DATA_FILE),
         is_corrupt=bool(features & _CORRUPT),
     )
+
+
+def _not_followed(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _read_at(file: BinaryIO, offset: int, length: int) -> bytes:

@@ -61,12 +61,12 @@ def server(
 @pytest.mark.parametrize(
     ("name", "phases", "least"),
     [
-        ("reflink", ("accept", "make"), 150),
-        ("copy", ("make",), 90),  # what is looked up before a clone is accepted does not depend on the method
-        ("linked", ("make",), 70),
-        ("libvirt", ("make",), 80),
-        ("volume", ("accept", "make"), 50),
-        ("loose", ("accept",), 50),
+        ("reflink", ("accept", "make"), 110),
+        ("copy", ("make",), 50),  # what is looked up before a clone is accepted does not depend on the method
+        ("linked", ("make",), 40),
+        ("libvirt", ("make",), 45),
+        ("volume", ("accept", "make"), 40),
+        ("loose", ("accept",), 40),
     ],
 )
 def test_each_call_that_fails_leaves_all_or_nothing(
