@@ -191,28 +191,21 @@ class Journal:
     ) -> None:
         """Ends a task: its names and promises are free again; a clone that came of it is remembered with its MACs."""
         with self._write() as connection:
-            ended = {"status": status, "message": message, "ended": self._clock(), "warning": warning}
-            ended["changed"] = next_change(connection)
-            ended |= {} if done is None else {"done": json.dumps(done)}
-            may_end = sa.true() if status != FINISHED else sql.tasks.c.cancelled == 0
-            if (
-                connection.execute(
-                    sa.update(sql.tasks).where(sql.tasks.c.id == task_id, may_end).values(ended)
-                ).rowcount
-                == 0
-            ):
+            ended = {"became": status, "says": message, "warns": warning, "at": self._clock()}
+            ended |= {"change": next_change(connection), "was_done": None if done is None else json.dumps(done)}
+            ended["most_cancelled"] = 0 if status == FINISHED else 1
+            if sql.END.run(connection, of_task=task_id, **ended) == 0:
                 raise errors.CloneCancelled
-            connection.execute(sql.DROP_PROMISES, {"of_task": task_id})
-            connection.execute(sql.DROP_STEPS, {"of_task": task_id})
+            sql.DROP_PROMISES.run(connection, of_task=task_id)
+            sql.DROP_STEPS.run(connection, of_task=task_id)
             if clone is not None:
-                connection.execute(sql.KEEP_MACS, {"of_task": task_id})
-                storage = json.dumps(list(clone.storage))
-                row = {"uuid": clone.uuid, "name": clone.name, "created": clone.created, "storage": storage}
-                row["owner"] = connection.execute(sql.OWNER, {"of_task": task_id}).scalar_one()
-                connection.execute(sql.ADD_CLONE, row)
-            connection.execute(sql.DROP_RESERVATIONS, {"of_task": task_id})
+                sql.KEEP_MACS.run(connection, of_task=task_id)
+                row = {"uuid": clone.uuid, "name": clone.name, "created": clone.created}
+                row["owner"] = sql.OWNER.value(connection, of_task=task_id)
+                sql.ADD_CLONE.run(connection, **row, storage=json.dumps(list(clone.storage)))
+            sql.DROP_RESERVATIONS.run(connection, of_task=task_id)
             for link in links:
-                connection.execute(sql.ADD_LINK[connection.dialect.name], vars(link))
+                sql.ADD_LINK.run(connection, **vars(link))
         self.on_end(task_id)
 
     def withdraw(self, task_id: int, *, warning: str | None = None) -> None:
@@ -311,10 +304,10 @@ class Journal:
         row |= {"args": json.dumps(args), "result": None}
         with self._write() as connection:
             going_on = {"of_task": task_id, "says": message, "change": next_change(connection)}
-            if connection.execute(sql.GO_ON, going_on).rowcount == 0:
+            if sql.GO_ON.run(connection, **going_on) == 0:
                 raise errors.CloneCancelled
             _write_marks(connection, task_id, marks)
-            connection.execute(sql.ADD_STEP, row)
+            sql.ADD_STEP.run(connection, **row)
         return Step(task_id, number, kind, BEGUN, row["begun"], args, None)
 
     def mark(self, task_id: int, marks: Collection[Mark]) -> None:
@@ -377,6 +370,6 @@ def position(item: Task | Forgotten) -> tuple[int, int]:
 def _write_marks(connection: sa.Connection, task_id: int, marks: Collection[Mark]) -> None:
     for mark in marks:
         values = {"of_task": task_id, "numbered": mark.number, "became": mark.state, "gave": json.dumps(mark.result)}
-        connection.execute(sql.MARK, values)
+        sql.MARK.run(connection, **values)
         if mark.kept is not None:
-            connection.execute(sql.KEEP_PROMISE, {"of_task": task_id, "of_item": mark.kept})
+            sql.KEEP_PROMISE.run(connection, of_task=task_id, of_item=mark.kept)

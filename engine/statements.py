@@ -8,6 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from .prepared import Prepared
+
 _metadata = sa.MetaData()
 counters = sa.Table("counters", _metadata, sa.Column("name", sa.String), sa.Column("last", sa.BigInteger))
 tasks = sa.Table(
@@ -64,41 +66,53 @@ request_keys = sa.Table(
 holds = sa.Table("holds", _metadata, *(sa.Column(name, sa.String) for name in ("path", "server", "act")))
 
 
-# Built once: SQLAlchemy takes longer to build a statement than SQLite to run it.
 _next = sa.case(
     (counters.c.last >= sa.bindparam("least", type_=sa.BigInteger), counters.c.last + 1),
     else_=sa.bindparam("least", type_=sa.BigInteger),
 )
-COUNT = (
+COUNT = Prepared(
     sa.update(counters).where(counters.c.name == sa.bindparam("counter")).values(last=_next).returning(counters.c.last)
 )
-RESERVE: Mapping[str, Any] = {
-    "sqlite": sqlite.insert(reservations).on_conflict_do_nothing().returning(reservations.c.name),
-    "postgresql": postgresql.insert(reservations).on_conflict_do_nothing().returning(reservations.c.name),
-}
-IS_RESERVED = sa.select(reservations.c.name).where(
-    reservations.c.kind == sa.bindparam("of_kind"),
-    reservations.c.scope == sa.bindparam("in_scope"),
-    reservations.c.name == sa.bindparam("called"),
+RESERVE = Prepared(
+    {
+        "sqlite": sqlite.insert(reservations).on_conflict_do_nothing(),
+        "postgresql": postgresql.insert(reservations).on_conflict_do_nothing(),
+    }
 )
-PROMISED = sa.select(sa.func.coalesce(sa.func.sum(promises.c.bytes), 0)).where(
-    promises.c.pool == sa.bindparam("in_pool")
+IS_RESERVED = Prepared(
+    sa.select(reservations.c.name).where(
+        reservations.c.kind == sa.bindparam("of_kind"),
+        reservations.c.scope == sa.bindparam("in_scope"),
+        reservations.c.name == sa.bindparam("called"),
+    )
 )
-UNDER_WAY = sa.select(promises.c.item, promises.c.bytes).where(
-    promises.c.pool == sa.bindparam("in_pool"), sa.exists().where(steps.c.task == promises.c.task)
+PROMISED = Prepared(
+    sa.select(sa.func.coalesce(sa.func.sum(promises.c.bytes), 0)).where(promises.c.pool == sa.bindparam("in_pool"))
 )
-RUNNING_OF = sa.select(sa.func.count()).where(tasks.c.owner == sa.bindparam("of_owner"), tasks.c.status == "running")
-PROMISED_TO = sa.select(sa.func.coalesce(sa.func.sum(promises.c.bytes), 0)).where(
-    promises.c.task == tasks.c.id, tasks.c.owner == sa.bindparam("of_owner"), tasks.c.status == "running"
+UNDER_WAY = Prepared(
+    sa.select(promises.c.item, promises.c.bytes).where(
+        promises.c.pool == sa.bindparam("in_pool"), sa.exists().where(steps.c.task == promises.c.task)
+    )
 )
-PROMISE = sa.insert(promises)
-ADD_TASK = sa.insert(tasks)
-ADD_STEP = sa.insert(steps)
-ADD_CLONE = sa.insert(clones)
-ADD_LINK: Mapping[str, Any] = {
-    "sqlite": sqlite.insert(links).on_conflict_do_nothing(),
-    "postgresql": postgresql.insert(links).on_conflict_do_nothing(),
-}
+HELD_AT = Prepared(sa.select(holds.c.path, holds.c.server, holds.c.act).where(holds.c.path == sa.bindparam("at")))
+RUNNING_OF = Prepared(
+    sa.select(sa.func.count()).where(tasks.c.owner == sa.bindparam("of_owner"), tasks.c.status == "running")
+)
+PROMISED_TO = Prepared(
+    sa.select(sa.func.coalesce(sa.func.sum(promises.c.bytes), 0)).where(
+        promises.c.task == tasks.c.id, tasks.c.owner == sa.bindparam("of_owner"), tasks.c.status == "running"
+    )
+)
+PROMISE = Prepared(sa.insert(promises))
+ADD_TASK = Prepared(sa.insert(tasks))
+ADD_STEP = Prepared(sa.insert(steps))
+ADD_CLONE = Prepared(sa.insert(clones))
+ADD_LINK = Prepared(
+    {
+        "sqlite": sqlite.insert(links).on_conflict_do_nothing(),
+        "postgresql": postgresql.insert(links).on_conflict_do_nothing(),
+    }
+)
 _CHECKED: Mapping[str, Any] = {"name": "checked", "value": sa.bindparam("value")}
 CHECK: Mapping[str, Any] = {
     "sqlite": sqlite.insert(facts).values(_CHECKED).on_conflict_do_update(index_elements=["name"], set_=_CHECKED),
@@ -107,22 +121,36 @@ CHECK: Mapping[str, Any] = {
     .on_conflict_do_update(index_elements=["name"], set_=_CHECKED),
 }
 _TASK: sa.BindParameter[int] = sa.bindparam("of_task")
-OWNER = sa.select(tasks.c.owner).where(tasks.c.id == _TASK)
-GO_ON = (
+OWNER = Prepared(sa.select(tasks.c.owner).where(tasks.c.id == _TASK))
+GO_ON = Prepared(
     sa.update(tasks)
     .where(tasks.c.id == _TASK, tasks.c.status == "running", tasks.c.cancelled == 0)
     .values(message=sa.bindparam("says"), changed=sa.bindparam("change"))
 )
-MARK = (
+END = Prepared(
+    sa.update(tasks)
+    .where(tasks.c.id == _TASK, tasks.c.cancelled <= sa.bindparam("most_cancelled"))
+    .values(
+        status=sa.bindparam("became"),
+        message=sa.bindparam("says"),
+        warning=sa.bindparam("warns"),
+        ended=sa.bindparam("at"),
+        changed=sa.bindparam("change"),
+        done=sa.func.coalesce(sa.bindparam("was_done", type_=sa.String), tasks.c.done),
+    )
+)
+MARK = Prepared(
     sa.update(steps)
     .where(steps.c.task == _TASK, steps.c.number == sa.bindparam("numbered"))
     .values(state=sa.bindparam("became"), result=sa.bindparam("gave"))
 )
 STEPS = sa.select(steps).where(steps.c.task == _TASK).order_by(steps.c.number)
-KEEP_PROMISE = sa.delete(promises).where(promises.c.task == _TASK, promises.c.item == sa.bindparam("of_item"))
-KEEP_MACS = (
-    sa.update(reservations).where(reservations.c.task == _TASK, reservations.c.domain.is_not(None)).values(task=None)
+KEEP_PROMISE = Prepared(sa.delete(promises).where(promises.c.task == _TASK, promises.c.item == sa.bindparam("of_item")))
+KEEP_MACS = Prepared(
+    sa.update(reservations)
+    .where(reservations.c.task == _TASK, reservations.c.domain.is_not(None))
+    .values(task=sa.null())
 )
-DROP_PROMISES = sa.delete(promises).where(promises.c.task == _TASK)
-DROP_STEPS = sa.delete(steps).where(steps.c.task == _TASK)
-DROP_RESERVATIONS = sa.delete(reservations).where(reservations.c.task == _TASK)
+DROP_PROMISES = Prepared(sa.delete(promises).where(promises.c.task == _TASK))
+DROP_STEPS = Prepared(sa.delete(steps).where(steps.c.task == _TASK))
+DROP_RESERVATIONS = Prepared(sa.delete(reservations).where(reservations.c.task == _TASK))

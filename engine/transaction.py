@@ -29,29 +29,27 @@ class Transaction(StampSource):
         return self._count("stamp", self._clock())
 
     def _count(self, name: str, least: int) -> int:
-        return int(self._connection.execute(sql.COUNT, {"counter": name, "least": least}).scalar_one())
+        return _count(self._connection, name, least)
 
     def reserve(self, kind: str, scope: str, name: str, *, task: int | None = None, domain: str | None = None) -> bool:
         """Makes the name ours. False if it is already somebody's."""
-        row = {"kind": kind, "scope": scope, "name": name, "task": task, "domain": domain}
-        return self._connection.execute(sql.RESERVE[self._connection.dialect.name], row).first() is not None
+        return bool(sql.RESERVE.run(self._connection, kind=kind, scope=scope, name=name, task=task, domain=domain))
 
     def is_reserved(self, kind: str, scope: str, name: str) -> bool:
         """Whether a name is somebody's already."""
-        key = {"of_kind": kind, "in_scope": scope, "called": name}
-        return self._connection.execute(sql.IS_RESERVED, key).first() is not None
+        return bool(sql.IS_RESERVED.rows(self._connection, of_kind=kind, in_scope=scope, called=name))
 
     def promised(self, pool: str) -> int:
         """Bytes that accepted clones are still going to write to the pool."""
-        return int(self._connection.execute(sql.PROMISED, {"in_pool": pool}).scalar_one())
+        return int(sql.PROMISED.value(self._connection, in_pool=pool))
 
     def promises_under_way(self, pool: str) -> list[tuple[str, int]]:
         """Volumes of the pool that are being written, with the bytes that each was promised: as many as workers."""
-        return [(row.item, row.bytes) for row in self._connection.execute(sql.UNDER_WAY, {"in_pool": pool})]
+        return [(item, size) for item, size in sql.UNDER_WAY.rows(self._connection, in_pool=pool)]
 
     def promise(self, task: int, pool: str, item: str, size: int) -> None:
         """Counts `size` bytes as taken in the pool until the promise is kept or the task ends."""
-        self._connection.execute(sql.PROMISE, {"task": task, "pool": pool, "item": item, "bytes": size})
+        sql.PROMISE.run(self._connection, task=task, pool=pool, item=item, bytes=size)
 
     def dependents(self, paths: Collection[str]) -> tuple[list[int], list[Link]]:
         """Running tasks that read images at these paths, and volumes that are overlays on them."""
@@ -62,8 +60,7 @@ class Transaction(StampSource):
 
     def holds(self, paths: Collection[str]) -> list[Hold]:
         """Who does something to images at these paths."""
-        found = sa.select(sql.holds).where(sql.holds.c.path.in_(paths))
-        return [Hold(**row) for row in self._connection.execute(found).mappings()]
+        return [Hold(*row) for path in paths for row in sql.HELD_AT.rows(self._connection, at=path)]
 
     def hold(self, paths: Collection[str], server: str, act: str) -> None:
         """Keeps images for a server, until `Journal.release`; none of them may be held already."""
@@ -78,8 +75,7 @@ class Transaction(StampSource):
     def usage(self, owner: str) -> tuple[int, int]:
         """How many tasks of an owner run, and the bytes that they are still going to write."""
         running, promised = (
-            int(self._connection.execute(statement, {"of_owner": owner}).scalar_one())
-            for statement in (sql.RUNNING_OF, sql.PROMISED_TO)
+            int(statement.value(self._connection, of_owner=owner)) for statement in (sql.RUNNING_OF, sql.PROMISED_TO)
         )
         return running, promised
 
@@ -134,14 +130,18 @@ class Transaction(StampSource):
         self._change = self._change or next_change(self._connection)
         row |= {"done": "{}", "owner": owner, "batch": batch, "warning": None, "keyed": int(keyed)}
         row["changed"] = self._change
-        self._connection.execute(sql.ADD_TASK, row)
+        sql.ADD_TASK.run(self._connection, **row)
         return task_of(row)
 
 
 def next_change(connection: sa.Connection) -> int:
     """A number for the change that a transaction makes to tasks: greater than that of every one before."""
     connection.info[CHANGED] = True
-    return int(connection.execute(sql.COUNT, {"counter": "change", "least": 0}).scalar_one())
+    return _count(connection, "change", 0)
+
+
+def _count(connection: sa.Connection, name: str, least: int) -> int:
+    return int(sql.COUNT.value(connection, counter=name, least=least))
 
 
 def links_on(connection: sa.Connection, paths: Collection[str]) -> list[Link]:

@@ -23,7 +23,8 @@ class Client:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._connect()
-        self._fields = f"HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {server.token}\r\n\r\n"
+        host, port = server.address
+        self._fields = f"HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {server.token}\r\n\r\n"
 
     def clone(self, guest: str) -> str:
         """Asks for a clone; the id of its task."""

@@ -48,7 +48,7 @@ def _measure(found: Sites) -> Measured:
     processes.reset_peak(pid)
     with ThreadPoolExecutor(1) as threads:
         ended = threading.Event()
-        watched = threads.submit(_peak_of_children, pid, ended)
+        watched = threads.submit(_peak_of_qemu_img, pid, ended)
         clones.at_once(found, 1, 1)
         ended.set()
     peak = processes.peak_resident(pid)
@@ -56,8 +56,8 @@ def _measure(found: Sites) -> Measured:
     return {IDLE: [idle], PEAK: [peak], TOOL: [watched.result()]}
 
 
-def _peak_of_children(pid: int, ended: threading.Event) -> float:
+def _peak_of_qemu_img(pid: int, ended: threading.Event) -> float:
     peak = 0.0
     while not ended.wait(_INTERVAL_S):
-        peak = max(peak, sum(map(processes.resident, processes.children(pid))))
+        peak = max(peak, sum(map(processes.resident, processes.children(pid, "qemu-img"))))
     return peak

@@ -28,9 +28,11 @@ def reset_peak(pid: int) -> None:
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
-def children(pid: int) -> list[int]:
+def children(pid: int, name: str) -> list[int]:
+    """Processes of a name that a process has started. One that is only just forked has its parent's name still."""
     lists = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for each in lists for child in _read(each).split()]
+    found = (int(child) for each in lists for child in _read(each).split())
+    return [child for child in found if _read(Path(f"/proc/{child}/comm")).strip() == name]
 
 
 def _status(pid: int, field: str) -> float:

@@ -54,6 +54,6 @@ QUICK = Scale(
     guest_data=GiB // 2,
     copies=(GiB,),
     copy_rounds=3,
-    memory=2 * GiB,
+    memory=GiB,
     memory_rounds=1,
 )
