@@ -89,7 +89,7 @@ def _serve(options: argparse.Namespace) -> int:
     from . import http, systemd  # noqa: PLC0415 - as above
 
     http.check_address(settings)
-    http.check_tls(settings)
+    http.tls_context(settings)
     http.check_pam(settings)
     site = http.mount(settings)
     manager = systemd.Systemd(os.environ)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import socket
 import ssl
 import sys
@@ -44,6 +45,9 @@ BACKLOG = 2048
 _SWITCH_S = 0.0005
 """How long a thread may compute before another gets its turn: a worker must not keep a request waiting for 5 ms."""
 
+_MOST_CONNECTIONS = 4096
+_FEWEST_CONNECTIONS = 128
+_OTHER_FILES = 512
 _SHUTDOWN_S = 1
 _LONGEST_STOP_S = 4.5
 _FIRST = 0
@@ -78,19 +82,22 @@ def check_address(settings: Settings) -> None:
         raise errors.InvalidConfiguration(cause=cause) from error
 
 
-def check_tls(settings: Settings) -> None:
-    """Raises InvalidConfiguration if the certificate or its key cannot be used. To be asked as check_address."""
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """How HTTPS is spoken; None where it is not. Raises InvalidConfiguration for a certificate of no use.
+
+    To be asked before anything is started.
+    """
     if not settings.tls_cert:
         if settings.tls_key:
             raise errors.InvalidConfiguration(cause="tls_key is of no use without tls_cert")
-        return
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
-            settings.tls_cert, settings.tls_key or None, password=_no_password
-        )
+        context.load_cert_chain(settings.tls_cert, settings.tls_key or None, password=_no_password)
     except (OSError, ValueError) as error:  # of which ssl.SSLError is one
         files = f"tls_cert {settings.tls_cert} with tls_key {settings.tls_key or settings.tls_cert}"
         raise errors.InvalidConfiguration(cause=f"{files} cannot be used: {error}") from error
+    return context
 
 
 def _no_password() -> str:
@@ -161,7 +168,7 @@ def start(settings: Settings) -> str:
     """Starts the engine and the server; returns the address that it listens on, as `https://host:port`."""
     cherrypy.config.update(_global_config(settings))
     _adopt_logs()
-    cherrypy.server.instance = HTTPServer(cherrypy.server)
+    cherrypy.server.instance = HTTPServer(cherrypy.server, tls_context(settings), _most_connections())
     cherrypy.engine.subscribe("stop", _begin_last_resort, priority=_FIRST)
     sys.setswitchinterval(_SWITCH_S)
     cherrypy.engine.signals.subscribe()
@@ -183,6 +190,17 @@ def _adopt_logs() -> None:
         logs.time = str
 
 
+def _most_connections() -> int:
+    """How many there may be at once, with some files left for everything else that is open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_CONNECTIONS + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return max(soft - _OTHER_FILES, _FEWEST_CONNECTIONS)
+    return _MOST_CONNECTIONS
+
+
 def _begin_last_resort() -> None:
     """Sees to it that the process ends in time, whoever hangs: the next start learns from the journal what to undo."""
     timer = threading.Timer(_LONGEST_STOP_S, _end)
@@ -200,8 +218,6 @@ def _global_config(settings: Settings) -> dict[str, Any]:
         "server.socket_host": settings.host,
         "server.socket_port": settings.port,
         "server.socket_queue_size": BACKLOG,
-        "server.ssl_certificate": settings.tls_cert or None,
-        "server.ssl_private_key": settings.tls_key or settings.tls_cert or None,
         "server.thread_pool": settings.threads,
         "server.max_request_body_size": MAX_BODY_BYTES,
         "server.shutdown_timeout": _SHUTDOWN_S,

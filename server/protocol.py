@@ -1,31 +1,29 @@
-"""HTTP as it comes off the socket: what cheroot refuses by itself is refused in our shape, and no body takes a
-connection's memory or is taken for the next request."""
+"""HTTP by cheroot: what it refuses by itself is refused in our shape, no body takes memory or is taken for the next
+request, and no client that is slow takes a thread (connection.py)."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
+import socket
+import ssl
 import time
-from contextlib import suppress
 from http import HTTPStatus
-from socket import SHUT_WR
 from typing import Any
 
-from cheroot.errors import socket_errors_to_ignore
-from cheroot.server import HTTPConnection, SizeCheckWrapper
+from cheroot.errors import FatalSSLAlert, socket_errors_to_ignore
+from cheroot.server import HeaderReader
 from cheroot.wsgi import Gateway_10
 from cherrypy._cpwsgi_server import CPWSGIHTTPRequest, CPWSGIServer
 
 from .. import context, errors
 from ..control.base import JSON_TYPE, MAX_BODY_BYTES, Foreign, error_content, unforeseen
+from .connection import Connection, Next
+from .intake import MAX_HEAD_BYTES
 from .origin import LOCAL_ADDRESS
 
 log = logging.getLogger("cloner.access")
-
-_LINGER_S = 2.0
-_LINGER_BYTES = 16 * 1024 * 1024
-_BLOCK_BYTES = 64 * 1024
-
 
 _SECURITY = (
     (
@@ -42,10 +40,20 @@ _SECURITY = (
 _SECURITY_OF_TLS = ((b"Strict-Transport-Security", b"max-age=31536000"),)
 
 
+class _HeaderReader(HeaderReader):
+    def _allow_header(self, key_name: bytes) -> bool:
+        """WSGI does not tell a dash from an underscore, so that one header could pass for another."""
+        return b"_" not in key_name
+
+
 class _Request(CPWSGIHTTPRequest):  # type: ignore[misc]  # CherryPy has no types
+    header_reader = _HeaderReader()
+
     def parse_request(self) -> None:
         """Reads nothing more once the server stops: cheroot hangs up on a request that is not ready."""
-        if self.server.ready:
+        if self.conn.verdict is not None:
+            self.simple_response(*self.conn.verdict)
+        elif self.server.ready:
             super().parse_request()
 
     def read_request_line(self) -> bool:
@@ -56,12 +64,7 @@ class _Request(CPWSGIHTTPRequest):  # type: ignore[misc]  # CherryPy has no type
             return False
 
     def read_request_headers(self) -> bool:
-        """Adds to cheroot's checks those without which the length of a body would be a matter of opinion."""
         if not super().read_request_headers():
-            return False
-        length = self.inheaders.get(b"Content-Length", b"0")
-        if not length.isdigit():  # int(), by which cheroot goes, takes signs and underscores too
-            self.simple_response("400 Bad Request", "Malformed Content-Length Header.")
             return False
         if b"Transfer-Encoding" in self.inheaders and not self.chunked_read:
             self.simple_response("400 Bad Request", "Transfer-Encoding is not understood here.")
@@ -69,19 +72,16 @@ class _Request(CPWSGIHTTPRequest):  # type: ignore[misc]  # CherryPy has no type
         return True
 
     def respond(self) -> None:
-        if self.chunked_read:
-            # cheroot reads the line before a chunk whatever its length; the connection serves no other request.
-            self.conn.rfile = SizeCheckWrapper(self.conn.rfile, MAX_BODY_BYTES)
         super().respond()
-        if self._is_unread:
-            self._linger()
+        if not self.conn.is_whole:
+            self.conn.drain()
 
     def send_headers(self) -> None:
         known = {name.lower() for name, _ in self.outheaders}
         secure = _SECURITY + (_SECURITY_OF_TLS if self.server.ssl_adapter else ())
         self.outheaders += [(name, value) for name, value in secure if name.lower() not in known]
-        if self.chunked_read or self._is_unread:
-            self.close_connection = True  # or cheroot would take what is left for the next request, or into memory
+        if self.chunked_read or not self.conn.is_whole:
+            self.close_connection = True  # what follows might not be the next request
         super().send_headers()
 
     def simple_response(self, status: str, msg: str = "") -> None:
@@ -106,26 +106,12 @@ class _Request(CPWSGIHTTPRequest):  # type: ignore[misc]  # CherryPy has no type
         except OSError as problem:
             if problem.errno not in socket_errors_to_ignore:
                 raise
-        if error.status in (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_URI_TOO_LONG):
-            self._linger()
+        if not self.conn.is_whole:
+            self.conn.drain()
 
     @property
     def _is_head(self) -> bool:
         return getattr(self, "method", b"") == b"HEAD"
-
-    @property
-    def _is_unread(self) -> bool:
-        return not self.rfile.closed if self.chunked_read else self.rfile.remaining > 0
-
-    def _linger(self) -> None:
-        """Reads away for a while what is still sent: closing with it unread resets the connection, answer and all."""
-        connection: Any = self.conn.socket
-        until, left = time.monotonic() + _LINGER_S, _LINGER_BYTES
-        with suppress(OSError):
-            connection.shutdown(SHUT_WR)
-            connection.settimeout(_LINGER_S)
-            while left > 0 and time.monotonic() < until and (block := connection.recv(_BLOCK_BYTES)):
-                left -= len(block)
 
 
 def _our_error(status: str, message: str) -> errors.ClonerError:
@@ -137,29 +123,78 @@ def _our_error(status: str, message: str) -> errors.ClonerError:
     return Foreign(code, message or status)
 
 
-class _Connection(HTTPConnection):
-    """A class of our own, since CherryPy's server changes the one that it is given."""
-
-
 class _Gateway(Gateway_10):
     def get_environ(self) -> dict[str, Any]:  # type: ignore[override]  # cheroot's types are wrong
         environ: dict[str, Any] = super().get_environ()  # type: ignore[no-untyped-call]  # and incomplete
         return environ | {LOCAL_ADDRESS: self.req.conn.socket.getsockname()[0]}
 
 
+class _TLS:
+    """What cheroot asks of an adapter for TLS. The handshake is the connection's, since cheroot would wait for it."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+
+    def bind(self, listener: socket.socket) -> socket.socket:
+        return listener
+
+    def wrap(self, connection: socket.socket) -> tuple[ssl.SSLSocket, dict[str, str]]:
+        try:
+            wrapped = self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        except OSError as error:  # it has gone
+            raise FatalSSLAlert(*error.args) from error
+        return wrapped, {"wsgi.url_scheme": "https", "HTTPS": "on"}
+
+    makefile = None
+    """A connection makes its own."""
+
+
 class HTTPServer(CPWSGIServer):  # type: ignore[misc]  # CherryPy has no types
-    """CherryPy's server with our requests."""
+    """CherryPy's server with our connections and requests.
 
-    ConnectionClass = _Connection
+    Args:
+        adapter: CherryPy's settings of it.
+        tls: with which it speaks HTTPS.
+        most_connections: about how many it has at once; then the one that has been silent longest makes room.
+    """
 
-    def __init__(self, adapter: Any) -> None:
+    def __init__(self, adapter: Any, tls: ssl.SSLContext | None = None, most_connections: int = 4096) -> None:
         super().__init__(adapter)
+        self.ConnectionClass = Connection
         self.ConnectionClass.RequestHandlerClass = _Request
         self.gateway = _Gateway
+        self.ssl_adapter = None if tls is None else _TLS(tls)
+        self.max_request_header_size = MAX_HEAD_BYTES
+        self.keep_alive_conn_limit = most_connections // 2
+        self._most_connections = most_connections
+        self._watched: dict[Connection, None] = {}
 
-    def process_conn(self, conn: Any) -> None:
-        """Gives a connection a thread when it can be read; cheroot gives it one when it is new and silent too."""
+    def put_conn(self, conn: Connection) -> None:
+        self._watched[conn] = None
+        super().put_conn(conn)
+
+    def forget(self, conn: Connection) -> None:
+        """Is told of a connection that is closed."""
+        self._watched.pop(conn, None)
+
+    def process_conn(self, conn: Connection) -> None:
+        """Gives a connection a thread when a request is all there; cheroot gives it one when it is new and silent."""
+        self.forget(conn)
         if conn.last_used is None:
+            self._make_room()
             self.put_conn(conn)
-        else:
-            super().process_conn(conn)
+            return
+        match conn.take_in():
+            case Next.SERVE:
+                super().process_conn(conn)
+            case Next.WAIT:
+                self.put_conn(conn)
+            case Next.CLOSE:
+                conn.close()
+
+    def _make_room(self) -> None:
+        excess = len(self._watched) - self._most_connections
+        if excess > 0:
+            for silent in list(itertools.islice(self._watched, excess)):
+                silent.give_up()
+            self._connections._expire(time.time() - self.timeout)  # cheroot does so twice a second, which is too late

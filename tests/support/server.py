@@ -57,7 +57,7 @@ class Server:
     """One `cloner serve`: `with Server(daemon.uri, tmp_path) as server: server.request("GET", "vms")`.
 
     `uri` is libvirt's, or None for the demo. `args` are further arguments, `env` further variables, `tls` whom a
-    client trusts, for one that speaks HTTPS. It can be
+    client trusts, for one that speaks HTTPS, `prefix` a command that runs the server. It can be
     started again after terminate() or kill(), on the same state directory and a new port.
     """
 
@@ -70,12 +70,13 @@ class Server:
         args: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
         source = ["--demo"] if uri is None else ["--connect", uri]
-        self._argv = [sys.executable, "-m", "cloner", "serve", *source, "--port", "0"]
+        self._argv = [*prefix, sys.executable, "-m", "cloner", "serve", *source, "--port", "0"]
         self._argv += ["--state-dir", str(state_dir.resolve()), *args]
         self._env = {**os.environ, "CLONER_TOKEN": token, **(env or {})}
-        self._tls = tls
+        self.tls = tls
         self.token = token
         self.state_dir = state_dir
         self.address = ("", 0)
@@ -87,7 +88,7 @@ class Server:
     def base(self) -> str:
         """The address of the plugin's root, such as http://127.0.0.1:40123/plugins/kimchi."""
         host, port = self.address
-        return f"{'https' if self._tls else 'http'}://{host}:{port}{MOUNT_POINT}"
+        return f"{'https' if self.tls else 'http'}://{host}:{port}{MOUNT_POINT}"
 
     @property
     def log(self) -> str:
@@ -178,9 +179,9 @@ class Server:
             connection.close()
 
     def _connection(self, timeout: float) -> http.client.HTTPConnection:
-        if self._tls is None:
+        if self.tls is None:
             return http.client.HTTPConnection(*self.address, timeout=timeout)
-        return http.client.HTTPSConnection(*self.address, timeout=timeout, context=self._tls)
+        return http.client.HTTPSConnection(*self.address, timeout=timeout, context=self.tls)
 
     def raw(self, data: bytes, timeout: float = REQUEST_TIMEOUT) -> bytes:
         """Send bytes as they are, for malformed requests; all that the server says until it hangs up."""

@@ -1,0 +1,207 @@
+"""Connections: read without a thread until a request is all there, written to for a bounded time, with TLS or without.
+
+A client that dribbles, or says nothing at all, costs a place among the sockets that are watched and no thread; so does
+what a refused client still sends, and a handshake of TLS.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from enum import Enum
+from typing import Any
+
+from cheroot.server import HTTPConnection
+
+from ..control.base import MAX_BODY_BYTES
+from .intake import Intake
+
+HEAD_S = 10.0
+"""How long the head of a request may take to come, from its first byte on."""
+
+BODY_S = 20.0
+"""How long its body may take after that."""
+
+WRITE_S = 15.0
+"""How long one piece of an answer may take to be taken, and a second more for each 64 KiB of it."""
+
+_SLOW_S = 2.0
+_DRAIN_S = 2.0
+_DRAIN_BYTES = 16 * 1024 * 1024
+_BLOCK_BYTES = 64 * 1024
+_GO_AHEAD = b"HTTP/1.1 100 Continue\r\n\r\n"
+_PLAIN_HTTP = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+class Next(Enum):
+    """What is to be done with a connection."""
+
+    SERVE = "a request is there"
+    WAIT = "there is more to come"
+    CLOSE = "nothing comes any more"
+
+
+class _Taken(io.BytesIO):
+    """A request's bytes as the file that cheroot reads from; `more` says whether those of the next are there."""
+
+    bytes_read = 0
+
+    def __init__(self, taken: bytes = b"", more: Callable[[], bool] = lambda: False) -> None:
+        super().__init__(taken)
+        self._more = more
+
+    def has_data(self) -> bool:
+        return self._more()
+
+
+class _Writer:
+    """The file that cheroot writes to."""
+
+    bytes_written = 0
+    closed = False
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self.patience_s = WRITE_S
+        self.is_slow = False
+        """Whether the client was waited for, so that it shall keep no thread another time."""
+
+    def write(self, data: bytes) -> int:
+        """Raises TimeoutError when the client does not take it in time."""
+        begun = time.monotonic()
+        until = begun + self.patience_s + (len(data) / _BLOCK_BYTES if self.patience_s else 0)
+        left = memoryview(data)
+        while left:
+            self._socket.settimeout(max(until - time.monotonic(), 0))
+            try:
+                left = left[self._socket.send(left) :]
+            except (BlockingIOError, TimeoutError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                raise TimeoutError("timed out") from None
+        self.is_slow = self.is_slow or time.monotonic() > begun + _SLOW_S
+        return len(data)
+
+
+class Connection(HTTPConnection):
+    """One client's connection. `is_whole` says whether the request that is served has come in full."""
+
+    def __init__(self, server: Any, connection: Any, _makefile: Any = None) -> None:
+        super().__init__(server, connection, lambda sock, mode, _size: _Taken() if "r" in mode else _Writer(sock))
+        self._intake = Intake(MAX_BODY_BYTES)
+        self._is_shaken = not isinstance(connection, ssl.SSLSocket)
+        self._is_new_to_look_at = False
+        self._until: float | None = None
+        self._to_drain: int | None = None
+        self._put_at: float | None = None
+        self.verdict: tuple[str, str] | None = None
+        self.is_whole = True
+
+    @property
+    def last_used(self) -> float | None:
+        """What cheroot goes by: it hangs up when that is older than its timeout, thus when a client's time is over."""
+        if self._until is None:
+            return self._put_at
+        return float(time.time() + self._until - time.monotonic() - self.server.timeout)
+
+    @last_used.setter
+    def last_used(self, at: float) -> None:
+        self._put_at = at
+
+    # --- In the thread that watches all sockets ----------------------------------------------------------------------
+
+    def take_in(self) -> Next:
+        """Reads what has come, and never waits."""
+        self._is_new_to_look_at = False
+        try:
+            self.socket.settimeout(0)
+            return self._drain() if self._to_drain is not None else self._receive()
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return self._wait()
+        except ssl.SSLError as error:
+            if error.reason == "HTTP_REQUEST":
+                with suppress(OSError):
+                    socket.socket.send(self.socket, _PLAIN_HTTP)
+            return Next.CLOSE
+        except OSError:
+            self._until = None  # nobody is there to be told anything
+            return Next.CLOSE
+
+    def _receive(self) -> Next:
+        if not self._is_shaken:
+            self._begin(HEAD_S)
+            self.socket.do_handshake()
+            self._is_shaken = True
+        if self._intake.has_begun:  # by what came with the request before
+            self._begin(HEAD_S)
+        while not self._intake.is_ready():
+            self._tell_to_go_ahead()
+            block = self.socket.recv(_BLOCK_BYTES)
+            if not block:
+                return self._hand_over() if self._intake.has_begun else Next.CLOSE
+            self._begin(HEAD_S)
+            had_head = self._intake.has_head
+            self._intake.add(block)
+            if self._intake.is_ready():
+                break
+            if self._intake.has_head and not had_head:
+                self._until = time.monotonic() + BODY_S
+        return self._hand_over()
+
+    def _begin(self, patience_s: float) -> None:
+        if self._until is None:
+            self._until = time.monotonic() + patience_s
+
+    def _tell_to_go_ahead(self) -> None:
+        if self._intake.go_ahead_is_due():
+            self.socket.send(_GO_AHEAD)
+
+    def _hand_over(self) -> Next:
+        self.verdict = self._intake.verdict
+        taken, self.is_whole = self._intake.take()
+        self.rfile = _Taken(taken, self._has_more)
+        self._until, self._is_new_to_look_at = None, self._intake.has_begun
+        self.socket.settimeout(WRITE_S)
+        return Next.SERVE
+
+    def _has_more(self) -> bool:
+        """Whether there is something to look at that the socket will not tell of."""
+        return self._is_new_to_look_at or (isinstance(self.socket, ssl.SSLSocket) and self.socket.pending() > 0)
+
+    def _wait(self) -> Next:
+        return Next.WAIT if self._until is None or time.monotonic() < self._until else Next.CLOSE
+
+    def give_up(self) -> None:
+        """Has cheroot hang up on the client, since others wait for its place."""
+        self._until = time.monotonic()
+
+    # --- The end -----------------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Reads away for a while what is still sent: closing with it unread resets the connection, answer and all."""
+        self._to_drain, self._until = _DRAIN_BYTES, time.monotonic() + _DRAIN_S
+        self._is_new_to_look_at = False
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
+
+    def _drain(self) -> Next:
+        while (self._to_drain or 0) > 0 and (block := self.socket.recv(_BLOCK_BYTES)):
+            self._to_drain = (self._to_drain or 0) - len(block)
+        return Next.CLOSE
+
+    def communicate(self) -> bool:
+        """Whether the connection is to be watched on: for another request, or to be drained."""
+        goes_on = bool(super().communicate())  # type: ignore[no-untyped-call]  # cheroot's types are incomplete
+        return (goes_on and not self.wfile.is_slow) or self._to_drain is not None
+
+    def close(self) -> None:
+        """Tells a client that took too long, if it listens, and hangs up."""
+        self.server.forget(self)
+        if self._until is not None and self._to_drain is None and self._intake.has_begun and self._is_shaken:
+            self.wfile.patience_s = 0
+            with suppress(OSError):
+                self.RequestHandlerClass(self.server, self).simple_response("408 Request Timeout", "It took too long.")
+        with suppress(OSError):
+            super().close()
