@@ -17,6 +17,7 @@ from . import errors
 from .clock import wall_clock
 from .control import sub_nodes
 from .control.base import config
+from .control.openapi import OpenAPI
 from .control.validation import api_schema
 from .engine.copying import methods
 from .engine.executor import Bounds, Executor
@@ -65,6 +66,8 @@ class Cloner:
     depends: tuple[str, ...] = ()
     extends: Mapping[str, Any] = {}
     resources = frozenset(sub_nodes)
+    openapi_json: OpenAPI
+    """By the name that CherryPy has for `openapi.json`."""
 
     def __init__(self, options: object = None, observer: Observer | None = None) -> None:
         settings = options if isinstance(options, Settings) else load()
@@ -74,7 +77,8 @@ class Cloner:
         self.api_schema = api_schema()
         self.services = build(self.settings, observer)
         for name, controller in sub_nodes.items():
-            setattr(self, name, controller(self.services))
+            setattr(self, name.replace(".", "_"), controller(self.services))
+        self.openapi_json.resources = sub_nodes
         self._housekeeping = cherrypy.process.plugins.BackgroundTask(
             _HOUSEKEEPING_INTERVAL_S, self._keep_house, bus=cherrypy.engine
         )

@@ -126,9 +126,11 @@ def mount(settings: Settings) -> Site:
     others, config_of_others = _for_machines(plugin, settings, metrics)
     root_config = {"/": config() | {"tools.cloner_origin.on": True}} | config_of_others
     make_request = partial(ServedRequest, metrics or Listener(), Proxies(settings.proxies))
+    root_of_server = Root(door, others)
+    plugin.openapi_json.beside.append(root_of_server.described)
     for root, path, settings_of_path in (
         (plugin, MOUNT, plugin_config),
-        (Root(door, others), "", root_config),
+        (root_of_server, "", root_config),
         (None, "/ui", {"/": config() | _static(UI_FOLDER) | {"tools.cloner_origin.on": True}}),
     ):
         cherrypy.tree.mount(root, path, settings_of_path).request_class = make_request

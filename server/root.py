@@ -1,4 +1,4 @@
-"""What `cloner serve` has beside the plugin: log-in, log-out and the page."""
+"""What `cloner serve` has beside the plugin: log-in, log-out and the pages."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ import cherrypy
 from .. import errors
 from ..callers import FIRST_ADMIN
 from ..control import audit
-from ..control.base import Controller, Refusal, Request, route
+from ..control.base import Answer, Controller, Refusal, Request, route
+from ..control.document import Part
 from .auth import Door
+from .operations import OPERATIONS
 
 UI_FOLDER = Path(__file__).resolve().parent.parent / "ui"
+HTML_TYPE = "text/html;charset=utf-8"
 
 
 class LogIn(Controller):
@@ -45,15 +48,26 @@ class LogOut(Controller):
         return {}
 
 
+class Docs(Controller):
+    """The page that shows the OpenAPI document. What it shows it asks for with its reader's log-in."""
+
+    url_auth: ClassVar[bool] = False
+
+    @route("GET", "")
+    def lookup(self, _request: Request) -> Answer:
+        return Answer((UI_FOLDER / "docs.html").read_bytes(), headers={"Content-Type": HTML_TYPE})
+
+
 class Root:
     """Everything outside the plugin's mount."""
 
     def __init__(self, door: Door, others: Mapping[str, Controller]) -> None:
         self._door = door
-        controllers = {"login": LogIn(door), "logout": LogOut(door), **others}
+        controllers = {"login": LogIn(door), "logout": LogOut(door), "docs": Docs(), **others}
         self.resources = frozenset(controllers)
         for name, controller in controllers.items():
             setattr(self, name, controller)
+        self.described = Part("", {name: type(controller) for name, controller in controllers.items()}, OPERATIONS)
 
     @cherrypy.expose  # type: ignore[untyped-decorator]  # CherryPy has no types
     def index(self, /, once: str | None = None, **_query: Any) -> bytes:
@@ -65,7 +79,7 @@ class Root:
             outcome = audit.DONE if is_it else errors.WrongCredentials.code
             audit.record("log-in", "one-time link", outcome, user=FIRST_ADMIN if is_it else "")
             raise cherrypy.HTTPRedirect("/", 303)
-        cherrypy.serving.response.headers["Content-Type"] = "text/html;charset=utf-8"
+        cherrypy.serving.response.headers["Content-Type"] = HTML_TYPE
         return (UI_FOLDER / "index.html").read_bytes()
 
 

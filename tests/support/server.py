@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from support.documented import undocumented
 from support.running import wait_until
 
 MOUNT_POINT = "/plugins/kimchi"
@@ -174,9 +175,11 @@ class Server:
             connection.request(method, f"/{target}", data, {**fields, **(headers or {})})
             answer = connection.getresponse()
             is_endless = answer.headers.get("Content-Type", "").startswith("text/event-stream")
-            return Response(answer.status, answer.headers, answer.read1() if is_endless else answer.read())
+            response = Response(answer.status, answer.headers, answer.read1() if is_endless else answer.read())
         finally:
             connection.close()
+        _check_documented(method, f"/{target}", response)
+        return response
 
     def _connection(self, timeout: float) -> http.client.HTTPConnection:
         if self.tls is None:
@@ -259,6 +262,15 @@ class Server:
 
     def _log_tail(self) -> str:
         return "\n".join(self.log.splitlines()[-LOG_LINES:])
+
+
+def _check_documented(method: str, target: str, answer: Response) -> None:
+    """Raises AssertionError for an answer that the OpenAPI document lacks: whatever a test asks, this is looked at."""
+    is_json = "json" in (answer.headers.get("Content-Type") or "") and answer.body
+    content = answer.json if is_json else answer.body.decode(errors="replace")
+    problem = undocumented(method, target, answer.status, answer.headers, content)
+    if problem:
+        raise AssertionError(problem)
 
 
 class _Output:

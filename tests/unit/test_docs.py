@@ -10,14 +10,10 @@ from pathlib import Path
 import pytest
 
 from cloner import errors
-from cloner.control import sub_nodes
-from cloner.control.base import Controller
 from cloner.control.validation import api_schema
 from cloner.model.config import EXTENSIONS
-from cloner.server.health import Livez, Readyz
-from cloner.server.metrics import MetricsPage
-from cloner.server.root import LogIn, LogOut
 from cloner.settings import Settings
+from support.documented import PARTS
 
 ROOT = Path(__file__).resolve().parents[2]
 API = (ROOT / "docs" / "API.md").read_text("utf-8")
@@ -41,12 +37,14 @@ def documented_requests() -> Requests:
 
 
 def served_requests() -> Requests:
-    controllers: dict[str, type[Controller]] = {f"P/{name}": controller for name, controller in sub_nodes.items()}
-    controllers |= {"/login": LogIn, "/logout": LogOut, "/livez": Livez, "/readyz": Readyz, "/metrics": MetricsPage}
     return sorted(
-        (route.method, "/".join((path, *route.parts)).replace("{", "<").replace("}", ">"), fields_of(route.schema))
-        for path, controller in controllers.items()
-        for route in controller.routes
+        (
+            route.method,
+            f"{'P' if part.path else ''}/{path}".replace("{", "<").replace("}", ">"),
+            fields_of(route.schema),
+        )
+        for part in PARTS
+        for path, _, route in part.routes()
     )
 
 
