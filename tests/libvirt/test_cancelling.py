@@ -1,0 +1,101 @@
+"""A copy that is cancelled is gone, whenever that is."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import libvirt
+
+from support.guests import inventory
+from support.server import Server
+from support.storage import GiB, MiB, make_raw, qemu_img_compare, some_data
+from support.trials import journalled
+
+log = logging.getLogger(__name__)
+
+TIMES = 50
+PIECE = 64 * MiB
+
+
+def disk_without_holes(pool: libvirt.virStoragePool, size: int) -> Path:
+    """A raw disk full of data, which has reached the platter, lest the first copies wait for that."""
+    pieces = dict.fromkeys(range(0, size, PIECE), some_data(PIECE))
+    path = Path(make_raw(pool, "web.img", size, pieces).path())
+    with path.open("rb") as file:
+        os.fsync(file)
+    return path
+
+
+def ask(server: Server) -> str:
+    """Asks for a clone; its task."""
+    answer = server.request("POST", "vms/web/clone", {"method": "copy"})
+    assert answer.status == 202, answer.text
+    return answer.json["id"]
+
+
+def cancel(server: Server, number: str, moment: float) -> dict[str, Any]:
+    """Cancels a task some seconds after it began; the task as it ended."""
+    time.sleep(moment)
+    task = server.request("GET", f"tasks/{number}").json
+    if server.request("DELETE", f"tasks/{number}").status == 202:  # else it had ended, and has left the list
+        return server.wait_task(number)
+    return task | {"status": "finished"}
+
+
+def remove_whole(server: Server, source: Path, name: str) -> None:
+    """Deletes a clone, which must be whole."""
+    assert qemu_img_compare(source, source.with_name(f"{name}-vda.img"), strict=True)
+    assert server.request("DELETE", f"vms/{name}").status == 204
+
+
+def seconds_of_a_whole_copy(server: Server, source: Path) -> float:
+    start = time.monotonic()
+    task = server.wait_task(ask(server))
+    seconds = time.monotonic() - start
+    assert server.request("DELETE", f"tasks/{task['id']}").status == 204
+    remove_whole(server, source, task["name"])
+    return seconds
+
+
+def test_a_copy_of_4_gib_that_is_cancelled_at_a_random_moment_is_gone(
+    server: Server,
+    conn: libvirt.virConnect,
+    pool: libvirt.virStoragePool,
+    guest: Callable[..., libvirt.virDomain],
+    record_property: Callable[[str, object], None],
+) -> None:
+    source = disk_without_holes(pool, 4 * GiB)
+    guest("web", [source])
+    before = inventory(conn)
+    whole = min(seconds_of_a_whole_copy(server, source) for _ in range(2))
+    chance = random.Random(3)  # noqa: S311 - no secret
+    gone_after = []
+    for _ in range(TIMES):
+        moment = whole * chance.random() ** 2  # over all of a copy's time, the early ones more often
+        number, start = ask(server), time.monotonic()
+        task = cancel(server, number, moment)
+        if task["status"] == "killed":
+            assert inventory(conn) == before
+            gone_after.append(time.monotonic() - start - moment)
+        else:
+            assert task["status"] == "finished", task
+            remove_whole(server, source, task["name"])
+            whole = moment  # they have become quicker
+        server.request("DELETE", f"tasks/{number}")
+        assert (inventory(conn), journalled(server.state_dir)) == (before, [])
+    measured = {
+        "cancelled": len(gone_after),
+        "seconds of a whole copy": round(whole, 2),
+        "seconds until everything is gone, in the middle": round(median(gone_after), 3),
+        "seconds until everything is gone, at most": round(max(gone_after), 3),
+    }
+    for name, value in measured.items():
+        log.info("%s: %s", name, value)
+        record_property(name, value)
