@@ -4,7 +4,7 @@
 PYTHON ?= python3
 export PYTHON
 
-.PHONY: help install run test check bench clean
+.PHONY: help install run test check bench man clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -29,6 +29,10 @@ check: ## Lint, check the format and the types
 bench: ## Measure against the alternatives, QUICK=1 for less; options in ARGS, see ARGS=--help
 	@scripts/setup.sh bench
 	@PYTHONPATH=tests .venv/bin/python -P -m bench $(if $(QUICK),--quick) $(ARGS)
+
+man: ## Write docs/cloner.1, the manual page, anew
+	@scripts/setup.sh run
+	@.venv/bin/python scripts/manpage.py
 
 clean: ## Remove .venv, caches and builds
 	rm -rf .venv *.egg-info build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

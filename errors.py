@@ -12,8 +12,12 @@ from typing import ClassVar
 
 def plain(value: object) -> str:
     """`value` as text that no page takes for markup and no terminal for a command."""
-    text = str(value).replace("<", "‹").replace(">", "›")
-    return "".join(c if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp") else "�" for c in text)
+    return printable(str(value).replace("<", "‹").replace(">", "›"))
+
+
+def printable(value: object) -> str:
+    """`value` as text of one line that no terminal takes for a command."""
+    return "".join(c if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp") else "�" for c in str(value))
 
 
 class ClonerError(Exception):

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Any
-
-from sqlalchemy import URL
+from typing import TYPE_CHECKING, Any
 
 from . import errors
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 DEFAULT_FILE = Path(__file__).resolve().parent / "cloner.conf"
 DEMO_INVENTORY = Path(__file__).resolve().parent / "demo" / "inventory.xml"
@@ -83,6 +84,8 @@ class Settings:
 
     @property
     def journal_url(self) -> str | URL:
+        from sqlalchemy import URL  # noqa: PLC0415 - `cloner --help` need not load a data base
+
         return self.journal or URL.create("sqlite", database=str(self.folder / "journal.sqlite"))
 
 

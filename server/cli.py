@@ -1,4 +1,4 @@
-"""The command line: `cloner serve`, and what works on its journal without it."""
+"""The command line: `cloner serve`, what works on its journal without it, and the client's commands."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .. import __version__, errors
+from ..client import options as client_options
 from ..settings import AUTH_MODES, LOG_FORMATS, Settings, default_uri, demo_uri, load
 from . import backup_command, logs, token_commands
 
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 0, or 2 for what the user must change."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         return int(options.run(options))
     except errors.ClonerError as error:
@@ -30,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
     parser = argparse.ArgumentParser(prog="cloner", description="Clones libvirt guests and volumes.")
     parser.add_argument("--version", action="version", version=f"cloner {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -67,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     recover.set_defaults(run=_recover)
     token_commands.add_to(commands, _add_common, lambda options: _settings(options, ("connect", "state_dir")))
     backup_command.add_to(commands)
+    client_options.add_to(parser, commands)
     return parser
 
 

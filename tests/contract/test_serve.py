@@ -54,7 +54,7 @@ def chosen(tmp_path: Path, *args: str) -> Settings:
     """What `cloner serve` would work on, with a configuration file that says nothing."""
     silent = tmp_path / "silent.conf"
     silent.touch()
-    options = cli._parser().parse_args(["serve", "--config", str(silent), *args])
+    options = cli.parser().parse_args(["serve", "--config", str(silent), *args])
     return cli._settings(options, ("connect", "host", "port", "state_dir", "auth"))
 
 
