@@ -1,8 +1,10 @@
 """The backing files that an image stands on, followed inside libvirt's storage pools and nowhere else.
 
-Whoever can write to an image can write into it that its backing file is /etc/shadow, and QEMU would read that as the
-disk's content. So a file is opened here only when libvirt knows it as a volume, and its format is what the image above
-it says, never what the content looks like.
+Whoever can write to an image can write into it that its backing file is /etc/shadow, or that its data lies there, and
+QEMU would read that as the disk's content; so does libvirt where a volume is a symbolic link. So a file is opened here
+only when libvirt knows it as a volume and it is one, and its format is what the image above it says, never what the
+content looks like. An image that leads anywhere else is not cloned at all, by whatever method: its clone would lead
+there as well.
 """
 
 from __future__ import annotations
@@ -17,6 +19,13 @@ from . import files
 from .qcow2 import Header, read_header
 
 _LONGEST = 64
+PLAIN_BYTES = frozenset({"raw", "qcow2", "qcow", "qed", "vdi", "vpc", "vhdx", "luks"})
+"""Formats whose image is one file, so that its bytes are all of it. A vmdk may be many, wherever they are."""
+
+_OUTSIDE = (
+    "its backing file {path} is no volume of an active storage pool. Define a pool for its folder, or refresh the pool "
+    "that has it (virsh pool-refresh); or rebase the image on something else (qemu-img rebase)"
+)
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
@@ -64,7 +73,7 @@ def follow(volume: VolumeInfo, form: str, find: Callable[[str], VolumeInfo | Non
     """
     images: list[Image] = []
     written: list[tuple[str, int]] = []
-    stored, top, problem = 0, volume, None
+    stored, top, problem = 0, volume, _untrusted(volume, form, is_local=is_local)
     while problem is None:
         backing, its_form, problem = _below(top, form, is_local=is_local)
         if backing is None:
@@ -72,10 +81,11 @@ def follow(volume: VolumeInfo, form: str, find: Callable[[str], VolumeInfo | Non
         images.append(Image(backing, its_form))
         below = find(backing)
         if below is None:
-            problem = f"its backing file {backing} is no volume of an active storage pool"
+            problem = _OUTSIDE.format(path=backing)
         elif len(images) > _LONGEST:
             problem = f"it stands on more than {_LONGEST} backing files"
         else:
+            problem = _untrusted(below, its_form or below.format, is_local=is_local)
             facts = files.look(below.path) if is_local else None
             stored += facts.occupied if facts else below.allocation
             written += [(backing, facts.written)] if facts else []
@@ -89,17 +99,39 @@ def _below(image: VolumeInfo, form: str, *, is_local: bool) -> tuple[str | None,
         return None, None, None
     if not is_local or image.type != "file" or form != "qcow2":
         return image.backing, None, None
-    header = _header(image.path)
-    if header is None or header.backing is None:
-        return None, None, None
+    try:
+        header = read_header(image.path)
+    except OSError:  # as it is for a server that is not root; libvirt's view is of its pool's last refresh
+        return image.backing, None, None
+    return (None, None, None) if header is None else _told(image.path, header)
+
+
+def _told(path: str, header: Header) -> tuple[str | None, str | None, str | None]:
+    """What an image says of the files that it needs."""
+    if header.has_external_data:
+        return None, None, f"the data lies in another file than {path}, wherever that says"
     name = header.backing
+    if name is None:
+        return None, None, None
     if _URI.match(name):
         return None, None, f"its backing file {name} is no plain file"
-    return os.path.normpath(os.path.join(os.path.dirname(image.path), name)), header.backing_format, None
+    return os.path.normpath(os.path.join(os.path.dirname(path), name)), header.backing_format, None
 
 
-def _header(path: str) -> Header | None:
-    try:
-        return read_header(path)
-    except OSError:
-        return None
+def _untrusted(volume: VolumeInfo, form: str, *, is_local: bool) -> str | None:
+    """Why nothing of a volume may be read, if so."""
+    if is_local and is_link(volume):
+        return f"{volume.path} is a symbolic link that leads out of libvirt's storage pools"
+    if image_format(form) not in PLAIN_BYTES:
+        return f"an image of format {form} may lie in several files, wherever it says; convert it to qcow2 first"
+    return None
+
+
+def image_format(form: str) -> str:
+    """libvirt's `format` of a volume as the format of a disk image: what it cannot name, and an ISO, is raw."""
+    return "raw" if form in ("unknown", "iso", "none", "") else form
+
+
+def is_link(volume: VolumeInfo) -> bool:
+    """Whether a volume that should be a file is a symbolic link. Those of LVM lie in /dev, and should be links."""
+    return volume.type in ("file", "block") and not volume.path.startswith("/dev/") and os.path.islink(volume.path)

@@ -104,24 +104,26 @@ class FileCopy(_Placed):
         progress(copy.total)
 
     def _duplicate(self, copy: Copy, target: str, job: Job) -> None:
-        length = files.examine(copy.source.path).length
-        os.truncate(target, 0)
-        os.truncate(target, length)
         # Formats are named, so that no content is taken for an image. -C copies within the kernel where it can, which
         # would go past a limit.
         kernel = [] if copy.bandwidth else ["-C"]
-        options = [*kernel, "-f", "raw", "-O", "raw", qemuimg.plain_file(copy.source.path), qemuimg.plain_file(target)]
-        self._convert(options, copy, job)
-        os.truncate(target, length)  # qemu-img rounds up to whole sectors
+        with files.opened(copy.source.path, os.O_RDONLY) as reader, files.opened(target, os.O_RDWR) as writer:
+            length = os.fstat(reader).st_size
+            os.ftruncate(writer, 0)
+            os.ftruncate(writer, length)
+            # As they are opened here: what their names lead to may change.
+            places = [qemuimg.plain_file(f"/dev/fd/{descriptor}") for descriptor in (reader, writer)]
+            self._convert([*kernel, "-f", "raw", "-O", "raw", *places], copy, job, (reader, writer))
+            os.ftruncate(writer, length)  # qemu-img rounds up to whole sectors
 
     def _flatten(self, copy: Copy, target: str, job: Job) -> None:
         self._convert(["-O", copy.format, copy.flat_source, qemuimg.plain_file(target)], copy, job)
 
-    def _convert(self, options: Sequence[str], copy: Copy, job: Job) -> None:
+    def _convert(self, options: Sequence[str], copy: Copy, job: Job, descriptors: Sequence[int] = ()) -> None:
         progress = job.progress(copy.item)
         if copy.bandwidth:
             options = ["-r", str(copy.bandwidth * _MIB), *options]
-        qemuimg.convert(options, job, lambda part: progress(int(copy.total * part)), self._program)
+        qemuimg.convert(options, job, lambda part: progress(int(copy.total * part)), self._program, descriptors)
 
 
 class ThroughLibvirt:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from .. import errors
 from ..hypervisor.host import PoolInfo, VolumeInfo
 from . import domainxml, ownership
-from .chain import Chain
+from .chain import Chain, image_format
 from .plan import CLONE, EMPTY, SHARE, Copy, Draft, Left, Wishes, extension
 from .reach import COPY, LIBVIRT, LINKED, REFLINK, Reach
 from .survey import SourceDisk, Survey, candidates
@@ -79,6 +79,8 @@ def draft_volume(survey: Survey, wishes: Wishes, room: Callable[[PoolInfo], int]
         raise errors.VolumeNotCloneable(name=volume.name, cause="it is encrypted, which is not supported yet")
     if volume.type not in _IMAGE_TYPES:
         raise errors.VolumeNotCloneable(name=volume.name, cause=f"it is of type {volume.type}, not a disk image")
+    if disk.chain.problem:
+        raise errors.VolumeNotCloneable(name=volume.name, cause=disk.chain.problem)
     copy = _Room(survey, wishes, room).place("volume", disk, volume, wishes.pool or volume.pool)
     return Draft((copy,), (), survey, wishes)
 
@@ -161,7 +163,7 @@ def _choose(wanted: str, refusals: Mapping[str, str], item: str, *, is_flat: boo
 
 def _copy(item: str, disk: SourceDisk, volume: VolumeInfo, pool: PoolInfo, way: _Way) -> Copy:
     method, is_flat = way.method, way.is_flat
-    same = _image_format(volume.format)
+    same = image_format(volume.format)
     form = "qcow2" if method == LINKED else same if pool.holds_files else "raw"
     reached = disk.reach[pool.name]
     as_it_is = method in (REFLINK, COPY) and not is_flat
@@ -226,7 +228,7 @@ def _action(domain: str, source: SourceDisk) -> tuple[str, str]:
         return SHARE, "read-only"
     if disk.shareable:
         return SHARE, "marked as shareable"
-    cause = disk.oddity or (_volume_problem(disk, volume) if volume else _no_volume(source))
+    cause = disk.oddity or (_volume_problem(disk, volume) if volume else _no_volume(source)) or source.chain.problem
     if cause:
         raise errors.DiskNotCloneable(name=domain, disk=disk.target, cause=cause)
     return CLONE, ""
@@ -237,7 +239,7 @@ def _volume_problem(disk: domainxml.Disk, volume: VolumeInfo) -> str | None:
         return "its volume is encrypted, which is not supported yet"
     if volume.type not in _IMAGE_TYPES:
         return f"its volume is of type {volume.type}"
-    stated, found = disk.format or "raw", _image_format(volume.format)
+    stated, found = disk.format or "raw", image_format(volume.format)
     if stated != found:
         # The guest may have written an image header into its own raw disk; to follow it would read files of the host.
         return f"the guest's configuration says {stated}, and libvirt takes the volume for {found}; make them agree"
@@ -252,8 +254,3 @@ def _no_volume(source: SourceDisk) -> str:
         return f"a disk of type {disk.type} is not supported yet"
     place = disk.path or f"{disk.pool}/{disk.volume}"
     return f"{place} is no volume of an active storage pool, and no file within reach of the server"
-
-
-def _image_format(form: str) -> str:
-    """libvirt's `format` of a volume as the format of a disk image: what it cannot name, and an ISO, is raw."""
-    return "raw" if form in ("unknown", "iso", "none", "") else form

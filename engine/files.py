@@ -49,6 +49,15 @@ def examine(path: str) -> FileFacts:
 
 
 @contextmanager
+def opened(path: str, flags: int) -> Iterator[int]:
+    """A regular file, for as long as the block takes; no symbolic link is followed. Raises OSError."""
+    with _opened(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK) as descriptor:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "It is no regular file", path)
+        yield descriptor
+
+
+@contextmanager
 def _opened(path: str, flags: int, mode: int = 0o600) -> Iterator[int]:
     descriptor = os.open(path, flags, mode)
     try:
@@ -170,25 +179,33 @@ def copy_small(source: str, target: str) -> dict[str, int]:
     StepFailed.
     """
     try:
-        reader = open(source, "rb")  # noqa: SIM115 - only its absence is no error, not that of the target's folder
+        # Its folder may belong to somebody who would have the server read something else in its place.
+        with opened(source, os.O_RDONLY) as reader:
+            return _copied(reader, target)
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise errors.StepFailed(cause=error) from error
+
+
+def _copied(source: int, target: str) -> dict[str, int]:
+    """Raises VolumeInTheWay and StepFailed."""
+    status, flags = os.fstat(source), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     try:
-        with reader:
-            status = os.fstat(reader.fileno())
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-            with _opened(target, flags) as descriptor, open(descriptor, "wb", closefd=False) as writer:
-                made = _identity(descriptor, os.fstat(descriptor))
-                try:
-                    shutil.copyfileobj(reader, writer)
-                    writer.flush()
-                    _take_over_rights(descriptor, status)
-                except OSError:
-                    with suppress(OSError):  # what was the matter is to be told; the file goes when the step is undone
-                        os.unlink(target)
-                    raise
+        with (
+            _opened(target, flags) as descriptor,
+            open(source, "rb", closefd=False) as reader,
+            open(descriptor, "wb", closefd=False) as writer,
+        ):
+            made = _identity(descriptor, os.fstat(descriptor))
+            try:
+                shutil.copyfileobj(reader, writer)
+                writer.flush()
+                _take_over_rights(descriptor, status)
+            except OSError:
+                with suppress(OSError):  # what was the matter is to be told; the file goes when the step is undone
+                    os.unlink(target)
+                raise
     except FileExistsError as error:
         place = Path(target)
         raise errors.VolumeInTheWay(name=place.name, pool=str(place.parent), cause=error) from error

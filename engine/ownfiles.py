@@ -60,7 +60,9 @@ def _problem(what: str, path: str | None, setting: str, *, is_local: bool) -> It
 
 
 def _unreadable(what: str, path: str) -> Iterator[str]:
-    if not os.access(path, os.R_OK | (os.X_OK if os.path.isdir(path) else 0)):
+    if os.path.islink(path):
+        yield f"its {what} {path} is a symbolic link, which is not followed"
+    elif not os.access(path, os.R_OK | (os.X_OK if os.path.isdir(path) else 0)):
         yield f"its {what} {path} cannot be read by the server"
     elif not os.access(os.path.dirname(path), os.W_OK | os.X_OK):
         yield f"the folder of its {what} {path} cannot be written by the server"

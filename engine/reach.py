@@ -8,14 +8,11 @@ from dataclasses import dataclass, field
 
 from ..hypervisor.host import PoolInfo, VolumeInfo
 from . import files, qemuimg
-from .chain import Chain
+from .chain import PLAIN_BYTES, Chain
 from .files import FileFacts
 from .qcow2 import Header, read_header
 
 REFLINK, COPY, LINKED, LIBVIRT = "reflink", "copy", "linked", "libvirt"
-
-_PLAIN_BYTES = frozenset({"raw", "qcow2", "qcow", "qed", "vdi", "vpc", "vhdx", "luks"})
-"""Formats whose image is one file, so that its bytes are all of it. A vmdk may be many."""
 
 _MAY_BE_BACKING = frozenset({"raw", "qcow2"})
 
@@ -120,7 +117,7 @@ def _header(path: str) -> Header | None:
 
 def _image_problem(volume: VolumeInfo, form: str, header: Header | None, pool: PoolInfo) -> str | None:
     """Why the image's file is not all of the image, if so."""
-    if form not in _PLAIN_BYTES:
+    if form not in PLAIN_BYTES:
         return f"an image of format {form} may lie in several files"
     if form != "qcow2":
         return None

@@ -11,7 +11,7 @@ from .. import errors
 from ..hypervisor.host import DomainInfo, Host, PoolInfo, VolumeInfo
 from ..hypervisor.places import Places
 from . import domainxml, files, qemuimg
-from .chain import Chain, Image, follow
+from .chain import Chain, Image, follow, is_link
 from .ownfiles import problems
 from .qcow2 import read_header
 from .reach import COPY, Reach, reach
@@ -89,7 +89,7 @@ class Surveyor:
 
     def volume(self, pool: str, name: str, target_pool: str | None, *, flatten: bool = False) -> Survey:
         """Raises PoolNotFound, PoolInactive, VolumeNotFound."""
-        volume = self._host.volume(pool, name)
+        volume = self._led_to(self._host.volume(pool, name))
         wanted = self._host.target(target_pool or pool)
         disk = self._source_disk(_as_disk(volume), volume, [wanted], flatten)
         return Survey((disk,), {wanted.name: wanted})
@@ -121,13 +121,20 @@ class Surveyor:
             return None
         if disk.type == "volume" and disk.pool and disk.volume:
             with suppress(errors.PoolNotFound, errors.PoolInactive, errors.VolumeNotFound):
-                return self._host.volume(disk.pool, disk.volume)
+                return self._led_to(self._host.volume(disk.pool, disk.volume))
             return None
         if disk.type == "network":
             return self._network_volume(disk)
         if disk.type not in ("file", "block") or not disk.path:
             return None
-        return self._host.volume_at(disk.path) or (_loose_file(disk) if self._is_local else None)
+        volume = self._host.volume_at(disk.path) or (_loose_file(disk) if self._is_local else None)
+        return volume and self._led_to(volume)
+
+    def _led_to(self, volume: VolumeInfo) -> VolumeInfo:
+        """The volume that one is a symbolic link to; the link itself, which is not followed, where that is none."""
+        if not self._is_local or not is_link(volume):
+            return volume
+        return self._host.volume_at(os.path.realpath(volume.path)) or volume
 
     def _network_volume(self, disk: domainxml.Disk) -> VolumeInfo | None:
         """The volume that an image in Ceph is in a pool of libvirt's: its path there is `<Ceph pool>/<image>`."""

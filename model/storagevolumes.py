@@ -10,7 +10,7 @@ from ..callers import Caller
 from ..hypervisor.host import VolumeInfo
 from .accepting import Accepted, Request, accept, check_count
 from .services import Services, check_volume_name, paths_in_use, read_wishes
-from .usage import held, running_users
+from .usage import held, refuse_misread, running_users
 from .volumeorder import VolumeOrder
 
 
@@ -61,6 +61,8 @@ class StorageVolumesModel:
         wishes = read_wishes(params)
         survey = services.surveyor.volume(pool, name, wishes.pool, flatten=wishes.flatten)
         volumes = [disk.volume for disk in survey.disks if disk.volume]
+        for volume in volumes:
+            refuse_misread(services.inventory, services.host, volume)
         users = [user for volume in volumes for user in running_users(services.inventory, services.host, volume)]
         if users:
             raise errors.VolumeIsWritten(name=name, users=", ".join(users))

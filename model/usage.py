@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from .. import errors
 from ..callers import Caller
 from ..engine import domainxml
+from ..engine.chain import image_format
 from ..engine.records import Link
 from ..engine.transaction import Transaction
 from ..engine.xmltree import parse
@@ -17,17 +18,35 @@ from .guests import Guest, disk_mark, read_guest
 from .services import Services
 
 
-def running_users(inventory: Inventory[Guest], host: Host, volume: VolumeInfo, *, but: str = "") -> list[str]:
-    """Names of the guests that are not shut off and may write to a volume. What is not known is asked for.
+def writers(inventory: Inventory[Guest], host: Host, volume: VolumeInfo) -> set[str]:
+    """UUIDs of the guests that may write to a volume. What is not known is asked for."""
+    marks = {disk_mark(place) for place in volume.places}
+    if inventory.is_complete:
+        return {guest.uuid for mark in marks for guest in inventory.having(mark) or ()}
+    everyone = (read_guest(domain) for domain in host.list_domains())
+    return {guest.uuid for guest in everyone if guest.marks & marks}
 
-    `but` is the UUID of a guest that does not count.
+
+def refuse_misread(inventory: Inventory[Guest], host: Host, volume: VolumeInfo) -> None:
+    """Raises VolumeNotCloneable for a volume that libvirt takes for an image, and a guest for the bytes of its disk.
+
+    The guest may have written an image's header there, which would have others read what it names.
     """
-    known = {guest.uuid for place in volume.places for guest in inventory.having(disk_mark(place)) or ()}
-    if not inventory.is_complete:
-        everyone = (read_guest(domain) for domain in host.list_domains())
-        known = {guest.uuid for guest in everyone if guest.marks & {disk_mark(place) for place in volume.places}}
+    found = image_format(volume.format)
+    for uuid in sorted(writers(inventory, host, volume)) if found != "raw" else ():
+        with suppress(errors.DomainNotFound):
+            domain = host.domain_by_uuid(uuid)
+            disks = [disk for disk in domainxml.disks(parse(domain.xml)) if disk.place in volume.places]
+            stated = next((disk.format or "raw" for disk in disks if (disk.format or "raw") != found), None)
+            if stated is not None:
+                cause = f"{domain.name} reads it as {stated}, and libvirt takes it for {found}; make them agree"
+                raise errors.VolumeNotCloneable(name=volume.name, cause=cause)
+
+
+def running_users(inventory: Inventory[Guest], host: Host, volume: VolumeInfo, *, but: str = "") -> list[str]:
+    """Names of the guests that are not shut off and may write to a volume, but that with the UUID `but`."""
     names = []
-    for uuid in sorted(known - {but}):
+    for uuid in sorted(writers(inventory, host, volume) - {but}):
         with suppress(errors.DomainNotFound):
             name, state = host.domain_state(uuid)
             names += [] if state == SHUT_OFF else [name]

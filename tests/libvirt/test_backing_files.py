@@ -130,7 +130,7 @@ def test_an_image_that_leads_out_of_the_pools_is_not_followed(
     pool.refresh()
     before = inventory(conn)
     answer = server.request("POST", f"storagepools/{pool.name()}/storagevolumes/evil.qcow2/clone", wishes)
-    assert refusal(answer) == (400, "CLNVM0006E")
+    assert refusal(answer) == (400, "CLNVOL0001E")
     assert "no volume of an active storage pool" in answer.json["reason"]
     assert inventory(conn) == before
 

@@ -114,7 +114,7 @@ def a_volume(calls: Counter[str]) -> Fault:
 
 def the_nvram(_calls: Counter[str]) -> Fault:
     """The file is made, and cannot be looked at."""
-    return Fault("make: os.fstat in files.copy_small", 2, "EIO")
+    return Fault("make: os.fstat in files._copied", 2, "EIO")
 
 
 @pytest.mark.parametrize(
