@@ -103,7 +103,9 @@ def _below(image: VolumeInfo, form: str, *, is_local: bool) -> tuple[str | None,
         header = read_header(image.path)
     except OSError:  # as it is for a server that is not root; libvirt's view is of its pool's last refresh
         return image.backing, None, None
-    return (None, None, None) if header is None else _told(image.path, header)
+    if header is None:
+        return None, None, f"{image.path} is said to be a qcow2 image and is none"
+    return _told(image.path, header)
 
 
 def _told(path: str, header: Header) -> tuple[str | None, str | None, str | None]:
@@ -113,6 +115,8 @@ def _told(path: str, header: Header) -> tuple[str | None, str | None, str | None
     name = header.backing
     if name is None:
         return None, None, None
+    if "\0" in name:
+        return None, None, f"the name of its backing file in {path} is none that a file can have"
     if _URI.match(name):
         return None, None, f"its backing file {name} is no plain file"
     return os.path.normpath(os.path.join(os.path.dirname(path), name)), header.backing_format, None

@@ -6,6 +6,7 @@ The elements are described at https://libvirt.org/formatdomain.html.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -52,9 +53,12 @@ class Disk:
 
     @property
     def place(self) -> str:
-        """What it lies in: a path, `pool/volume`, or `protocol:name`; '' for none."""
+        """What it lies in: a path, `pool/volume`, or `protocol:name`; '' for none.
+
+        A path is as libvirt's volumes have theirs, without what changes nothing (`//`, `/./`).
+        """
         if self.path:
-            return self.path
+            return "/" + os.path.normpath(self.path).lstrip("/") if self.path.startswith("/") else self.path
         if self.volume:
             return f"{self.pool}/{self.volume}"
         return f"{self.network.protocol}:{self.network.name}" if self.network else ""

@@ -124,7 +124,7 @@ class Surveyor:
                 return self._led_to(self._host.volume(disk.pool, disk.volume))
             return None
         if disk.type == "network":
-            return self._network_volume(disk)
+            return network_volume(self._host, disk)
         if disk.type not in ("file", "block") or not disk.path:
             return None
         volume = self._host.volume_at(disk.path) or (_loose_file(disk) if self._is_local else None)
@@ -135,16 +135,6 @@ class Surveyor:
         if not self._is_local or not is_link(volume):
             return volume
         return self._host.volume_at(os.path.realpath(volume.path)) or volume
-
-    def _network_volume(self, disk: domainxml.Disk) -> VolumeInfo | None:
-        """The volume that an image in Ceph is in a pool of libvirt's: its path there is `<Ceph pool>/<image>`."""
-        if disk.network is None or disk.network.protocol != "rbd":
-            return None
-        volume = self._host.volume_at(disk.network.name)
-        if volume is None or volume.type != "network":
-            return None
-        monitors = set(self._host.pool_hosts(volume.pool))
-        return volume if not (monitors and disk.network.hosts) or monitors & set(disk.network.hosts) else None
 
 
 def _measured(source: SourceDisk) -> SourceDisk:
@@ -163,6 +153,20 @@ def _measured(source: SourceDisk) -> SourceDisk:
         }
         return replace(source, reach=found)
     return replace(source, stored=stored, flat_source=flat_source)
+
+
+def network_volume(host: Host, disk: domainxml.Disk) -> VolumeInfo | None:
+    """The volume that an image in Ceph is in a pool of libvirt's: its path there is `<Ceph pool>/<image>`.
+
+    None for any other disk, whatever its name looks like, and for an image of that name on other monitors.
+    """
+    if disk.network is None or disk.network.protocol != "rbd":
+        return None
+    volume = host.volume_at(disk.network.name)
+    if volume is None or volume.type != "network":
+        return None
+    monitors = set(host.pool_hosts(volume.pool))
+    return volume if not (monitors and disk.network.hosts) or monitors & set(disk.network.hosts) else None
 
 
 def candidates(volume: VolumeInfo, wanted: str | None) -> Sequence[str]:

@@ -100,7 +100,8 @@ class _Withdrawal:
             if task.kind == DOMAIN_NAME:
                 VMsModel(self._services).delete_made(task.plan["uuid"], self._caller)
             else:
-                StorageVolumesModel(self._services).delete_made(task.plan["pool"], task.plan["name"], self._caller)
+                place = (task.plan["pool"], task.plan["name"])
+                StorageVolumesModel(self._services).delete_made(*place, task.ended or task.created, self._caller)
         except errors.ClonerError as error:
             self._services.journal.withdraw(task.id, warning=errors.NotRemoved(cause=error.reason).reason)
         else:

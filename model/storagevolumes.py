@@ -13,6 +13,9 @@ from .services import Services, check_volume_name, paths_in_use, read_wishes
 from .usage import held, refuse_misread, running_users
 from .volumeorder import VolumeOrder
 
+_CLOCKS_DIFFER_US = 50_000
+"""A file system takes its times from the kernel's coarse clock, which lags."""
+
 
 class StorageVolumesModel:
     def __init__(self, services: Services) -> None:
@@ -37,13 +40,19 @@ class StorageVolumesModel:
         """
         return accept(self._services, request, lambda: self._order(pool, name, request))
 
-    def delete_made(self, pool: str, name: str, caller: Caller) -> None:
-        """Deletes a clone of a volume, if it is still there. Raises SourceInUse while anybody needs it."""
+    def delete_made(self, pool: str, name: str, since: int, caller: Caller) -> None:
+        """Deletes a clone of a volume, if it is still there and as it was made.
+
+        `since` is when it was complete, in µs since 1970. Raises SourceInUse while anybody needs it, and for a volume
+        that was changed since: it may be another one by now.
+        """
         host = self._services.host
         try:
             volume = host.volume(pool, name)
         except errors.VolumeNotFound:
             return
+        if volume.changed is not None and volume.changed > since + _CLOCKS_DIFFER_US:
+            raise errors.SourceInUse(name=name, act="deleted", cause="it was changed since it was made")
         used = paths_in_use(self._services.guests())
         users = sorted({user for place in volume.places for user in used.get(place, ())})
         if users:

@@ -10,6 +10,7 @@ from ..callers import Caller
 from ..engine import domainxml
 from ..engine.chain import image_format
 from ..engine.records import Link
+from ..engine.survey import network_volume
 from ..engine.transaction import Transaction
 from ..engine.xmltree import parse
 from ..hypervisor.host import SHUT_OFF, DomainInfo, Host, VolumeInfo
@@ -62,8 +63,10 @@ def written_volumes(host: Host, domain: DomainInfo) -> Iterator[VolumeInfo]:
         if disk.pool and disk.volume:
             with suppress(errors.PoolNotFound, errors.PoolInactive, errors.VolumeNotFound):
                 volume = host.volume(disk.pool, disk.volume)
-        elif disk.path or disk.network:
-            volume = host.volume_at(disk.path or (disk.network.name if disk.network else ""))
+        elif disk.path:
+            volume = host.volume_at(disk.path)
+        else:
+            volume = network_volume(host, disk)
         if volume is not None:
             yield volume
 
