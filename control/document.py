@@ -155,11 +155,12 @@ def _reply(status: int, reply: Reply) -> dict[str, Any]:
     described: dict[str, Any] = {"description": HTTPStatus(status).phrase, "headers": headers}
     choices = [_ref("schemas", name) for name in reply.schemas]
     if reply.items:
-        described["content"] = {reply.media: {"schema": {"type": "array", "items": _ref("schemas", reply.items)}}}
+        schema: dict[str, Any] = {"type": "array", "items": _ref("schemas", reply.items)}
     elif choices:
         schema = choices[0] if len(choices) == 1 else {"oneOf": choices}
-        described["content"] = {reply.media: {"schema": schema}}
-    return described
+    else:
+        return described
+    return described | {"content": {media: {"schema": schema} for media in reply.media}}
 
 
 # --- Refusals --------------------------------------------------------------------------------------------------------

@@ -13,19 +13,20 @@ from .. import errors
 Error = type[errors.ClonerError]
 
 JSON, HTML, EVENT_STREAM, TEXT = "application/json", "text/html", "text/event-stream", "text/plain"
+OPEN_METRICS = "application/openmetrics-text"
 
 
 @dataclass(frozen=True)
 class Reply:
     """An answer that is no refusal.
 
-    `schemas` are those of which one holds, `items` the schema of a list's items. `headers` are always there, `at_times`
-    not; what they are, document.py says.
+    `schemas` are those of which one holds, `items` the schema of a list's items. `media` are its types, of which the
+    header Accept may choose. `headers` are always there, `at_times` not; what they are, parameters.py says.
     """
 
     schemas: tuple[str, ...] = ()
     items: str = ""
-    media: str = JSON
+    media: tuple[str, ...] = (JSON,)
     headers: tuple[str, ...] = ()
     at_times: tuple[str, ...] = ()
 
@@ -115,7 +116,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "GET batches/{id}": Operation(_one("batch"), (errors.BatchNotFound,), "Look a batch up"),
     "DELETE batches/{id}": Operation({202: Reply(("batch",))}, (errors.BatchNotFound, errors.NotYours)),
     "GET events": Operation(
-        {200: Reply(("event_stream",), media=EVENT_STREAM)},
+        {200: Reply(("event_stream",), media=(EVENT_STREAM,))},
         (errors.TooManyStreams,),
         "Follow what becomes of tasks",
         parameters=("Last-Event-ID", "_after"),

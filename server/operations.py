@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .. import errors
-from ..control.operations import HTML, TEXT, Operation, Reply
+from ..control.operations import HTML, OPEN_METRICS, TEXT, Operation, Reply
 
 _NOBODY = (errors.WrongCredentials, errors.NotLoggedIn)
 
@@ -24,8 +24,8 @@ OPERATIONS: Mapping[str, Operation] = {
         refused_as="not_ready",
     ),
     "GET metrics": Operation(
-        {200: Reply(("metrics",), media=TEXT)}, (errors.ResourceNotFound,), "Get what was counted, for Prometheus"
+        {200: Reply(("metrics",), media=(TEXT, OPEN_METRICS))}, (errors.ResourceNotFound,), "Get what was counted, for Prometheus"
     ),
-    "GET docs": Operation({200: Reply(("page",), media=HTML)}, summary="Read this document as a page"),
+    "GET docs": Operation({200: Reply(("page",), media=(HTML,))}, summary="Read this document as a page"),
 }
 """By method and path of the route."""

@@ -94,8 +94,9 @@ function body(operation) {
 function answers(operation) {
   return Object.entries(operation.responses).filter(([status]) => status < 400).flatMap(([status, answer]) => {
     const headers = Object.keys(answer.headers).join(", ");
-    const contents = Object.entries(answer.content ?? {}).flatMap(([media, { schema }]) => [element("p", element("code", media)), ...shape(schema)]);
-    return [element("h4", `${status} ${answer.description}`), element("p", `Headers: ${headers}`), ...contents];
+    const media = Object.entries(answer.content ?? {});
+    const content = media.length ? [element("p", element("code", media.map(([type]) => type).join(", "))), ...shape(media[0][1].schema)] : [];
+    return [element("h4", `${status} ${answer.description}`), element("p", `Headers: ${headers}`), ...content];
   });
 }
 
