@@ -24,7 +24,9 @@ OPERATIONS: Mapping[str, Operation] = {
         refused_as="not_ready",
     ),
     "GET metrics": Operation(
-        {200: Reply(("metrics",), media=(TEXT, OPEN_METRICS))}, (errors.ResourceNotFound,), "Get what was counted, for Prometheus"
+        {200: Reply(("metrics",), media=(TEXT, OPEN_METRICS))},
+        (errors.ResourceNotFound,),
+        "Get what was counted, for Prometheus",
     ),
     "GET docs": Operation({200: Reply(("page",), media=(HTML,))}, summary="Read this document as a page"),
 }

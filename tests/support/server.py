@@ -62,6 +62,9 @@ class Server:
     started again after terminate() or kill(), on the same state directory and a new port.
     """
 
+    is_documented = True
+    """Whether every answer has to be as the OpenAPI document of the plugin says."""
+
     def __init__(
         self,
         uri: str | None,
@@ -178,7 +181,8 @@ class Server:
             response = Response(answer.status, answer.headers, answer.read1() if is_endless else answer.read())
         finally:
             connection.close()
-        _check_documented(method, f"/{target}", response)
+        if self.is_documented:
+            _check_documented(method, f"/{target}", response)
         return response
 
     def _connection(self, timeout: float) -> http.client.HTTPConnection:

@@ -56,6 +56,8 @@ class Wok(Server):
     Requests are those of a user who has logged in as a page does, by a session.
     """
 
+    is_documented = False  # Wok's log-in is its own
+
     def __init__(self, folder: Path, **settings: object) -> None:
         super().__init__(None, folder / "state")
         install(folder, {"state_dir": self.state_dir, **settings})
