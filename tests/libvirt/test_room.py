@@ -11,10 +11,11 @@ from pathlib import Path
 import libvirt
 import pytest
 
+from support.answers import cloned
 from support.guests import inventory
 from support.libvirtd import PrivateLibvirtd
 from support.server import Response, Server
-from support.storage import MiB, make_pool, make_raw, pool_path, some_data
+from support.storage import MiB, allocated, make_pool, make_raw, pool_path, some_data
 
 
 def _quarter(pool: libvirt.virStoragePool) -> int:
@@ -55,3 +56,21 @@ def test_of_ten_requests_with_room_for_three_exactly_three_are_accepted(  # noqa
     made = {entry for entry in inventory(conn) - before if any(task["name"] in entry for task in tasks)}
     assert inventory(conn) - before == made
     assert len(made) == 9, "a domain, a volume and a file each"
+
+
+@pytest.mark.parametrize("method", ["reflink", "copy"])
+def test_a_disk_counts_as_what_it_holds_and_not_as_what_its_guest_sees(
+    libvirtd: PrivateLibvirtd,
+    conn: libvirt.virConnect,
+    file_system: Callable[..., Path],
+    guest: Callable[..., libvirt.virDomain],
+    tmp_path: Path,
+    method: str,
+) -> None:
+    """Kimchi refused this one."""
+    pool = make_pool(conn, "small", file_system("xfs") / "pool")
+    guest("web", [make_raw(pool, "web.img", 4 << 40, {1 << 41: some_data(MiB)})])
+    with Server(libvirtd.uri, tmp_path / "state") as server:
+        task = cloned(server, "vms/web", method=method)
+    copy = Path(pool.storageVolLookupByName(task["disks"][0]["target"]["name"]).path())
+    assert (copy.stat().st_size, allocated(copy)) == (4 << 40, MiB)
