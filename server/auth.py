@@ -98,13 +98,12 @@ class Door:
         return caller
 
     def _by_token(self, secret: str) -> Who | None:
-        """Whose token it is."""
+        """Whose token it is, if it is one: that is found out when it is asked who that is."""
         if _same(secret, self._token or ""):
             return anybody
         if self._tokens is None or not secret.startswith(PREFIX):
             return None
-        who = partial(self._holder, self._tokens, digest(secret))
-        return who if who() is not None else None
+        return partial(self._holder, self._tokens, digest(secret))
 
     def _by_password(self, user: str, password: str) -> Who:
         """Who logs in. A token is a password as well: the first one of its user, any other of every user name."""
@@ -121,7 +120,7 @@ class Door:
         """Whose token it is, if it may go with the user's name."""
         # Both are compared in any case, so that the time taken says nothing.
         is_first, who = _same(user, FIRST_ADMIN), self._by_token(token)
-        return None if who is anybody and not is_first else who
+        return None if who is None or who() is None or (who is anybody and not is_first) else who
 
     def _by_account(self, user: str, password: str, address: str) -> Who | None:
         """Who of the system's users has that password; asked anew from then on whether they still may come in."""
