@@ -23,8 +23,9 @@ _OUR_MISTAKES = (sa.exc.DataError, sa.exc.IntegrityError, sa.exc.NotSupportedErr
 def open_engine(url: str | sa.URL) -> sa.Engine:
     """An engine for a URL. Raises InvalidConfiguration for one that means no database, or whose driver is missing."""
     try:
-        # Every block ends its transaction by itself, so the pool need not.
-        engine = sa.create_engine(url, pool_size=8, max_overflow=-1, pool_reset_on_return=None)
+        # Every block ends its transaction by itself, so the pool need not. The connection that wrote last writes next:
+        # another one would have to read anew what this one has changed.
+        engine = sa.create_engine(url, pool_size=8, max_overflow=-1, pool_reset_on_return=None, pool_use_lifo=True)
     except (sa.exc.ArgumentError, ImportError, TypeError) as error:
         raise errors.InvalidConfiguration(cause=f"journal: {error}") from error
     if engine.dialect.name == "sqlite":

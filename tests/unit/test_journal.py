@@ -782,6 +782,18 @@ def test_a_check_does_not_wait_long_for_a_lock_and_leaves_others_their_patience(
     journal.check()
 
 
+def test_the_connection_that_wrote_last_writes_next(journal: Journal) -> None:
+    """So what it has read of the file stays true; another one would read it anew."""
+    with ExitStack() as readers:
+        for _ in range(4):
+            readers.enter_context(journal.connection(writes=False)).execute(sa.select(1))
+    writers = set()
+    for _ in range(4):
+        with journal.connection(writes=True) as connection:
+            writers.add(connection.connection.dbapi_connection)
+    assert len(writers) == 1
+
+
 def test_a_check_does_not_wait_long_for_a_thread_that_keeps_the_journal(journal: Journal) -> None:
     with journal.transaction(), pytest.raises(errors.JournalUnavailable, match="locked"):
         journal.check()
