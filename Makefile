@@ -3,6 +3,8 @@
 # The Python that .venv is made with, 3.11 or newer; to change it, `make clean` first.
 PYTHON ?= python3
 export PYTHON
+# The processes that the tests are spread over; most of them wait for a disk or for a server most of the time.
+WORKERS ?= 4
 
 .PHONY: help install run test check bench man clean
 
@@ -17,7 +19,7 @@ run: install ## Start the server; options of `cloner serve` in ARGS
 
 test: ## Run the tests; pytest's options in ARGS
 	@scripts/setup.sh test
-	@.venv/bin/pytest $(ARGS)
+	@.venv/bin/pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 check: ## Lint, check the format and the types
 	@scripts/setup.sh check

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,13 @@ CASES = [
     ("cloner ls v", {"volumes"}),
     ("cloner token ", {"create", "list", "revoke"}),
 ]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of its own: the one that the session shares has more names with every clone."""
+    with Server(None, tmp_path_factory.mktemp("completion")) as own:
+        yield own
 
 
 @pytest.fixture(scope="module")
