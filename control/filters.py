@@ -1,7 +1,7 @@
 """Filters of a list: `field=value`; the value is the field's or a regular expression that matches from its start.
 
 The expressions run on RE2, which is linear in its input whatever the expression: Python's own engine lets one request
-like `^((/|[a-z-])+)+X$` occupy the server for ever.
+like `^((/|[a-z-])+)+X$` occupy the server for ever. Where RE2 is not installed, expressions.py does the same.
 """
 
 from __future__ import annotations
@@ -11,10 +11,15 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import cherrypy
-import re2
 
 from .. import errors
 from .base import Answer, Request
+from .expressions import Expression, NotUsable
+
+try:
+    import re2
+except ImportError:  # of a host with Wok
+    re2 = None
 
 _MAX_EXPRESSION = 1000
 _MEMORY_BYTES = 1 << 20
@@ -34,6 +39,11 @@ def _matcher(field: str, value: Any) -> Callable[[Any], bool]:
         raise errors.InvalidFilter(field=field, cause="it is given more than once")
     if len(value) > _MAX_EXPRESSION:
         raise errors.InvalidFilter(field=field, cause=f"it is longer than {_MAX_EXPRESSION} characters")
+    matches = _expression(field, value) if re2 is None else _re2_expression(field, value)
+    return lambda found: _text(found) == value or matches(_text(found))
+
+
+def _re2_expression(field: str, value: str) -> Callable[[str], bool]:
     options = re2.Options()
     options.max_mem = _MEMORY_BYTES
     options.log_errors = False
@@ -44,7 +54,22 @@ def _matcher(field: str, value: Any) -> Callable[[Any], bool]:
         raise errors.InvalidFilter(
             field=field, cause=cause.decode("utf-8", "replace") if isinstance(cause, bytes) else cause
         ) from error
-    return lambda found: _text(found) == value or expression.match(_text(found)) is not None
+    return lambda text: expression.match(text) is not None
+
+
+def _expression(field: str, value: str) -> Callable[[str], bool]:
+    try:
+        expression = Expression(value)
+    except NotUsable as error:
+        raise errors.InvalidFilter(field=field, cause=error) from error
+
+    def matches(text: str) -> bool:
+        try:
+            return expression.matches_start(text)
+        except NotUsable as error:
+            raise errors.InvalidFilter(field=field, cause=error) from error
+
+    return matches
 
 
 def _text(found: Any) -> str:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from email.message import Message
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import quote
 
@@ -21,13 +22,18 @@ from cloner.control.document import Part, document
 from cloner.control.operations import OPERATIONS
 from cloner.server import operations
 from cloner.server.health import Livez, Readyz
-from cloner.server.metrics import MetricsPage
 from cloner.server.root import Docs, LogIn, LogOut
+
+METRICS: dict[str, type[Controller]] = {}
+if find_spec("prometheus_client"):  # which a host with Wok need not have; then there is no /metrics
+    from cloner.server.metrics import MetricsPage
+
+    METRICS["metrics"] = MetricsPage
 
 MOUNT_POINT = "/plugins/kimchi"
 BESIDE: Mapping[str, type[Controller]] = {
     **{"login": LogIn, "logout": LogOut, "docs": Docs},
-    **{"livez": Livez, "readyz": Readyz, "metrics": MetricsPage},
+    **{"livez": Livez, "readyz": Readyz, **METRICS},
 }
 PARTS = [Part(MOUNT_POINT, sub_nodes, OPERATIONS), Part("", BESIDE, operations.OPERATIONS)]
 

@@ -1,0 +1,138 @@
+"""Regular expressions without RE2: the language is RE2's, and so is the answer, and no expression takes long."""
+
+from __future__ import annotations
+
+import pytest
+import re2
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from cloner.control.expressions import MOST_INSTRUCTIONS, MOST_STEPS, Expression, NotUsable
+
+CLONES = "^/plugins/kimchi/vms/.+/clone"
+VOLUMES = "^/plugins/kimchi/storagepools/.+/storagevolumes/.+/clone"
+
+PIECES = [*"ab-_/.|()[]^$*+?{},:1", "\\", "\\d", "\\w", "\\W", "\\s", "\\b", "\\B", "\\A", "\\z", "\\x61", "\\x{62}"]
+PIECES += [
+    "(?:",
+    "(?P<n>",
+    "(?i)",
+    "(?s:",
+    "(?-i:",
+    "{2}",
+    "{1,}",
+    "{0,3}",
+    "[^a]",
+    "[a-c]",
+    "[]a]",
+    "[\\d-]",
+    "é",
+    "A",
+]
+TEXTS = ["", "a", "b", "ab", "ba", "aab", "A", "é", "a-b", "/a/b.c", "1", "12a", "a\nb", "_", "]", "{,}", "-", " "]
+
+
+def by_re2(expression: str, text: str) -> bool | None:
+    """Whether it matches from the start; None for an expression that is none."""
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(expression, options).match(text) is not None
+    except re2.error:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("expression", "text", "is_match"),
+    [
+        (CLONES, "/plugins/kimchi/vms/web-clone-1/clone", True),
+        (CLONES, "/plugins/kimchi/vms/web-clone-1", False),
+        (CLONES, "/plugins/cloner/vms/web-clone-1/clone", False),
+        (VOLUMES, "/plugins/kimchi/storagepools/default/storagevolumes/a-clone-1.qcow2/clone", True),
+        ("running", "running", True),
+        ("run", "running", True),
+        ("un", "running", False),
+        ("(running|finished)$", "finished", True),
+        ("web-[0-9]{2}$", "web-07", True),
+        ("web-[0-9]{2}$", "web-7", False),
+        ("(?i)WEB", "web", True),
+        ("", "anything", True),
+        ("^((/|[a-z-])+)+X$", "/aa", False),
+    ],
+)
+def test_an_expression_matches_from_the_start_as_by_re2(expression: str, text: str, is_match: bool) -> None:
+    assert Expression(expression).matches_start(text) is is_match
+    assert by_re2(expression, text) is is_match
+
+
+@settings(max_examples=1500)
+@given(st.lists(st.sampled_from(PIECES), max_size=9).map("".join))
+@example("(?i:a)b|(?-i)A")
+@example("a{,3}")
+@example("x{2}{3}")
+@example("[a-]")
+@example("(a|b)*?b$")
+def test_what_is_usable_says_what_re2_says(expression: str) -> None:
+    try:
+        ours = Expression(expression)
+    except NotUsable:
+        return
+    assert {text: ours.matches_start(text) for text in TEXTS} == {text: by_re2(expression, text) for text in TEXTS}
+
+
+@pytest.mark.parametrize(
+    ("expression", "cause"),
+    [
+        ("(", "missing )"),
+        (")", "unexpected )"),
+        ("[a", "missing ]"),
+        ("*", "nothing before a repetition"),
+        ("a|{2}", "nothing before a repetition"),
+        ("a**", "a repetition is repeated"),
+        ("a{1001}", "a repetition must be of"),
+        ("a{3,2}", "a repetition must be of"),
+        ("(a)\\1", "\\1 is not possible"),
+        ("(?=a)", "(?= is not possible"),
+        ("(?<!a)", "(?< is not possible"),
+        ("\\", "a \\ at the end"),
+        ("[b-a]", "b-a is no range"),
+        ("\\xq", "\\x wants two digits"),
+        ("(" * 300 + ")" * 300, "groups in each other"),
+        ("((a{100}){100}){100}", "it is too large"),
+        ("(((){1000}){1000}){1000}", "it is too large"),
+        ("(?i)*", "nothing before a repetition"),
+        ("[[:alpha:]]", "write a-zA-Z"),
+        ("\\é", "\\é is not possible"),
+    ],
+)
+def test_what_is_not_usable_says_why(expression: str, cause: str) -> None:
+    with pytest.raises(NotUsable) as caught:
+        Expression(expression)
+    assert cause in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["^((/|[a-z-])+)+X$", "(a*)*b", "(a|a)*b", "(a|aa)+$", "(.*)(.*)(.*)(.*)(.*)b", "(a?){500}a{500}b"],
+)
+def test_no_text_makes_an_expression_go_back(expression: str) -> None:
+    """The steps are counted, so that a slow machine changes nothing: each place of the program once a character."""
+    compiled = Expression(expression)
+    text = "a" * 500
+    compiled.matches_start(text)
+    assert MOST_STEPS - compiled._steps_left <= MOST_INSTRUCTIONS * (len(text) + 1)
+
+
+def test_many_texts_that_take_long_together_are_given_up() -> None:
+    compiled = Expression("(.{0,30}a){0,30}[bc]{3}$")
+    with pytest.raises(NotUsable, match="takes too long"):
+        for number in range(100_000):
+            compiled.matches_start(f"{number:b}".translate({48: "a", 49: "x"}) * 30)
+
+
+def test_what_was_looked_at_before_costs_nothing() -> None:
+    compiled = Expression(CLONES)
+    compiled.matches_start("/plugins/kimchi/vms/web-clone-1/clone")
+    left = compiled._steps_left
+    compiled.matches_start("/plugins/kimchi/vms/web-clone-1/clone")
+    assert compiled._steps_left == left
