@@ -7,15 +7,18 @@ import logging
 import socket
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import cherrypy
 
 from . import errors
+from .bridge import activity, wok
+from .bridge.bridge import Bridge
+from .bridge.switch import Switch
 from .clock import wall_clock
-from .control import sub_nodes
+from .control import sub_nodes, tab_nodes
+from .control.activity import listeners
 from .control.base import config
 from .control.openapi import OpenAPI
 from .control.validation import api_schema
@@ -65,20 +68,26 @@ class Cloner:
     domain = "cloner"
     depends: tuple[str, ...] = ()
     extends: Mapping[str, Any] = {}
-    resources = frozenset(sub_nodes)
     openapi_json: OpenAPI
     """By the name that CherryPy has for `openapi.json`."""
 
     def __init__(self, options: object = None, observer: Observer | None = None) -> None:
-        settings = options if isinstance(options, Settings) else load()
+        is_ours = isinstance(options, Settings)  # of `cloner serve`
+        self._switch = None if is_ours else Switch(wok.conf_file())
+        if self._switch is not None and not self._switch.now.enable:
+            raise errors.InvalidConfiguration(cause=f"enable is False in {wok.conf_file()}, so it stays out")
+        settings = options if isinstance(options, Settings) else load(wok.conf_file())
         self.settings = settings if settings.connect else replace(settings, connect=default_uri())
-        self.messages = _messages()
+        self.messages = activity.messages(_texts())
         self.paths = _Paths()
         self.api_schema = api_schema()
         self.services = build(self.settings, observer)
         for name, controller in sub_nodes.items():
             setattr(self, name.replace(".", "_"), controller(self.services))
-        self.openapi_json.resources = sub_nodes
+        self.openapi_json.resources = {name: node for name, node in sub_nodes.items() if name not in tab_nodes}
+        self._bridge = None if self._switch is None else Bridge(self.services, self._switch)
+        if wok.NAME and activity.tell not in listeners:
+            listeners.append(activity.tell)
         self._housekeeping = cherrypy.process.plugins.BackgroundTask(
             _HOUSEKEEPING_INTERVAL_S, self._keep_house, bus=cherrypy.engine
         )
@@ -88,9 +97,15 @@ class Cloner:
         if cherrypy.engine.state == cherrypy.engine.states.STARTED:  # Wok loads what is enabled on its page at once
             self.start()
 
+    @property
+    def resources(self) -> frozenset[str]:
+        """What is there below the mount. Switched off while Wok runs, the plugin stays mounted and is empty."""
+        is_there = self._switch is None or self._switch.now.enable
+        return frozenset(sub_nodes) if is_there else frozenset()
+
     def get_custom_conf(self) -> dict[str, dict[str, Any]]:
         """What CherryPy must know of this mount. Wok gives up its own settings of the root for these."""
-        return {"/": _wok_config() | config()}
+        return {"/": _wok_config() | config()} | (_wok_files() if wok.NAME else {})
 
     def start(self) -> None:
         """Starts the threads: after CherryPy has turned into a daemon, since a fork would lose them."""
@@ -98,10 +113,14 @@ class Cloner:
         self.services.connections.start()
         self.services.executor.start()
         self._housekeeping.start()
+        if self._bridge is not None:
+            self._bridge.start()
 
     def stop(self) -> None:
         """Ends or undoes what runs; what takes longer than STOP_PATIENCE_S is left to the next start."""
         self._housekeeping.cancel()
+        if self._bridge is not None:
+            self._bridge.stop()
         if not self.services.executor.stop(STOP_PATIENCE_S):
             cherrypy.log("a copy goes on in libvirt; the next start removes what it leaves", severity=30)
         self.services.connections.stop()
@@ -145,11 +164,18 @@ def _wok_config() -> dict[str, Any]:
 
     Wok itself asks for the log-in on the paths of `sub_nodes` only; what is not there is nobody's business either.
     """
-    package, _, name = __package__.rpartition(".")
-    if package != "wok.plugins":
+    if not wok.NAME:
         return {}
-    settings: dict[str, Any] = import_module("wok.config").PluginConfig(name)["/"]
+    settings: dict[str, Any] = wok.module("config").PluginConfig(wok.NAME)["/"]
     return settings | {"tools.wokauth.on": True}
+
+
+def _wok_files() -> dict[str, dict[str, Any]]:
+    """In the place of the files that Wok would serve by itself, some without a log-in: the one that it asks for."""
+    file = Path(__file__).resolve().parent / "ui" / "config" / "tab-ext.xml"
+    nothing = {"tools.staticdir.on": False, "tools.wokauth.on": True}
+    served = {"tools.staticfile.on": True, "tools.staticfile.filename": str(file), "tools.wokauth.on": True}
+    return {"/css": nothing, "/js": nothing, "/images": nothing, "/ui/config/tab-ext.xml": served}
 
 
 def build(settings: Settings, observer: Observer | None = None) -> Services:
@@ -199,8 +225,8 @@ def _check_home(journal: Journal, folder: Path) -> None:
         raise errors.InvalidConfiguration(cause=cause)
 
 
-def _messages() -> dict[str, str]:
-    """Texts by code, in the form that Wok's exceptions look them up."""
+def _texts() -> dict[str, str]:
+    """The texts of our errors by code."""
     classes = (
         member for _, member in inspect.getmembers(errors, inspect.isclass) if issubclass(member, errors.ClonerError)
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import configparser
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -42,6 +42,7 @@ class Settings:
     keep_tasks_hours: float = 12.0
     max_running_per_user: int = 0
     max_bytes_per_user: int = 0
+    kimchi_bridge: bool = False
     host: str = "127.0.0.1"
     port: int = 8010
     server_names: str = ""
@@ -109,12 +110,7 @@ def load(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -
 
     Raises InvalidConfiguration, naming the setting.
     """
-    parser = configparser.ConfigParser(interpolation=None)
-    try:
-        with open(path or DEFAULT_FILE, encoding="utf-8") as file:
-            parser.read_file(file)
-    except (OSError, UnicodeDecodeError, configparser.Error) as error:
-        raise errors.InvalidConfiguration(cause=error) from error
+    parser = _read(path or DEFAULT_FILE)
     found = {
         name: value for section in ("cloner", "server") if section in parser for name, value in parser[section].items()
     }
@@ -129,9 +125,42 @@ def load(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -
     return _checked(replace(Settings(), **(values | given)))
 
 
+def _read(path: Path) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        with open(path, encoding="utf-8") as file:
+            parser.read_file(file)
+    except (OSError, UnicodeDecodeError, configparser.Error) as error:
+        raise errors.InvalidConfiguration(cause=error) from error
+    return parser
+
+
+@dataclass(frozen=True)
+class Switches:
+    """What can be switched while Wok runs: whether the plugin is to be there, and its bridge to Kimchi."""
+
+    enable: bool = True
+    kimchi_bridge: bool = False
+
+
+def switches(path: Path) -> Switches:
+    """The switches of a file. To Wok `enable = False` is a text, and therefore true. Raises InvalidConfiguration."""
+    parser = _read(path)
+    sections = {"enable": "wok", "kimchi_bridge": "cloner"}
+    found = {name: parser.get(section, name, fallback="") for name, section in sections.items()}
+    return Switches(**{name: _typed(name, "bool", value) for name, value in found.items() if value != ""})
+
+
+def _boolean(value: str) -> bool:
+    return configparser.ConfigParser.BOOLEAN_STATES[value.lower()]
+
+
 def _typed(name: str, kind: str, value: str) -> Any:
     try:
-        return {"int": int, "float": float}.get(kind, str)(value)
+        readers: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "bool": _boolean}
+        return readers.get(kind, str)(value)
+    except KeyError as error:
+        raise errors.InvalidConfiguration(cause=f"{name} must be True or False, not {value}") from error
     except ValueError as error:
         raise errors.InvalidConfiguration(cause=f"{name} must be a number, not {value}") from error
 

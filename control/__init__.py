@@ -1,6 +1,7 @@
 """HTTP only: a handler parses, calls one model method, renders.
 
 `sub_nodes` names the resources that the plugin's root serves; Wok reads it to know which paths need a log-in: all do.
+Inside Wok these are the files of our tab, too.
 """
 
 from __future__ import annotations
@@ -10,10 +11,15 @@ from .config import Config
 from .events import Events
 from .openapi import OpenAPI
 from .storagepools import StoragePools
+from .tab import UI, I18n, Tabs
 from .tasks import Tasks
 from .vms import VMs
 
-sub_nodes: dict[str, type[Batches | Config | Events | OpenAPI | StoragePools | Tasks | VMs]] = {
+Node = Batches | Config | Events | I18n | OpenAPI | StoragePools | Tabs | Tasks | UI | VMs
+
+tab_nodes: dict[str, type[Node]] = {"i18n.json": I18n, "tabs": Tabs, "ui": UI}
+
+sub_nodes: dict[str, type[Node]] = {
     "batches": Batches,
     "config": Config,
     "events": Events,
@@ -21,4 +27,5 @@ sub_nodes: dict[str, type[Batches | Config | Events | OpenAPI | StoragePools | T
     "storagepools": StoragePools,
     "tasks": Tasks,
     "vms": VMs,
+    **(tab_nodes if __package__.startswith("wok.plugins.") else {}),
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, ClassVar
@@ -21,7 +22,7 @@ from cherrypy._cpdispatch import Dispatcher
 
 from .. import context, errors
 from ..callers import Caller
-from . import audit
+from . import activity, audit
 from .caller import current
 from .validation import is_text, validate
 
@@ -128,10 +129,12 @@ class Controller:
         request.route = _template(item)
         if item.action is None:
             return self._handle(item, path, query)
-        with audit.action(item.action, _target(item, segments)) as line:
+        target = _target(item, segments)
+        with audit.action(item.action, target) as line, activity.action(item.action, target) as outcome:
             answer = self._handle(item, path, query)
             if isinstance(answer, Answer):
                 line.update(answer.audit)
+                outcome.status = answer.status
             return answer
 
     def _handle(self, item: Route, path: Mapping[str, str], query: Mapping[str, Any]) -> Any:
@@ -286,7 +289,7 @@ def _read(size: int) -> bytes:
 
 def _answer(serve: Callable[[], Any]) -> bytes | Iterator[bytes]:
     if not context.current().request_id:  # inside Wok, whose requests have none
-        with context.within(**_sender()):
+        with within_request():
             return _answer(serve)
     try:
         return render(serve())
@@ -298,13 +301,21 @@ def _answer(serve: Callable[[], Any]) -> bytes | Iterator[bytes]:
         return render_error(unforeseen())
 
 
+@contextmanager
+def within_request() -> Iterator[None]:
+    """Works for the present request of Wok's until the end of the block; it is answered with an id."""
+    with context.within(**_sender()):
+        yield
+
+
 def _sender() -> dict[str, str]:
-    """What the context has to know of a request, which is answered with its id."""
+    """What the context has to know of a request."""
     request = cherrypy.serving.request
     request_id = context.request_id(request.headers.get(context.HEADER, ""))
     cherrypy.serving.response.headers[context.HEADER] = request_id
     path = request.script_name + request.path_info
-    return {"request_id": request_id, "address": request.remote.ip, "method": request.method, "path": path}
+    known = {"request_id": request_id, "address": request.remote.ip, "method": request.method, "path": path}
+    return known | {"user": current().name}
 
 
 def unforeseen() -> errors.ClonerError:

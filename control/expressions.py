@@ -1,4 +1,4 @@
-"""Regular expressions whose cost is bounded by the text's length, for a host that has no RE2: RE2's language and answers.
+"""Regular expressions whose cost is bounded by the text's length: RE2's language and answers, for hosts without RE2.
 
 An expression becomes a small program, all of whose threads go through the text side by side (Thompson, "Regular
 Expression Search Algorithm", 1968): no text makes it go back. What cannot be run so, back references and looking
@@ -379,13 +379,12 @@ class Expression:
 
         Raises NotUsable when all that it was asked together took too long.
         """
-        states: _States | None = self._start
-        before = ""
-        for after in (*text, ""):
-            states = self._step(states, before, after)
-            if not states:
-                return states is None
-            before = after
+        states = self._start
+        for before, after in zip(("", *text), (*text, ""), strict=True):
+            reached = self._step(states, before, after)
+            if not reached:
+                return reached is None
+            states = reached
         return False
 
     def _step(self, states: _States, before: str, after: str) -> _States | None:

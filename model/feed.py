@@ -47,6 +47,17 @@ class Feed:
                 for event in events:
                     event.set()
 
+    @property
+    def serial(self) -> int:
+        """Another one after each change that this server has written."""
+        return self._serial
+
+    def await_change(self, serial: int) -> bool:
+        """Waits until the serial is another one, or for OTHERS_S. False when the server stops."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._serial != serial or self._stopped, OTHERS_S)
+            return not self._stopped
+
     def wait_for_end(self, task: Task, seconds: float) -> Task | None:
         """The task as it is when it has ended, or after so many seconds; None if it is not in the list any more.
 
@@ -114,13 +125,9 @@ class Feed:
                     quiet_since = now
                     yield None
                 else:
-                    self._await_change(serial)
+                    self.await_change(serial)
         finally:
             self._streams.release()
-
-    def _await_change(self, serial: int) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._serial != serial or self._stopped, OTHERS_S)
 
     def _on_change(self) -> None:
         with self._changed:

@@ -1,7 +1,7 @@
 // The page in its first form: what there is, a Clone button for each, and how the clones are doing.
 // Every text is set as text; nothing from the server is ever markup.
 
-const P = "/plugins/kimchi";
+const P = globalThis.clonerMount ?? "/plugins/kimchi"; // tab.js says where it is inside Wok
 const byId = (id) => document.getElementById(id);
 
 async function call(method, path) {
@@ -109,6 +109,7 @@ async function refresh() {
 }
 
 function showLogin() {
+  if (globalThis.clonerMount) location.href = "login.html"; // Wok's own
   byId("login").hidden = false;
   byId("content").hidden = true;
   byId("logout").hidden = true;
@@ -117,7 +118,7 @@ function showLogin() {
 function showContent() {
   byId("login").hidden = true;
   byId("content").hidden = false;
-  byId("logout").hidden = false;
+  byId("logout").hidden = Boolean(globalThis.clonerMount);
 }
 
 byId("login").addEventListener("submit", async (event) => {
@@ -144,4 +145,7 @@ async function follow() {
 }
 
 await follow();
-setInterval(() => byId("login").hidden && follow(), 2000);
+const polling = setInterval(() => {
+  if (!byId("login")) clearInterval(polling); // another tab of Wok's was chosen
+  else if (byId("login").hidden) follow();
+}, 2000);

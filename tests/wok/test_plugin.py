@@ -71,10 +71,10 @@ def test_absolute_imports_are_found(source: str, found: list[str]) -> None:
 
 def test_it_is_loaded_under_woks_name_and_no_other(wok: Wok) -> None:
     cloned(wok, "vms/web")
-    modules = wok.request("GET", "/modules").json
-    assert modules["refused"] == []  # a `cloner` was not even asked for
-    assert {"wok.plugins.cloner.plugin", "wok.plugins.cloner.engine.executor"} <= set(modules["loaded"])
-    assert OWN_NAMES & set(modules["loaded"]) == {"wok"}
+    process = wok.request("GET", "/process").json
+    assert process["refused"] == []  # a `cloner` was not even asked for
+    assert {"wok.plugins.cloner.plugin", "wok.plugins.cloner.engine.executor"} <= set(process["loaded"])
+    assert OWN_NAMES & set(process["loaded"]) == {"wok"}
 
 
 @pytest.mark.parametrize(("parser", "yes"), [(configparser.ConfigParser, "True"), (Parser, True)])

@@ -1,0 +1,56 @@
+"""Where things are, and what holds for each mount: src/wok/config.py.in."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+Config = dict[str, dict[str, Any]]
+
+
+def root_config() -> dict[str, Any]:
+    """src/wok/config.py.in, WokConfig and PluginConfig: what holds for the root of each mount."""
+    return {
+        "tools.trailing_slash.on": False,
+        "request.methods_with_bodies": ("POST", "PUT"),
+        "tools.nocache.on": True,
+        "tools.proxy.on": True,
+        "tools.sessions.on": True,
+        "tools.sessions.name": "wok",
+        "tools.sessions.secure": True,
+        "tools.sessions.httponly": True,
+        "tools.sessions.locking": "explicit",
+        "tools.sessions.storage_type": "ram",
+    }
+
+
+class PluginPaths:
+    """src/wok/config.py.in, PluginPaths, of a Wok that runs from its sources."""
+
+    def __init__(self, name: str) -> None:
+        self.plugin_dir = str(plugins_folder() / name)
+        self.conf_dir = self.src_dir = self.plugin_dir
+        self.ui_dir = str(plugins_folder() / name / "ui")
+        self.conf_file = str(plugins_folder() / name / f"{name}.conf")
+
+
+class PluginConfig(Config):
+    """src/wok/config.py.in, PluginConfig and UIConfig: a plugin's tab, and folders of its page that need no log-in."""
+
+    def __init__(self, name: str) -> None:
+        ui = Path(PluginPaths(name).ui_dir)
+        static = {"tools.staticdir.on": True, "tools.wokauth.on": False, "tools.nocache.on": False}
+        for part in ("css", "js", "images"):
+            self[f"/{part}"] = {**static, "tools.staticdir.dir": str(ui / part)}
+        self["/"] = root_config()
+        self["/ui/config/tab-ext.xml"] = {
+            "tools.staticfile.on": True,
+            "tools.staticfile.filename": str(ui / "config" / "tab-ext.xml"),
+            "tools.nocache.on": True,
+        }
+
+
+def plugins_folder() -> Path:
+    """src/wok/config.py.in, Paths.plugins_dir."""
+    return Path(importlib.import_module("wok.plugins").__path__[0])
