@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,11 +23,11 @@ def wok(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wok]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Wok]]:
-    """Start a Wok of the test's own, with settings for the plugin: `start(workers=1)`."""
+    """Start a Wok of the test's own, with settings for the plugin and what else Wok takes: `start(workers=1)`."""
     with ExitStack() as closing:
 
-        def begin(**settings: object) -> Wok:
-            own = Wok(tmp_path, connect=demo_uri(), **settings)
+        def begin(**settings: Any) -> Wok:
+            own = Wok(tmp_path, **{"connect": demo_uri(), **settings})
             closing.enter_context(own)
             return own
 

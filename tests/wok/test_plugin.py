@@ -12,14 +12,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 from cherrypy.lib.reprconf import Parser
+from lxml import etree
 
-from cloner.control import sub_nodes
+from cloner import plugin
+from cloner.bridge import activity
+from cloner.control import sub_nodes, tab_nodes
 from cloner.engine.journal import Journal
 from support import people
 from support.answers import at_once, cloned, refusal
+from support.running import wait_until
 from support.server import Response
 from support.wok import MOUNT_POINT, PASSWORD, ROOT, USER, Wok
 
@@ -28,6 +34,7 @@ NOTHING_THERE = (404, "CLNAPI0001E")
 JSON_IN = {"Content-Type": "application/json"}
 FORM_IN = {"Content-Type": "application/x-www-form-urlencoded"}
 EXAMPLES = {"{name}": "mail", "{pool}": "default", "{id}": "999999"}  # mail runs: whoever comes in changes nothing
+EXAMPLES |= {"{page}": "clones.html", "{folder}": "config", "{file}": "i18n.json"}
 
 FILES = [*ROOT.glob("*.py"), *(file for first in ROOT.glob("*/__init__.py") for file in first.parent.rglob("*.py"))]
 OWN_NAMES = {"cloner", "wok"} | {file.relative_to(ROOT).parts[0].removesuffix(".py") for file in FILES} - {"__main__"}
@@ -106,6 +113,31 @@ def test_enabled_while_wok_runs_it_works_at_once(start: Callable[..., Wok]) -> N
     cloned(wok, "vms/web")
 
 
+def test_switched_off_in_the_file_it_stays_out(start: Callable[..., Wok]) -> None:
+    """To Wok `enable = False` is a text, and therefore true."""
+    wok = start(enable=False)
+    assert wok.request("GET", "vms").status == 404
+    assert re.search(r"CLNCONF0001E: Configuration: enable is False in \S+cloner\.conf, so it stays out", wok.log)
+    assert not (wok.state_dir / "journal.sqlite").exists()
+    assert wok.request("POST", "/enable/cloner").status == 200
+    cloned(wok, "vms/web")
+
+
+def test_switched_off_on_woks_page_it_is_empty_at_once_and_what_runs_goes_on(start: Callable[..., Wok]) -> None:
+    """Wok itself would leave it as it is until the next start."""
+    wok = start(plugins=("kimchi", "cloner"))
+    wok.request("POST", "/hold/yes")
+    task = wok.request("POST", "vms/web/clone").json
+    assert wok.request("POST", "/disable/cloner").status == 200
+    assert refusal(wok.request("GET", "vms")) == NOTHING_THERE
+    assert refusal(wok.request("POST", "vms/web/clone")) == NOTHING_THERE
+    assert refusal(wok.request("GET", "vms", anonymous=True)) == NOT_LOGGED_IN
+    wok.request("POST", "/hold/no")
+    name = task["target_uri"].split("/")[4]
+    made = f"/plugins/kimchi/vms/{name}"
+    wait_until(lambda: wok.request("GET", made).status == 200, 30, "the clone is there", lambda: wok.log)
+
+
 def test_what_wok_sets_for_every_plugin_stays(wok: Wok) -> None:
     assert "no-store" in wok.request("GET", "vms").headers["Cache-Control"]
 
@@ -115,12 +147,111 @@ def test_woks_own_pages_ask_what_the_plugin_adds_to_them(wok: Wok) -> None:
     assert (answer.status, answer.json) == (200, [])
 
 
+# --- The tab ---------------------------------------------------------------------------------------------------------
+
+
+def test_woks_page_finds_the_tab_and_its_title(wok: Wok) -> None:
+    answer = wok.request("GET", "ui/config/tab-ext.xml")
+    assert (answer.status, answer.headers["Content-Type"].partition(";")[0]) in [
+        (200, "text/xml"),
+        (200, "application/xml"),
+    ]
+    tabs = etree.fromstring(answer.body)
+    titles = wok.request("GET", "i18n.json")
+    assert titles.headers["Content-Type"] == "application/json;charset=utf-8"
+    assert [titles.json[title.text] for title in tabs.iter("title")] == ["Clones"]
+    assert {access.get("role"): access.get("mode") for access in tabs.iter("access")} == {
+        "admin": "admin",
+        "user": "byInstance",
+    }
+
+
+def test_the_tabs_page_loads_what_it_needs_from_us(wok: Wok) -> None:
+    """Wok's page puts it into its own middle, so that its paths are relative to Wok's root."""
+    path = str(etree.fromstring(wok.request("GET", "ui/config/tab-ext.xml").body).findtext("tab/path"))
+    page = wok.request("GET", f"/{path}", headers={"Accept": "text/html, */*; q=0.01"})
+    assert (page.status, page.headers["Content-Type"]) == (200, "text/html;charset=utf-8")
+    module = re.search(r'import\("\./(.+?)"\)', page.text)
+    assert module
+    script = wok.request("GET", f"/{module[1]}", headers={"Accept": "*/*"})
+    assert (script.status, script.headers["Content-Type"]) == (200, "text/javascript;charset=utf-8")
+    for name in re.findall(r'text\("(.+?)"\)', script.text):
+        assert wok.request("GET", f"ui/{name}").status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("ui/index.html", "text/html;charset=utf-8"),
+        ("ui/style.css", "text/css;charset=utf-8"),
+        ("ui/app.js", "text/javascript;charset=utf-8"),
+        ("ui/icon.svg", "image/svg+xml"),
+        ("ui/config/i18n.json", "application/json;charset=utf-8"),
+    ],
+)
+def test_files_of_the_page_have_their_types(wok: Wok, path: str, kind: str) -> None:
+    answer = wok.request("GET", path)
+    assert (answer.status, answer.headers["Content-Type"]) == (200, kind)
+    assert answer.body == (ROOT / path).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "ui/nope",
+        "ui/..",
+        "ui/../plugin.py",
+        "ui/%2e%2e/plugin.py",
+        "ui/..%2fplugin.py",
+        "tabs/..",
+        "tabs/",
+        "ui/config",
+    ],
+)
+def test_no_other_file_is_served(wok: Wok, path: str) -> None:
+    assert refusal(wok.request("GET", path)) == NOTHING_THERE
+
+
+# --- Wok's activity log ----------------------------------------------------------------------------------------------
+
+
+def test_requests_are_in_woks_activity_log(wok: Wok) -> None:
+    def entries() -> list[dict[str, Any]]:
+        return [entry for entry in wok.request("GET", "/logs").json if entry["app"] == "cloner"]
+
+    before = len(entries())
+    name = cloned(wok, "vms/web")["target_uri"].split("/")[4]
+    wok.request("POST", "vms/mail/clone")
+    wok.request("DELETE", "vms/" + quote("<b>%(x)s{y}"))
+    wok.request("DELETE", f"vms/{name}")
+    wok.request("DELETE", "tasks/999999")
+    wok.request("GET", "vms/nope")  # what only looks is not told
+    new = entries()[before:]
+    assert {(entry["user"], entry["ip"]) for entry in new} == {(USER, "127.0.0.1")}
+    assert [(entry["req"], entry["status"]) for entry in new] == [
+        *(("POST", 202), ("POST", 400), ("DELETE", 404), ("DELETE", 204), ("DELETE", 404)),
+    ]
+    said = [entry["message"] for entry in new]
+    assert said[0] == "Clone vms/web"
+    assert said[1].startswith("Clone vms/mail (KCHVM0033E: Virtual machine mail is running. Shut it down")
+    assert said[2] == "Delete vms/‹b›%(x)s{y} (KCHVM0002E: Virtual machine ‹b›%(x)s{y} does not exist)"
+    assert said[3] == f"Delete vms/{name}"
+    assert said[4] == "Cancel or clear tasks/999999 (WOKASYNC0001E: Task 999999 does not exist)"
+
+
+def test_every_text_of_ours_can_be_filled_in_as_wok_does() -> None:
+    for code, text in activity.messages(plugin._texts()).items():
+        names = re.findall(r"%\((\w+)\)s", text)
+        assert "%(" not in text % dict.fromkeys(names, "x"), code
+        assert not re.search(r"\{\w+\}", text), code
+
+
 # --- Who may come in -------------------------------------------------------------------------------------------------
 
 
 def routes() -> Iterator[tuple[str, str]]:
     """Every method and path that the plugin serves."""
-    for resource, controller in sub_nodes.items():
+    for resource, controller in {**sub_nodes, **tab_nodes}.items():
         for route in controller.routes:
             parts = [EXAMPLES[part] if part.startswith("{") else part for part in route.parts]
             yield route.method, "/".join([resource, *parts])
@@ -194,7 +325,11 @@ def test_a_browser_is_sent_to_woks_own_page_to_log_in(wok: Wok) -> None:
         "js/../vms/web",
         "images/..%2fvms",
         "ui/config/tab-ext.xml",
+        "ui/config/nope.xml",
         "ui/../vms",
+        "tabs",
+        "js/app.js",
+        "images/icon.svg",
     ],
 )
 def test_no_spelling_gets_around_the_login(wok: Wok, path: str) -> None:

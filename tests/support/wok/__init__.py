@@ -14,7 +14,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from http.cookies import SimpleCookie
 from pathlib import Path
-from typing import Any
 
 from support.server import REQUEST_TIMEOUT, Response, Server
 from support.wok.auth import KNOWN, PASSWORD, SESSION_MINUTES, USER

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class BaseModel:
-    """src/wok/basemodel.py, BaseModel: each public function of a part is an attribute, such as `vm_clone` of VMModel."""
+    """src/wok/basemodel.py, BaseModel: each function of a part becomes an attribute, such as `vm_clone` of VMModel."""
 
     def __init__(self, parts: list[object]) -> None:
         for part in parts:

@@ -103,8 +103,8 @@ class Collection:
     def __init__(self, model: Any, name: str, one: Callable[[str], Any], args: tuple[str, ...] = ()) -> None:
         self._model, self._name, self._one, self._args = model, name, one, args
 
-    def _cp_dispatch(self, path: list[str]) -> Any:
-        return self._one(unquote(path.pop(0)))
+    def _cp_dispatch(self, vpath: list[str]) -> Any:
+        return self._one(unquote(vpath.pop(0))) if vpath else None
 
     @cherrypy.expose  # type: ignore[untyped-decorator]  # CherryPy has no types
     def index(self, **filters: str) -> bytes:

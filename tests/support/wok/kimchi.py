@@ -113,6 +113,8 @@ class Kimchi(Root):
 
     def __init__(self, _options: object) -> None:
         model: Any = BaseModel([TasksModel(), TaskModel(), VMsModel(), VMModel(), StorageVolumeModel()])
+        if get_kimchi_version().endswith("otherwise"):
+            model.vm_clone = lambda name, options: by_kimchi(f"vms/{name}-{options}")
         model.objstore = ObjectStore()
         super().__init__(model, "kimchi", MESSAGES)
         self.vms = Collection(model, "vms", lambda name: Resource(model, "vm", [name], ("clone",)))

@@ -14,7 +14,7 @@ from support.wok.message import message
 _lines: list[str] = []
 
 
-def log_request(
+def log_request(  # noqa: PLR0917 - as Wok's is called
     code: str,
     params: Mapping[str, Any],
     exception: Any,
