@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from lxml import etree
 
+from ..hypervisor import xmlparser
+
 Element = etree._Element
 
-
-def parse(xml: str) -> Element:
-    """Parses libvirt's XML. Entities are left alone and nothing is fetched."""
-    return etree.fromstring(xml, etree.XMLParser(resolve_entities=False, no_network=True))
+parse = xmlparser.parse
 
 
 def remove(node: Element) -> None:

@@ -13,12 +13,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from urllib.parse import urlsplit
 
 import libvirt
 
 from .. import errors
+from . import xmlparser
 
 log = logging.getLogger(__name__)
 
@@ -249,7 +250,8 @@ class Connections:
             self._short.put(connection)
 
     def _open(self) -> libvirt.virConnect:
-        connection = libvirt.open(self.uri)
+        with xmlparser.lock if self.is_test_driver else nullcontext():
+            connection = libvirt.open(self.uri)
         with suppress(libvirt.libvirtError):  # the test driver has no keepalive, and needs none
             connection.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
         return connection

@@ -18,6 +18,7 @@ from lxml import etree
 
 from .. import errors
 from .connection import Connections
+from .xmlparser import parse
 
 SHUT_OFF = "shutoff"
 STATES = {
@@ -248,7 +249,7 @@ class Host:
     def pool_hosts(self, name: str) -> list[str]:
         """Names of the servers that a network pool lies on. Raises PoolNotFound."""
         with self._doing("look up a storage pool", pool=name) as connection:
-            root = etree.fromstring(connection.storagePoolLookupByName(name).XMLDesc(0))
+            root = parse(connection.storagePoolLookupByName(name).XMLDesc(0))
         return [str(host.get("name")) for host in root.iterfind("source/host[@name]")]
 
     def list_pools(self) -> list[PoolInfo]:
@@ -393,7 +394,7 @@ def _domain_info(domain: libvirt.virDomain, *, in_full: bool = True) -> DomainIn
 
 def _pool_info(pool: libvirt.virStoragePool, *, in_full: bool = True) -> PoolInfo:
     state, capacity, allocated, available = pool.info()
-    root = etree.fromstring(pool.XMLDesc(0))
+    root = parse(pool.XMLDesc(0))
     return PoolInfo(
         name=pool.name(),
         uuid=pool.UUIDString(),
@@ -410,7 +411,7 @@ def _pool_info(pool: libvirt.virStoragePool, *, in_full: bool = True) -> PoolInf
 
 
 def _volume_info(pool: str, volume: libvirt.virStorageVol) -> VolumeInfo:
-    root = etree.fromstring(volume.XMLDesc(0))
+    root = parse(volume.XMLDesc(0))
     changed = root.findtext("target/timestamps/ctime")  # libvirt 9 gives 0 as time of birth
     form = root.find("target/format")
     return VolumeInfo(

@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 stage=$1
+is_debian12() { [ "$(. /etc/os-release && echo "$ID${VERSION_ID:-}")" = debian12 ]; }
 python=${PYTHON:-python3}
 extras=""
 packages=(gcc libvirt-dev pkg-config) # PyPI has libvirt-python as source only
@@ -19,6 +20,9 @@ test | bench)
     packages+=(btrfs-progs e2fsprogs libpam-wrapper mount psmisc swtpm swtpm-tools util-linux xfsprogs)
     packages+=(fish mandoc zsh) # shell completion, the manual page
     packages+=(openssl systemd) # certificates; systemd-analyze, which checks our unit: systemd itself need not run
+    # What .venv/debian is made of; see below.
+    ! is_debian12 ||
+        packages+=(python3-cheroot python3-cherrypy3 python3-jsonschema python3-libvirt python3-lxml python3-venv)
     # Debian 13 took the storage driver out of libvirt-daemon.
     [ "$(. /etc/os-release && echo "$ID${VERSION_ID:-}")" != debian13 ] || packages+=(libvirt-daemon-driver-storage)
     [ "$stage" != bench ] || packages+=(virtinst) # virt-clone, which clones are measured against
@@ -81,6 +85,21 @@ fetch_nginx() { # unpacked and not installed, since as a service it would take p
     (cd "$place" && quietly apt-get download nginx && quietly dpkg-deb -x nginx_*.deb .)
 }
 
+make_debian() { # a second environment: a host with Wok, which has all but SQLAlchemy from Debian 12, and nothing else
+    local versions=(CherryPy==18.8.0 cheroot==9.0.0 jsonschema==4.10.3 libvirt-python==9.0.0 lxml==4.9.2)
+    say "making .venv/debian"
+    rm -rf .venv/debian
+    if is_debian12; then
+        versions=()
+        quietly /usr/bin/python3 -m venv --system-site-packages .venv/debian
+    else
+        quietly "$(command -v python3.11 || echo "$python")" -m venv .venv/debian
+    fi
+    quietly .venv/debian/bin/pip install --disable-pip-version-check --no-input "${versions[@]}" \
+        'SQLAlchemy>=2.0' 'hypothesis>=6.100' 'pytest>=8.4' 'pytest-xdist>=3.6'
+    (cd .venv/debian/lib/python3*/site-packages && ln -sfn ../../../../.. cloner)
+}
+
 ready && exit
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
     fail "Python 3.11 or newer is needed; $python: $("$python" -V 2>/dev/null || echo not found)." \
@@ -105,4 +124,5 @@ quietly .venv/bin/pip install --disable-pip-version-check --no-input --editable 
 mkdir -p .venv/typing # mypy's view of the tree: a package has a name there, whatever this folder is called
 ln -sfn ../.. .venv/typing/cloner
 ln -sfn ../../tests/support ../../tests/bench .venv/typing/
+if [ "$stage" = test ]; then make_debian; fi
 made_from >".venv/ready-to-$stage"

@@ -1,45 +1,13 @@
-"""Regular expressions without RE2: the language is RE2's, and so is the answer, and no expression takes long."""
+"""Regular expressions without RE2: what they match, what is refused, and that none takes long."""
 
 from __future__ import annotations
 
 import pytest
-import re2
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from cloner.control.expressions import MOST_INSTRUCTIONS, MOST_STEPS, Expression, NotUsable
 
 CLONES = "^/plugins/kimchi/vms/.+/clone"
 VOLUMES = "^/plugins/kimchi/storagepools/.+/storagevolumes/.+/clone"
-
-PIECES = [*"ab-_/.|()[]^$*+?{},:1", "\\", "\\d", "\\w", "\\W", "\\s", "\\b", "\\B", "\\A", "\\z", "\\x61", "\\x{62}"]
-PIECES += [
-    "(?:",
-    "(?P<n>",
-    "(?i)",
-    "(?s:",
-    "(?-i:",
-    "{2}",
-    "{1,}",
-    "{0,3}",
-    "[^a]",
-    "[a-c]",
-    "[]a]",
-    "[\\d-]",
-    "é",
-    "A",
-]
-TEXTS = ["", "a", "b", "ab", "ba", "aab", "A", "é", "a-b", "/a/b.c", "1", "12a", "a\nb", "_", "]", "{,}", "-", " "]
-
-
-def by_re2(expression: str, text: str) -> bool | None:
-    """Whether it matches from the start; None for an expression that is none."""
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        return re2.compile(expression, options).match(text) is not None
-    except re2.error:
-        return None
 
 
 @pytest.mark.parametrize(
@@ -60,24 +28,8 @@ def by_re2(expression: str, text: str) -> bool | None:
         ("^((/|[a-z-])+)+X$", "/aa", False),
     ],
 )
-def test_an_expression_matches_from_the_start_as_by_re2(expression: str, text: str, is_match: bool) -> None:
+def test_an_expression_matches_from_the_start(expression: str, text: str, is_match: bool) -> None:
     assert Expression(expression).matches_start(text) is is_match
-    assert by_re2(expression, text) is is_match
-
-
-@settings(max_examples=1500)
-@given(st.lists(st.sampled_from(PIECES), max_size=9).map("".join))
-@example("(?i:a)b|(?-i)A")
-@example("a{,3}")
-@example("x{2}{3}")
-@example("[a-]")
-@example("(a|b)*?b$")
-def test_what_is_usable_says_what_re2_says(expression: str) -> None:
-    try:
-        ours = Expression(expression)
-    except NotUsable:
-        return
-    assert {text: ours.matches_start(text) for text in TEXTS} == {text: by_re2(expression, text) for text in TEXTS}
 
 
 @pytest.mark.parametrize(
