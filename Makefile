@@ -6,10 +6,10 @@ export PYTHON
 # The processes that the tests are spread over; most of them wait for a disk or for a server most of the time.
 WORKERS ?= 4
 
-.PHONY: help install run test check bench man clean
+.PHONY: help install run test check bench man wok-install clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 install: ## Set up what `make run` needs, and nothing else
 	@scripts/setup.sh run
@@ -35,6 +35,9 @@ bench: ## Measure against the alternatives, QUICK=1 for less; options in ARGS, s
 man: ## Write docs/cloner.1, the manual page, anew
 	@scripts/setup.sh run
 	@.venv/bin/python scripts/manpage.py
+
+wok-install: ## Put the plugin into a Wok: WOK=DIR, which has `plugins` in it
+	@scripts/wok-install.sh "$(WOK)"
 
 clean: ## Remove .venv, caches and builds
 	rm -rf .venv *.egg-info build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -6,12 +6,12 @@ Inside Wok these are the files of our tab, too.
 
 from __future__ import annotations
 
+from ..bridge.tab import UI, I18n, Tabs
 from .batches import Batches
 from .config import Config
 from .events import Events
 from .openapi import OpenAPI
 from .storagepools import StoragePools
-from .tab import UI, I18n, Tabs
 from .tasks import Tasks
 from .vms import VMs
 

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from cloner import errors
-from cloner.settings import DEFAULT_FILE, Settings, default_uri, demo_uri, load
+from cloner.settings import DEFAULT_FILE, Settings, Switches, default_uri, demo_uri, load, switches
 
 EVERYTHING = """
 [wok]
@@ -29,6 +29,7 @@ tpm_dir = /swtpm
 keep_tasks_hours = 0.5
 max_running_per_user = 7
 max_bytes_per_user = 1000000000000
+kimchi_bridge = yes
 [server]
 host = ::1
 port = 0
@@ -58,6 +59,7 @@ ALL_SET = Settings(
     keep_tasks_hours=0.5,
     max_running_per_user=7,
     max_bytes_per_user=10**12,
+    kimchi_bridge=True,
     host="::1",
     port=0,
     server_names="cloner.example, cloner.lan:8443",
@@ -128,6 +130,25 @@ def test_every_setting_can_be_set(conf: Callable[[str], Path]) -> None:
     assert found == ALL_SET
     assert all(value != default for value, default in zip(vars(found).values(), vars(Settings()).values(), strict=True))
     assert [type(value) for value in vars(found).values()] == [type(value) for value in vars(Settings()).values()]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_on"), [("True", True), ("on", True), ("1", True), ("False", False), ("no", False)]
+)
+def test_a_switch_is_on_or_off(conf: Callable[[str], Path], text: str, is_on: bool) -> None:
+    path = conf(f"[wok]\nenable = {text}\n[cloner]\nkimchi_bridge = {text}\n")
+    assert load(path).kimchi_bridge is is_on
+    assert switches(path) == Switches(is_on, is_on)
+
+
+def test_what_nobody_switched_is_as_we_ship_it(conf: Callable[[str], Path]) -> None:
+    assert switches(conf("")) == switches(conf("[wok]\nenable =\n")) == switches(DEFAULT_FILE) == Switches()
+
+
+@pytest.mark.parametrize("text", ["[wok]\nenable = perhaps", "[cloner]\nkimchi_bridge = 2", "enable", "[wok]\nenable"])
+def test_a_switch_that_says_neither_is_refused(conf: Callable[[str], Path], text: str) -> None:
+    with pytest.raises(errors.InvalidConfiguration):
+        switches(conf(text))
 
 
 def test_an_empty_value_is_the_default(conf: Callable[[str], Path]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,13 @@ def root_config() -> dict[str, Any]:
 
 
 class PluginPaths:
-    """src/wok/config.py.in, PluginPaths, of a Wok that runs from its sources."""
+    """src/wok/config.py.in, PluginPaths: of a Wok that runs from its sources, or with WOK_ETC of an installed one."""
 
     def __init__(self, name: str) -> None:
-        self.plugin_dir = str(plugins_folder() / name)
-        self.conf_dir = self.src_dir = self.plugin_dir
+        self.plugin_dir = self.src_dir = str(plugins_folder() / name)
         self.ui_dir = str(plugins_folder() / name / "ui")
-        self.conf_file = str(plugins_folder() / name / f"{name}.conf")
+        self.conf_dir = os.environ.get("WOK_ETC", self.plugin_dir)
+        self.conf_file = str(Path(self.conf_dir, f"{name}.conf"))
 
 
 class PluginConfig(Config):

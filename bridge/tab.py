@@ -5,8 +5,8 @@ from __future__ import annotations
 import mimetypes
 from pathlib import Path
 
+from ..control.base import Answer, Controller, Request, nothing_here, route
 from ..model.services import Services
-from .base import Answer, Controller, Request, nothing_here, route
 
 UI_FOLDER = Path(__file__).resolve().parent.parent / "ui"
 

@@ -1,0 +1,107 @@
+"""`make wok-install`: the plugin in Wok's folder, from where Wok loads it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cloner.settings import demo_uri
+from support.answers import cloned
+from support.wok import ROOT, Wok, configured
+
+SCRIPT = ROOT / "scripts" / "wok-install.sh"
+INSTALLED = """
+class PluginPaths:
+    def __init__(self, name):
+        self.conf_file = f"{folder}/etc/wok/plugins.d/{name}.conf"
+        self.ui_dir = f"{folder}/share/wok/plugins/{name}/ui"
+"""
+"""src/wok/config.py.in of a Wok that a distribution packages, below a folder of the test's."""
+
+
+def install(wok: Path | str, python: Path | str = sys.executable) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "WOK_PYTHON": str(python)}
+    return subprocess.run([SCRIPT, str(wok)], env=env, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A Wok's package that has no plugins yet."""
+    package = tmp_path / "wok"
+    (package / "plugins").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    return package
+
+
+def test_what_it_installs_is_loaded_and_clones(tmp_path: Path) -> None:
+    wok = Wok(tmp_path)
+    shutil.rmtree(wok.conf.parent)
+    done = install(tmp_path / "wok")
+    assert done.returncode == 0, done.stderr
+    assert f"the plugin is in {wok.conf.parent}, its configuration in {wok.conf}" in done.stdout
+    wok.conf.write_text(configured(wok.conf.read_text(), {"state_dir": wok.state_dir, "connect": demo_uri()}))
+    with wok:
+        cloned(wok, "vms/web")
+        assert wok.request("GET", "ui/config/tab-ext.xml").status == 200
+
+
+def test_it_says_what_woks_python_lacks(tmp_path: Path, place: Path) -> None:
+    bare = tmp_path / "bare"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')  # without what is installed
+    bare.chmod(0o755)
+    said = install(place, bare).stdout
+    assert "by Debian's names: python3-cherrypy3 python3-jsonschema python3-libvirt python3-lxml" in said
+    assert "needs SQLAlchemy 2" in said
+    said = install(place).stdout
+    assert "by Debian's names" not in said
+    assert "SQLAlchemy" not in said
+
+
+def test_installed_again_it_is_new_and_its_configuration_stays(place: Path) -> None:
+    install(place)
+    plugin = place / "plugins" / "cloner"
+    (plugin / "cloner.conf").write_text("[cloner]\nworkers = 3\n")
+    (plugin / "left.py").touch()
+    (plugin / "plugin.py").write_text("old")
+    assert install(place).returncode == 0
+    assert (plugin / "cloner.conf").read_text() == "[cloner]\nworkers = 3\n"
+    assert (plugin / "plugin.py").read_text() == (ROOT / "plugin.py").read_text()
+    assert not (plugin / "left.py").exists()
+    assert [path.name for path in plugin.parent.iterdir()] == ["cloner"]
+
+
+def test_of_a_wok_that_is_packaged_the_configuration_lies_elsewhere(tmp_path: Path, place: Path) -> None:
+    (place / "config.py").write_text(INSTALLED.replace("{folder}", str(tmp_path)))
+    conf = tmp_path / "etc" / "wok" / "plugins.d" / "cloner.conf"
+    assert install(place).returncode == 0
+    assert conf.read_text() == (ROOT / "cloner.conf").read_text()
+    assert (tmp_path / "share/wok/plugins/cloner/ui/config/tab-ext.xml").is_file()
+    conf.write_text("[wok]\nenable = True\n")
+    assert install(place).returncode == 0
+    assert conf.read_text() == "[wok]\nenable = True\n"
+
+
+def test_there_the_plugin_reads_what_wok_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    etc = tmp_path / "etc"
+    etc.mkdir()
+    monkeypatch.setenv("WOK_ETC", str(etc))
+    wok = Wok(tmp_path, connect=demo_uri())
+    os.replace(wok.conf, etc / "cloner.conf")
+    shutil.copy(ROOT / "cloner.conf", wok.conf)  # beside the plugin's modules, with the defaults
+    with wok:
+        cloned(wok, "vms/web")
+        assert (wok.state_dir / "journal.sqlite").exists()
+
+
+@pytest.mark.parametrize(
+    ("wok", "said"), [("", "say where Wok's Python package is"), ("/nowhere", "there is no Wok in")]
+)
+def test_without_a_wok_it_says_what_to_do(wok: str, said: str) -> None:
+    done = install(wok)
+    assert done.returncode == 1
+    assert said in done.stderr
