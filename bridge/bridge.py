@@ -61,6 +61,9 @@ class Bridge:
         if model is not self._model or (is_wanted and model is None and not self._was_told):
             with self._lock:
                 self._change(model, is_wanted=is_wanted)
+        mirror = self._mirror
+        if mirror is not None:
+            mirror.refresh()  # whoever looks into the queue now finds what was accepted until now
 
     def _change(self, model: Any, *, is_wanted: bool) -> None:
         if Bridge._in_place is not self or (model is self._model and self._was_told):

@@ -7,6 +7,7 @@ model/vms.py and model/storagevolumes.py; so is what a failure looks like.
 
 from __future__ import annotations
 
+import base64
 import inspect
 import logging
 from collections.abc import Callable, Iterator
@@ -106,13 +107,22 @@ class Functions:
     """Ours in the place of Kimchi's."""
 
     def __init__(self, services: Services, mirror: Mirror) -> None:
+        self._host = services.host
         self._vms = VMsModel(services)
         self._volumes = StorageVolumesModel(services)
         self._mirror = mirror
 
     def vm_clone(self, name: str) -> dict[str, str]:
         """Accepts the clone of a guest; its task."""
-        return self._accept(f"vms/{name}", lambda caller: self._vms.clone(name, _request({}, caller)))
+        domain = self._domain(name)
+        return self._accept(f"vms/{domain}", lambda caller: self._vms.clone(domain, _request({}, caller)))
+
+    def _domain(self, name: str) -> str:
+        """What libvirt calls a guest: of one not called in ASCII Kimchi makes Base64 (model/utils.py)."""
+        in_base64 = base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
+        with _in_woks_words():
+            is_there = name.isascii() or self._host.has_domain(name) or not self._host.has_domain(in_base64)
+        return name if is_there else in_base64
 
     def storagevolume_clone(
         self, pool: str, name: str, new_pool: str | None = None, new_name: str | None = None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import mimetypes
 from pathlib import Path
 
+import cherrypy
+
 from ..control.base import Answer, Controller, Request, nothing_here, route
 from ..model.services import Services
 
@@ -45,7 +47,13 @@ class Tabs(Controller):
 
     @route("GET", "{page}")
     def lookup(self, request: Request) -> Answer:
-        return _file("tabs", request.path["page"])
+        """As Wok does with its own (src/wok/root.py, tabs), it is where the next log-in leads to."""
+        page = request.path["page"]
+        answer = _file("tabs", page)
+        cookie = cherrypy.serving.response.cookie
+        cookie["lastPage"] = f"/#{request.mount.lstrip('/')}/tabs/{page.removesuffix('.html')}"
+        cookie["lastPage"]["path"] = "/"
+        return answer
 
 
 class UI(Controller):

@@ -193,6 +193,8 @@ def _set_identity(domain: Element, identity: Identity) -> None:
     title = domain.find("title")
     if title is not None:
         remove(title)
+    for shown in _children(_kimchi_nodes(domain), "name"):  # by which Kimchi lists a guest that is not called in ASCII
+        remove(shown)
     genid = domain.find("genid")
     if genid is not None:
         genid.text = identity.genid

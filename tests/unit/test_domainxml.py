@@ -423,6 +423,15 @@ def test_an_emulated_tpm_is_seen(devices: str, emulated: bool) -> None:
     assert domainxml.has_emulated_tpm(parse(domain(devices))) is emulated
 
 
+def test_the_name_by_which_kimchi_lists_a_guest_is_not_its_clones() -> None:
+    """Of a guest that is not called in ASCII: libvirt knows it by another name."""
+    form = "<metadata><k:metadata xmlns:k='{}'>{}<access/></k:metadata></metadata>"
+    shown = form.format(domainxml.KIMCHI_NAMESPACE, "<name>Müller</name>")
+    clone = parse(cloned(domain(more=shown)))
+    assert [node.tag for node in clone.iterfind("metadata/*/*")] == ["access"]
+    assert clone.findtext("name") == OURS.name
+
+
 def test_access_is_read_from_kimchis_metadata_alone() -> None:
     other = "<o:x xmlns:o='http://other'><o:user>eve</o:user></o:x>"
     ours = (

@@ -109,6 +109,15 @@ def test_a_guest_is_cloned_by_kimchis_button(bridged: Wok) -> None:
     assert name in [guest["name"] for guest in guests]
 
 
+def test_a_guest_that_is_not_called_in_ascii_has_another_name_in_libvirt(bridged: Wok) -> None:
+    """Kimchi's model/utils.py, get_ascii_nonascii_name."""
+    in_libvirt = "TcO8bGxlcg"  # Müller
+    bridged.wait_task(bridged.request("POST", "vms/web/clone", {"name": in_libvirt}).json["id"])
+    task = asked(bridged, f"{VMS}/{quote('Müller')}").json
+    assert task["target_uri"].startswith(f"{VMS}/{in_libvirt}-clone-")
+    assert ended(bridged, task["id"])["status"] == "finished"
+
+
 def test_it_is_a_task_of_ours(bridged: Wok) -> None:
     task = asked(bridged, f"{VMS}/web").json
     ours = bridged.wait_task(task["id"])

@@ -5,6 +5,7 @@ libvirt's test driver shows each connection a host of its own, so that this one 
 
 from __future__ import annotations
 
+import base64
 import importlib
 import os
 from collections.abc import Callable
@@ -48,13 +49,14 @@ class VMModel:
     """model/vms.py, VMModel."""
 
     def lookup(self, name: str) -> dict[str, Any]:
-        """A guest. An error of libvirt's is Kimchi's."""
+        """A guest; model/utils.py, get_ascii_nonascii_name. An error of libvirt's is Kimchi's."""
         found = services()
         if found is None:
             return {"name": name, "state": "shutoff", "users": [], "groups": []}
         guests = importlib.import_module("wok.plugins.cloner.model.guests")
         try:
-            resource: dict[str, Any] = guests.read_guest(found.host.domain(name)).resource
+            in_libvirt = name if name.isascii() else base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
+            resource: dict[str, Any] = guests.read_guest(found.host.domain(in_libvirt)).resource
         except Exception as error:
             raise NotFoundError("KCHVM0002E", {"name": name}) from error
         return resource

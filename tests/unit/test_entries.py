@@ -1,0 +1,114 @@
+"""Our tasks in Wok's queue: what stays in it, and for how long."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cloner.bridge import entries, wok
+from cloner.bridge.entries import Mirror
+from cloner.engine.records import FINISHED, RUNNING, Task
+from cloner.plugin import build
+from cloner.settings import Settings, demo_uri
+
+HOUR = 3600 * 1_000_000
+"""In microseconds."""
+
+
+def task(number: int, status: str = RUNNING, ended: int | None = None, **more: Any) -> Task:
+    fields = {"kind": "domain", "message": "", "target_uri": f"/plugins/cloner/vms/c{number}/clone", "server": "s"}
+    fields |= {"cancelled": False, "created": 20 * HOUR, "plan": {"name": f"c{number}"}, "done": {}}
+    return Task(id=number, status=status, ended=ended, **{**fields, **more})
+
+
+def ago(hours: float) -> int:
+    return int(time.time() * 1_000_000 - hours * HOUR)
+
+
+@pytest.fixture
+def queue(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Wok's."""
+    found: dict[str, Any] = {}
+    monkeypatch.setattr(wok, "module", lambda name: {"asynctask": SimpleNamespace(tasks_queue=found)}[name])
+    return found
+
+
+@pytest.fixture
+def made() -> list[int]:
+    """The clones that were complete, in this order."""
+    return []
+
+
+@pytest.fixture
+def mirror(queue: dict[str, Any], made: list[int], tmp_path: Path) -> Iterator[Mirror]:
+    services = build(Settings(connect=demo_uri(), state_dir=str(tmp_path)))
+    with closing(services.journal):
+        yield Mirror(services, lambda task: made.append(task.id))
+    services.lease.release()
+
+
+def test_kimchis_uri_is_below_kimchis_mount_whoever_accepted_the_clone(mirror: Mirror, queue: dict[str, Any]) -> None:
+    uris = {
+        1: "/plugins/cloner/vms/web/clone",
+        2: "/plugins/kimchi/vms/web/clone",
+        3: "/wok/plugins/cloner/vms/vms/clone",
+    }
+    for number, uri in uris.items():
+        mirror._take(task(number, target_uri=uri))
+    mirror._take(task(4, kind="volume", target_uri="/plugins/cloner/storagepools/a/storagevolumes/vms/clone"))
+    assert [entry.target_uri for entry in queue.values()] == [
+        *("/plugins/kimchi/vms/web/clone", "/plugins/kimchi/vms/web/clone", "/plugins/kimchi/vms/vms/clone"),
+        "/plugins/kimchi/storagepools/a/storagevolumes/vms/clone",
+    ]
+
+
+def test_an_ended_task_is_gone_before_wok_counts_it_as_old(mirror: Mirror, queue: dict[str, Any]) -> None:
+    """Wok removes those of twelve hours while it goes through the queue, and then fails."""
+    mirror._take(task(1, created=ago(30)))  # it runs
+    mirror._take(task(2, FINISHED, ended=ago(11.6), created=ago(30)))
+    mirror._take(task(3, FINISHED, ended=ago(11.4), created=ago(30)))
+    assert list(queue) == ["1", "3"]
+    assert all(
+        entry.timestamp > time.time() - entries._LONGEST_S or entry.task.ended is None for entry in queue.values()
+    )
+    mirror._take(task(3, FINISHED, ended=ago(11.6)))
+    mirror._sweep()
+    assert list(queue) == ["1"]
+
+
+def test_a_clone_is_told_of_once_when_it_is_complete(mirror: Mirror, queue: dict[str, Any], made: list[int]) -> None:
+    mirror._take(task(1))
+    assert made == []
+    mirror._take(task(1, FINISHED, ended=ago(-0.01)))
+    mirror._take(task(1, FINISHED, ended=ago(-0.01)))
+    mirror._take(task(2, FINISHED, ended=ago(-0.01)))  # another server's, which was quick
+    mirror._take(task(3, FINISHED, ended=ago(1)))  # before we were there
+    mirror._take(task(4, "failed", ended=ago(-0.01)))
+    assert made == [1, 2]
+
+
+def test_what_wok_removes_is_gone_and_what_is_not_ours_stays(mirror: Mirror, queue: dict[str, Any]) -> None:
+    mirror._take(task(1))
+    mirror._take(task(2))
+    queue["1"].remove()
+    queue["woks"] = object()
+    assert list(queue) == ["2", "woks"]
+    mirror.stop()
+    assert list(queue) == ["woks"]
+
+
+def test_while_the_journal_is_away_the_queue_is_as_it_was(
+    mirror: Mirror, queue: dict[str, Any], tmp_path: Path
+) -> None:
+    mirror._take(task(1, message="<b>Copying</b>"))
+    mirror._journal.close()
+    for file in tmp_path.glob("journal.sqlite*"):
+        file.unlink()
+    (tmp_path / "journal.sqlite").mkdir()
+    assert (queue["1"].status, queue["1"].message) == (RUNNING, "‹b›Copying‹/b›")
