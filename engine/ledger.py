@@ -130,7 +130,8 @@ class Ledger:
             raise errors.CloneCancelled
         if not self._is_complete(task):
             return Ending(task.id, FAILED, errors.ServerStopped())
-        self.complete(task.id, self._journal.steps(task.id))
+        steps = self._journal.steps(task.id)
+        self.complete(task.id, steps, warning=_not_started(steps))
         log.warning("task %d was complete when its server stopped, and is finished", task.id)
         return None
 
@@ -217,6 +218,14 @@ _UNDO: Mapping[str, Callable[[Ledger, Step], None]] = {
     DOMAIN: Ledger._undo_domain,
     START: Ledger._undo_start,
 }
+
+
+def _not_started(steps: Sequence[Step]) -> str | None:
+    """What is to be said of a clone that was to be started, when nobody knows whether it was."""
+    wanted = any(step.kind == DOMAIN and step.args.get("start") for step in steps)
+    if not wanted or any(step.kind == START and step.state == DONE for step in steps):
+        return None
+    return errors.NotStarted(cause="the server stopped before that. Start it, if it does not run").reason
 
 
 def cause_of(error: errors.ClonerError) -> str:

@@ -10,7 +10,7 @@ from functools import cached_property
 
 from ..hypervisor.host import PoolInfo, VolumeInfo
 from ..utils import MAX_FILE_NAME_BYTES, MAX_NAME_BYTES, byte_length, compose
-from . import domainxml
+from . import domainxml, ownership
 from .ownfiles import OwnFiles, own_files, tpm_folder
 from .survey import Survey
 from .xmltree import Element, parse
@@ -185,6 +185,12 @@ class Draft:
         folder, name = os.path.split(path)
         ending = extension(name) if not self._own_files.nvram_is_implied else ".fd"
         return os.path.join(folder, compose(clone, "_VARS" + ending, MAX_FILE_NAME_BYTES))
+
+    def own_paths(self, clone: str) -> list[str]:
+        """The sockets, logs and pipes that a clone of this name would have."""
+        domain = parse(self.survey.domain.xml if self.survey.domain else "<domain/>")
+        ownership.make_own(domain, domain.findtext("name", ""), clone, "", drop_hostdevs=self.wishes.drop_hostdevs)
+        return [node.get(attribute, "") for node, attribute in ownership.paths(domain)]
 
     def max_name_bytes(self) -> int:
         """The longest name whose disks and NVRAM can still be called after it in full."""
