@@ -169,7 +169,7 @@ def test_a_clone_that_is_still_being_made_is_not_cloned(
     copy = pool_path(pool) / "first-vda.img"
     wait_until(lambda: copy.exists() and allocated(copy) > MiB, 30, "the copy is under way", lambda: server.log)
     guest("early", [copy])
-    assert refusal(server.request("POST", "vms/early/clone")) == (400, "CLNVM0002E")  # it is being written to
+    assert refusal(server.request("POST", "vms/early/clone")) == (409, "CLNVM0007E")
     guest("first", [])
     assert refusal(server.request("POST", "vms/first/clone")) == (409, "CLNVM0007E")
     server.request("DELETE", f"tasks/{task['id']}")
