@@ -42,6 +42,11 @@ def writer(path: Path) -> Iterator[None]:
         process.stdin.close()
 
 
+def hears_of(server: Server, name: str) -> None:
+    """Waits until libvirt's event about a guest has come."""
+    wait_until(lambda: name in {vm["name"] for vm in server.request("GET", "vms").json}, 30, f"{name} is in the list")
+
+
 def refused_throughout(server: Server, pool: libvirt.virStoragePool) -> None:
     """Neither the guest nor its volume is cloned."""
     assert refusal(server.request("POST", "vms/web/clone")) == (400, "CLNVM0002E")
@@ -182,6 +187,7 @@ def test_a_name_whose_socket_would_be_another_guests_is_refused(
     console = "<serial type='unix'><source mode='bind' path='{}'/></serial>"
     guest("web", devices=console.format(folder / "web.sock"))
     guest("other", devices=console.format(folder / "copy.sock"))
+    hears_of(server, "other")
     before = inventory(conn)
     answer = server.request("POST", "vms/web/clone", {"name": "copy"})
     assert refusal(answer) == (400, "CLNNAME0001E")
@@ -196,6 +202,7 @@ def test_a_name_whose_files_another_guest_names_is_taken_though_they_are_not_the
     guest("web", [disk], nvram=folder / "web_VARS.fd")
     guest("one", nvram=folder / "first_VARS.fd")
     guest("two", [pool_path(pool) / "second-vda.img"])
+    hears_of(server, "two")
     for name in ("first", "second"):
         assert refusal(server.request("POST", "vms/web/clone", {"name": name})) == (409, "CLNNAME0002E")
     cloned(server, "vms/web", name="third")
