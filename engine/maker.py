@@ -117,6 +117,7 @@ class Maker:
         method = self._methods[copy.method]
         names = {"pool": copy.pool, "name": copy.name}
         made_empty = names | {"empty": copy.method != LIBVIRT, "parents": list(copy.depends_on)}
+        made_empty |= {"stamped": copy.is_stamped}
         reserve = Action(VOLUME, made_empty, plain(f"Making {copy.name}"), lambda: method.reserve(copy, job))
         with self._turn(job) if method.is_long else nullcontext():
             made = self._take(job, first, reserve)

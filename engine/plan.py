@@ -81,6 +81,8 @@ class Copy:
 
     note: str = ""
     name: str = ""
+    is_stamped: bool = False
+    """Whether a stamp of the journal is in its name, so that nobody else's is called so."""
 
     def describe(self) -> dict[str, object]:
         """As a task shows it."""
@@ -208,7 +210,8 @@ class Draft:
     def macs(self) -> list[str]:
         return domainxml.macs(self._domain)
 
-    def domain_plan(self, identity: domainxml.Identity) -> DomainPlan:
+    def domain_plan(self, identity: domainxml.Identity, *, is_stamped: bool = False) -> DomainPlan:
+        """The plan; `is_stamped` tells whether the clone's name comes of the journal, and not from a person."""
         domain = self.survey.domain
         if domain is None:
             raise ValueError("the draft is of a volume")
@@ -218,7 +221,9 @@ class Draft:
             source_uuid=domain.uuid,
             xml=domain.xml,
             identity=identity,
-            copies=tuple(replace(copy, name=self.volume_name(copy, identity.name)) for copy in self.copies),
+            copies=tuple(
+                replace(copy, name=self.volume_name(copy, identity.name), is_stamped=is_stamped) for copy in self.copies
+            ),
             left=self.left,
             nvram=(own.nvram, nvram) if own.nvram and nvram else None,
             nvram_in_xml=not own.nvram_is_implied,
@@ -226,8 +231,8 @@ class Draft:
             wishes=self.wishes,
         )
 
-    def volume_plan(self, name: str) -> VolumePlan:
-        return VolumePlan(replace(self.copies[0], name=name))
+    def volume_plan(self, name: str, *, is_stamped: bool = False) -> VolumePlan:
+        return VolumePlan(replace(self.copies[0], name=name, is_stamped=is_stamped))
 
     @cached_property
     def _domain(self) -> Element:

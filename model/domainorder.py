@@ -45,7 +45,8 @@ class DomainOrder:
         name = self._new_name(transaction, draft)
         uuid = str(uuid4())
         macs = _reserve_macs(transaction, draft.macs(), self.is_taken, task, uuid)
-        plan = draft.domain_plan(domainxml.Identity(name, uuid, str(uuid4()), macs, self.owner))
+        identity = domainxml.Identity(name, uuid, str(uuid4()), macs, self.owner)
+        plan = draft.domain_plan(identity, is_stamped=self.wanted is None)
         transaction.reserve(DOMAIN_NAME, "", name, task=task)
         for copy in plan.copies:
             transaction.reserve(VOLUME_NAME, copy.pool, copy.name, task=task)
