@@ -148,7 +148,7 @@ def clear(descriptor: int, length: int) -> None:
     It is not cut off: ext4 and XFS write all of a file that was to the disk as soon as it is closed, and wait for it.
     """
     status = os.fstat(descriptor)
-    if status.st_size > min(length, _MOST_TO_CLEAR):
+    if status.st_blocks and status.st_size > min(length, _MOST_TO_CLEAR):
         os.ftruncate(descriptor, 0)
     elif status.st_blocks:
         os.pwrite(descriptor, bytes(status.st_size), 0)
