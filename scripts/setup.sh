@@ -9,7 +9,7 @@ is_debian12() { [ "$(. /etc/os-release && echo "$ID${VERSION_ID:-}")" = debian12
 python=${PYTHON:-python3}
 extras=""
 packages=(gcc libvirt-dev pkg-config) # PyPI has libvirt-python as source only
-packages+=(qemu-utils)                # qemu-img copies what cannot be reflinked
+packages+=(qemu-utils)                # qemu-img flattens overlays
 case $stage in
 run) extras="[pam]" ;;
 check) extras="[test,check,pam]" ;; # mypy reads the tests too
