@@ -68,7 +68,9 @@ class Application:
             "wsgi.multiprocess": False,
         }
         answer: list[Any] = []
-        content = b"".join(self._wsgi(environ, lambda status, headers, _=None: answer.extend([status, headers])))
+        parts = self._wsgi(environ, lambda status, headers, _=None: answer.extend([status, headers]))
+        with closing(parts):  # as a server does when the answer was sent, see PEP 3333: the clones begin then
+            content = b"".join(parts)
         message = Message()
         for name, value in answer[1]:
             message[name] = value
