@@ -174,17 +174,19 @@ def test_a_hundred_clicks_at_once_by_both_ways(bridged: Wok) -> None:
     stop = threading.Event()
     with ThreadPoolExecutor(1) as page:
         polling = page.submit(poll, bridged, stop)
-        with held(bridged):
-            answers = at_once(100, lambda number: asked(bridged, paths[number]))
-            assert [answer.status for answer in answers] == [202] * 100
-            running = {task["target_uri"].split("/")[4] for task in polled(bridged, "running")}
-        names = {answer.json["target_uri"].split("/")[4] for answer in answers}
-        assert len(names) == 100
-        assert names <= running
-        for answer in answers:
-            assert ended(bridged, answer.json["id"])["status"] == "finished"
-        stop.set()
+        try:
+            with held(bridged):
+                answers = at_once(100, lambda number: asked(bridged, paths[number]))
+                assert [answer.status for answer in answers] == [202] * 100
+                running = {task["target_uri"].split("/")[4] for task in polled(bridged, "running")}
+            tasks = [ended(bridged, answer.json["id"]) for answer in answers]
+        finally:
+            stop.set()
         assert polling.result() > 0
+    names = {task["target_uri"].split("/")[4] for task in tasks}
+    assert len(names) == 100
+    assert names <= running
+    assert {task["status"] for task in tasks} == {"finished"}
     assert {answer.json["id"] for answer in answers} <= {task["id"] for task in polled(bridged, "finished")}
     assert names <= {guest["name"] for guest in bridged.request("GET", VMS).json}
 
