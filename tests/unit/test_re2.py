@@ -38,7 +38,7 @@ def by_re2(expression: str, text: str) -> bool | None:
         return None
 
 
-@settings(max_examples=1500)
+@settings(max_examples=1500, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=9).map("".join))
 @example("(?i:a)b|(?-i)A")
 @example("a{,3}")
