@@ -77,7 +77,7 @@ class Cloner:
         self._switch = None if is_ours else Switch(wok.conf_file())
         if self._switch is not None and not self._switch.now.enable:
             raise errors.InvalidConfiguration(cause=f"enable is False in {wok.conf_file()}, so it stays out")
-        settings = options if isinstance(options, Settings) else load(wok.conf_file())
+        settings = options if isinstance(options, Settings) else _inside(load(wok.conf_file()))
         self.settings = settings if settings.connect else replace(settings, connect=default_uri())
         self.messages = activity.messages(_texts())
         self.paths = _Paths()
@@ -149,6 +149,11 @@ class Cloner:
             log.warning("when tokens were last used is not written down: %s", error)
 
 
+def _inside(settings: Settings) -> Settings:
+    """Settings for a server that is another's: half of its threads are for everything else of it."""
+    return replace(settings, threads=max(2, cherrypy.server.thread_pool // 2))
+
+
 class _Paths:
     """Where Wok finds the plugin's files."""
 
@@ -211,7 +216,7 @@ def build(settings: Settings, observer: Observer | None = None) -> Services:
         max_chain=settings.max_chain,
     )
     tokens = Tokens(journal)
-    feed = Feed(journal, min(settings.max_streams, settings.threads // 2))
+    feed = Feed(journal, min(settings.max_streams, settings.threads // 2), settings.threads // 2)
     limits = Limits(settings.max_running_per_user, settings.max_bytes_per_user)
     return Services(
         connections, host, journal, executor, ledger, lease, surveyor, inventory, tokens, limits, observer, feed, own

@@ -25,15 +25,16 @@ class Feed:
     Args:
         journal: it is told by it of what this server writes.
         most_streams: how many may follow everything at a time.
+        most_waiting: how many may wait for the end of a task at a time.
     """
 
-    def __init__(self, journal: Journal, most_streams: int) -> None:
+    def __init__(self, journal: Journal, most_streams: int, most_waiting: int = _MOST_WAITING) -> None:
         self._journal = journal
         self._changed = threading.Condition()
         self._serial = 0
         self._stopped = False
         self._streams = threading.BoundedSemaphore(most_streams)
-        self._waiting = threading.BoundedSemaphore(_MOST_WAITING)
+        self._waiting = threading.BoundedSemaphore(min(most_waiting, _MOST_WAITING))
         self._ends: dict[int, set[threading.Event]] = defaultdict(set)
         journal.on_change = self._on_change
         journal.on_end = self._on_end

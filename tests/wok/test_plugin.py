@@ -9,8 +9,8 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from http.client import HTTPException
+from contextlib import ExitStack, closing, suppress
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -420,6 +420,22 @@ def test_a_clone_is_deleted_by_a_request_with_a_body(wok: Wok) -> None:
     assert refusal(wok.request("DELETE", f"vms/{name}", {"storrage": True})) == (400, "CLNAPI0004E")
     assert wok.request("DELETE", f"vms/{name}", {"storage": True}).status == 204
     assert wok.request("GET", f"vms/{name}").status == 404
+
+
+# --- Threads ---------------------------------------------------------------------------------------------------------
+
+
+def test_who_follows_events_leaves_threads_to_wok(start: Callable[..., Wok]) -> None:
+    """It has ten, and a stream occupies one for as long as it lasts."""
+    wok = start()
+    with ExitStack() as closing_all:
+        answers = []
+        for _ in range(4):
+            connection = closing_all.enter_context(closing(HTTPConnection(*wok.address, timeout=30)))
+            connection.request("GET", f"{MOUNT_POINT}/events", headers={"Cookie": wok.log_in()})
+            answers.append(connection.getresponse().status)
+        assert answers == [200, 200, 503, 503]
+        assert wok.request("GET", "/wok-ui.html").status == 200
 
 
 # --- Request ids -----------------------------------------------------------------------------------------------------
