@@ -386,7 +386,7 @@ def test_it_does_what_the_model_says(host: Host, record_property: Any) -> None:
             deadline=None,
             derandomize=True,
             print_blob=True,
-            phases=[Phase.generate, Phase.shrink],
+            phases=[Phase.generate],  # to find the shortest run takes minutes
         ),
     )
     for outcome, count in sorted(host.outcomes.items()):
