@@ -35,6 +35,9 @@ _REFLINK_BYTES = 1 << 16
 _OVERLAY_BYTES = 1 << 20
 """What an overlay without data takes, rounded up."""
 
+_QCOW2_GROWTH = 1 << 20
+"""What XFS allots a qcow2 image at a time, in bytes, because qemu-img asks for that (qemu(1): extent_size_hint)."""
+
 _QCOW2_METADATA = 1 << 20
 """What an empty qcow2 image takes, rounded up, in bytes; its tables grow by 1/1024 of the data beyond that."""
 
@@ -174,7 +177,7 @@ def _copy(item: str, disk: SourceDisk, volume: VolumeInfo, pool: PoolInfo, way: 
         source=volume,
         pool=pool.name,
         format=form,
-        size={REFLINK: _REFLINK_BYTES, LINKED: _OVERLAY_BYTES}.get(method, total),
+        size=_size(method, total, form if as_it_is else ""),
         total=total,
         method=method,
         reason=way.reason,
@@ -186,6 +189,13 @@ def _copy(item: str, disk: SourceDisk, volume: VolumeInfo, pool: PoolInfo, way: 
         flat_source=disk.flat_source if is_flat and method == COPY else "",
         note=_note(method, disk, reached, is_flat=is_flat),
     )
+
+
+def _size(method: str, total: int, kept: str) -> int:
+    """Bytes that a copy occupies, where `total` are handled; `kept` is the format of a file that is copied as it is."""
+    if method == COPY:
+        return total + (_QCOW2_GROWTH if kept == "qcow2" else 0)
+    return {REFLINK: _REFLINK_BYTES, LINKED: _OVERLAY_BYTES}.get(method, total)
 
 
 def _written(disk: SourceDisk, reached: Reach, *, is_flat: bool) -> dict[str, int]:

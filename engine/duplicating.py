@@ -52,6 +52,15 @@ def duplicate(
     job.check()
 
 
+def occupied_in_blocks(descriptor: int, block: int) -> int:
+    """The bytes that a copy of a file occupies on a file system with blocks of `block` bytes. Raises OSError."""
+    count = reached = 0
+    for start, end in _data(descriptor):
+        first, behind = max(start // block, reached), -(-end // block)
+        count, reached = count + max(behind - first, 0), max(behind, reached)
+    return count * block
+
+
 def _data(descriptor: int) -> Iterator[tuple[int, int]]:
     """Where a file has data, from and to; all of it where the file system does not tell."""
     end, length = 0, os.fstat(descriptor).st_size

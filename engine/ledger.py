@@ -95,7 +95,7 @@ class Ledger:
     def adopt_orphans(self) -> list[Ending]:
         """Takes over the running tasks of servers that are dead: finishes the complete ones, returns the others.
 
-        One that cannot be settled yet is kept for the next call.
+        One that cannot be settled yet is kept for the next call. The id of the request that asked for it is not known.
         """
         dead = {server for server in self._journal.servers_with_tasks() if not self._lease.is_alive(server)}
         for task in self._journal.tasks(RUNNING) if dead else ():
@@ -105,11 +105,11 @@ class Ledger:
         endings = []
         for _ in range(len(self._adopted)):
             task = self._adopted.popleft()
-            with context.within(task=task.id):
+            with context.use(Context(user=task.owner, task=task.id)):
                 try:
                     ending = self._settle(task)
                 except errors.CloneCancelled as error:
-                    ending = Ending(task.id, KILLED, error)
+                    ending = Ending(task.id, KILLED, error, context=context.current())
                 except errors.ClonerError as error:
                     log.warning("task %d of a dead server waits: %s", task.id, error)
                     self._adopted.append(task)
@@ -123,7 +123,7 @@ class Ledger:
         if task.cancelled:
             raise errors.CloneCancelled
         if not self._is_complete(task):
-            return Ending(task.id, FAILED, errors.ServerStopped())
+            return Ending(task.id, FAILED, errors.ServerStopped(), context=context.current())
         steps = self._journal.steps(task.id)
         self.complete(task.id, steps, warning=_not_started(steps))
         log.warning("task %d was complete when its server stopped, and is finished", task.id)
@@ -132,7 +132,8 @@ class Ledger:
     def recover(self) -> None:
         """Finishes or undoes the tasks of dead servers now. Raises what keeps it from that."""
         for ending in self.adopt_orphans():
-            self.fail(ending)
+            with context.use(ending.context):
+                self.fail(ending)
 
     def _is_complete(self, task: Task) -> bool:
         """Whether the last thing that makes a clone was done: a guest is defined last."""

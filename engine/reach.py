@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
 from ..hypervisor.host import PoolInfo, VolumeInfo
 from . import files, qemuimg
 from .chain import PLAIN_BYTES, Chain
+from .duplicating import occupied_in_blocks
 from .files import FileFacts
 from .qcow2 import Header, read_header
 
@@ -30,6 +32,8 @@ class Reach:
     """The same where the clone is to have no backing file."""
 
     facts: FileFacts | None = None
+    """What it occupies is what its copy will."""
+
     snapshots: tuple[str, ...] = ()
     """Names of the image's internal snapshots."""
 
@@ -61,7 +65,17 @@ def reach(
     linked = _linked_problem(form, header)
     found = {REFLINK: shared, COPY: image} | ({LINKED: linked} if linked else {})
     plain = {method: why for method, why in found.items() if why} | refusals
-    return Reach(plain, _flat(plain, _whole_problem(form, header), chain), facts, header.snapshots if header else ())
+    flat = _flat(plain, _whole_problem(form, header), chain)
+    return Reach(plain, flat, _there(volume.path, facts, pool.path), header.snapshots if header else ())
+
+
+def _there(path: str, facts: FileFacts, folder: str) -> FileFacts:
+    """The facts of a file's copy in a folder, whose file system may have larger blocks."""
+    with suppress(OSError), files.opened(path, os.O_RDONLY) as descriptor:
+        block = os.statvfs(folder).f_frsize
+        if block > os.fstatvfs(descriptor).f_frsize:
+            return replace(facts, occupied=max(facts.occupied, occupied_in_blocks(descriptor, block)))
+    return facts
 
 
 def _followed(volume: VolumeInfo, pool: PoolInfo, chain: Chain, max_chain: int) -> dict[str, str]:

@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from cloner.control import sub_nodes
+from support import people
 from support.answers import at_once, cloned, parsed
 from support.running import wait_until
 from support.server import MOUNT_POINT, Response, Server
@@ -166,6 +168,26 @@ def test_hundred_tasks_at_once_each_have_their_own(server: Server) -> None:
     for number, task in enumerate(tasks):
         ended = wait_for(server, lambda line, task=task: line["message"] == f"task {task} is finished")  # type: ignore[misc]
         assert [line["request_id"] for line in ended] == [f"crowd-{number}"]
+
+
+@pytest.mark.parametrize("cancelled", [0, 1])
+def test_the_end_of_a_dead_servers_task_says_whose_it_was(start: Callable[..., Server], cancelled: int) -> None:
+    """Which request it came of nobody knows any more."""
+    server = start()
+    secret = people.token(server.state_dir, "nightly")
+    headers = {"Authorization": f"Bearer {secret}"}
+    task = server.request("POST", "vms/web/clone", {}, headers, anonymous=True).json["id"]
+    server.wait_task(task)
+    (first,) = wait_for(server, lambda line: line["message"] == f"task {task} is finished")
+    server.kill()
+    with closing(sqlite3.connect(server.state_dir / "journal.sqlite")) as journal, journal:
+        journal.execute(
+            "UPDATE tasks SET status = 'running', ended = NULL, server = 'dead', cancelled = ?", [cancelled]
+        )
+    server.start()
+    (last,) = wait_for(server, lambda line: line["message"].startswith(f"task {task} ended: "))
+    assert (first["user"], first["task"]) == (last["user"], last["task"]) == ("token:nightly", int(task))
+    assert "request_id" not in last
 
 
 # --- The audit -------------------------------------------------------------------------------------------------------

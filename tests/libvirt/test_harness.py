@@ -29,6 +29,7 @@ from support.storage import (
     make_qcow2,
     make_raw,
     mounted,
+    owned_bytes,
     pool_path,
     qemu_img_compare,
     sha256,
@@ -172,6 +173,10 @@ def test_reflink_is_real(fs: str, conn: libvirt.virConnect, file_system: Callabl
         fcntl.ioctl(copy, FICLONE, original.fileno())
     assert sha256(clone) == sha256(source)
     assert listing(pool_path(pool)) == ["clone.img", "disk.img"]
+    assert allocated(clone) > owned_bytes(clone) == 0
+    with clone.open("r+b") as copy:
+        copy.write(some_data(64 * KiB))
+    assert owned_bytes(clone) == 64 * KiB
 
 
 def test_ext4_has_no_reflink(file_system: Callable[..., Path]) -> None:

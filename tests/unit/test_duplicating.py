@@ -86,6 +86,17 @@ def test_a_target_without_data_is_not_cut_off(tmp_path: Path, monkeypatch: pytes
     assert cut == [1 << 40]
 
 
+def test_in_larger_blocks_a_file_occupies_more(tmp_path: Path) -> None:
+    """Each block that any data falls into counts, and once."""
+    pieces = dict.fromkeys((0, 8 * KiB, 200 * KiB, 252 * KiB), b"x" * 4096)
+    with files.opened(str(written(tmp_path / "source", MiB, pieces)), os.O_RDONLY) as reader:
+        assert duplicating.occupied_in_blocks(reader, 4 * KiB) == 4 * 4 * KiB
+        assert duplicating.occupied_in_blocks(reader, 64 * KiB) == 2 * 64 * KiB
+        assert duplicating.occupied_in_blocks(reader, MiB) == MiB
+    with files.opened(str(written(tmp_path / "hole", MiB, {})), os.O_RDONLY) as reader:
+        assert duplicating.occupied_in_blocks(reader, 64 * KiB) == 0
+
+
 @pytest.mark.parametrize("number", [errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP])
 def test_where_the_kernel_cannot_copy_between_two_files_bytes_are_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
