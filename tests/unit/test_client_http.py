@@ -104,9 +104,7 @@ def test_the_server_says_when_it_wants_to_be_asked_again(clock: Clock, trouble: 
     assert clock.slept == [pause]
 
 
-@pytest.mark.parametrize(
-    ("header", "seconds"), [("120", 120), (" 0 ", 0), ("Fri, 31 Dec 1999 23:59:59 GMT", 0)]
-)
+@pytest.mark.parametrize(("header", "seconds"), [("120", 120), (" 0 ", 0), ("Fri, 31 Dec 1999 23:59:59 GMT", 0)])
 def test_the_server_may_say_it_as_a_number_or_as_a_date(header: str, seconds: float) -> None:
     assert seconds_of(header) == seconds
 
