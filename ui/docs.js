@@ -1,7 +1,7 @@
 // The OpenAPI document for people: each request with its fields, answers, errors and examples.
 // Every text is set as text; nothing from the server is ever markup.
 
-const DOCUMENT = "/plugins/kimchi/openapi.json";
+const DOCUMENT = "plugins/kimchi/openapi.json";
 const byId = (id) => document.getElementById(id);
 
 function element(tag, content = [], attributes = {}) {
@@ -140,7 +140,7 @@ try {
   const answer = await fetch(DOCUMENT, { headers: { "X-Requested-With": "XMLHttpRequest" } });
   api = await answer.json();
   if (answer.ok) show();
-  else say(api.reason, " ", element("a", "Log in", { href: "/" }));
+  else say(api.reason, " ", element("a", "Log in", { href: "./" }));
 } catch (error) {
   say(error.message);
 }

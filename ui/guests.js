@@ -99,17 +99,21 @@ export class Guests {
     const about = item.task ? t("Clone of {name}", { name: item.task.source }) : item.title || item.description;
     const facts = item.cpu_info ? `${n("{count} vCPU", "{count} vCPUs", item.cpu_info.vcpus)} · ${size(item.memory.current * 2 ** 20)}${this.diskBytes(item) ? ` · ${size(this.diskBytes(item))}` : ""}` : "";
     cell.append(element("div", { class: "line" }, called(item.name), !item.task && this.store.isNew(item) && element("span", { class: "badge" }, t("New"))));
+    if (item.task) cell.append(this.making(item.task));
     if (about) cell.append(called(about, "about"));
     if (facts) cell.append(element("span", { class: "facts" }, item.state !== "shutoff" && `${stateName(item.state)} · `, facts));
   }
 
   fillState(cell, item) {
     if (item.task) {
-      const done = item.task.progress;
-      cell.append(element("span", { class: "making" }, bar(t("How far {name} is", { name: item.name }), done), element("span", { class: "percent" }, percent(done))));
+      cell.append(this.making(item.task));
     } else {
       cell.append(element("span", { class: `lamp ${item.state}` }), stateName(item.state));
     }
+  }
+
+  making({ name, progress }) {
+    return element("span", { class: "making" }, bar(t("How far {name} is", { name }), progress), element("span", { class: "percent" }, percent(progress)));
   }
 
   hardDisks(item) {
