@@ -57,7 +57,7 @@ export class CloneDialog {
     this.form = element("form", { class: "clone-form", method: "dialog", novalidate: true, onsubmit: (event) => this.submitted(event), oninput: () => this.changed() },
       element("header", {}, element("h2", { id: title }, heading), element("button", { type: "button", class: "quiet icon-only", "aria-label": t("Close"), onclick: () => this.close() }, icon("close"))),
       element("div", { class: "columns" },
-        element("div", { class: "wishes" }, this.buildCount(), this.buildName(), this.buildPools(), this.buildMethods(), this.buildStart(), this.buildMore()),
+        element("div", { class: "wishes" }, element("div", { class: "side-by-side" }, this.buildCount(), this.buildName()), this.buildPools(), this.buildMethods(), this.buildStart(), this.buildMore()),
         element("section", { class: "foreseen", "aria-label": t("What will be done"), tabindex: 0 }, this.problem, this.plan)),
       element("footer", {}, element("button", { type: "button", onclick: () => this.close() }, t("Cancel")), this.confirm));
     this.dialog = element("dialog", { class: "clone-dialog", "aria-labelledby": title, onclose: () => this.closed() }, this.form);

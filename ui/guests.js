@@ -128,10 +128,10 @@ export class Guests {
     if (item.task) return;
     const disks = this.hardDisks(item);
     const parts = disks.map(({ disk, place }) => [disk, this.store.sizes.get(place)]);
-    cell.title = disks.map(({ disk, place }) => `${disk}: ${place}`).join("\n");
     if (disks.length === 0) return cell.append(element("span", { class: "none" }, t("none")));
     const shown = parts.length > 2 ? [[n("{count} disk", "{count} disks", parts.length), this.diskBytes(item)]] : parts;
-    cell.append(...shown.map(([name, bytes]) => element("span", { class: "disk" }, element("span", { class: "target" }, name), bytes ? ` ${size(bytes)}` : "")));
+    const places = disks.map(({ disk, place }) => `${disk}: ${place}`).join("\n");
+    cell.append(element("span", { title: places }, shown.map(([name, bytes]) => element("span", { class: "disk" }, element("span", { class: "target" }, name), bytes ? ` ${size(bytes)}` : ""))));
   }
 
   fillAct(cell, item) {

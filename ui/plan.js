@@ -105,7 +105,7 @@ const bytesOf = (plan) => copies(plan).reduce((sum, { bytes }) => sum + bytes, 0
 
 function facts(found, store) {
   const rows = Object.entries(found.pools).map(([name, { needed, available }]) => [
-    nodes("Takes of {pool}", { pool: called(name) }), t("{needed} of {available} that are free", { needed: size(needed), available: size(available) }),
+    nodes("Room in {pool}", { pool: called(name) }), t("{needed} of {available} free", { needed: size(needed), available: size(available) }),
   ]);
   const { seconds, isGuess } = time(found.plans, store);
   rows.push([t("Time"), seconds < 1 ? t("moments") : isGuess ? t("about {time}, at a guess", { time: duration(seconds) }) : t("about {time}, as fast as lately", { time: duration(seconds) })]);

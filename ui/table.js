@@ -18,7 +18,7 @@ export class VirtualTable {
     this.sorting = { id: sort, down: false };
     this.items = [];
     this.rows = new Map();
-    this.above = element("tr", { class: "spacer", "aria-hidden": "true" }, element("td", { colspan: columns.length }));
+    this.above = element("tr", { class: "spacer", "aria-hidden": "true" }, element("td"));
     this.below = this.above.cloneNode(true);
     this.body = element("tbody", {}, this.above, this.below);
     this.head = element("thead", {}, element("tr", { "aria-rowindex": 1 }, columns.map((column) => this.heading(column))));
@@ -105,10 +105,10 @@ export class VirtualTable {
     Object.assign(row, { item, version });
     this.columns.forEach(({ fill }, column) => {
       const cell = row.cells[column];
-      const held = cell.contains(document.activeElement) ? document.activeElement.dataset.act : null;
-      cell.replaceChildren();
-      fill(cell, item, row.tr);
-      if (held) (cell.querySelector(`[data-act="${held}"]`) ?? cell.querySelector("button, input"))?.focus({ preventScroll: true });
+      const filled = cell.cloneNode(false);
+      fill(filled, item, row.tr);
+      if (filled.innerHTML !== cell.innerHTML) refill(cell, filled);
+      else cell.querySelectorAll("input").forEach((input, place) => (input.checked = filled.querySelectorAll("input")[place].checked));
     });
   }
 
@@ -137,6 +137,13 @@ export class VirtualTable {
     const { act } = event.target.dataset;
     this.reveal(this.key(this.items[next]))?.querySelector(`[data-act="${act}"]`)?.focus({ preventScroll: true });
   }
+}
+
+/** What is in a cell stays where it shows the same: a button that is replaced while it is pressed is not pressed. */
+function refill(cell, filled) {
+  const held = cell.contains(document.activeElement) ? document.activeElement.dataset.act : null;
+  cell.replaceChildren(...filled.childNodes);
+  if (held) (cell.querySelector(`[data-act="${held}"]`) ?? cell.querySelector("button, input"))?.focus({ preventScroll: true });
 }
 
 const collator = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
