@@ -18,7 +18,7 @@ from support.browser import Tab, chromium
 from support.guests import Disk, define_guest, stop_guest
 from support.libvirtd import PrivateLibvirtd
 from support.server import Server
-from support.storage import GiB, MiB, make_pool, make_qcow2, make_raw, mounted, some_data
+from support.storage import GiB, KiB, MiB, make_pool, make_qcow2, make_raw, mounted, some_data
 
 FOLDER = Path(__file__).parents[1] / "docs" / "img"
 SIZES = {"wide": (1280, 760), "narrow": (360, 720)}
@@ -49,6 +49,7 @@ def host(stack: ExitStack) -> Iterator[tuple[Server, libvirt.virConnect]]:
         if name == "db":
             disks.append(Disk(Path(make_raw(archive, "db-data.raw", 120 * GiB, {0: some_data(90 * MiB)}).path())))
         define_guest(conn, name, disks, macs=[mac], title=title, description=description)
+        resize(conn, name, size)
     for name in RUNNING:
         conn.lookupByName(name).create()
     with Server(daemon.uri, Path(stack.enter_context(tempfile.TemporaryDirectory()))) as server:
@@ -56,6 +57,13 @@ def host(stack: ExitStack) -> Iterator[tuple[Server, libvirt.virConnect]]:
     for name in RUNNING:
         stop_guest(conn.lookupByName(name))
     conn.close()
+
+
+def resize(conn: libvirt.virConnect, name: str, size: int) -> None:
+    """Gives a guest as much of everything as one of its kind has; none of it is used."""
+    xml = conn.lookupByName(name).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    many = ">2<" if size < 50 else ">4<"
+    conn.defineXML(xml.replace(">32768<", f">{(2 if size < 50 else 8) * GiB // KiB}<").replace(">1</vcpu", f"{many}/vcpu"))
 
 
 def make_clones(server: Server) -> None:
@@ -106,7 +114,8 @@ def show_activity(page: Page) -> None:
 
 
 def show_storage(page: Page) -> None:
-    page.locator(".volumes tbody tr:not(.spacer)").first.wait_for()
+    page.locator(".pools button", has_text="default").click()
+    page.locator(".volumes").get_by_text("web.qcow2", exact=True).first.wait_for()
 
 
 def show_login(page: Page) -> None:

@@ -150,7 +150,7 @@ class Card {
     const held = this.buttons.contains(document.activeElement);
     this.buttons.replaceChildren(...kinds.map((kind) => {
       const [label, name, act] = wanted[kind];
-      return element("button", { type: "button", class: kind === "show" ? "" : "quiet", "data-act": kind, "aria-label": name, onclick: act }, label);
+      return element("button", { type: "button", class: kind === "remove" ? "quiet icon-only" : "wordy", "data-act": kind, "aria-label": name, onclick: act }, label);
     }));
     if (held) (this.buttons.firstChild ?? this.body).focus();
   }
@@ -231,7 +231,7 @@ class BatchCard extends Card {
     const left = running && rate > 0 && t("{time} left", { time: duration((total - done) / rate) });
     setText(this.facts, [n("{count} ready", "{count} ready", finished), failed && n("{count} failed", "{count} failed", failed), killed && n("{count} cancelled", "{count} cancelled", killed),
       running ? t("{done} of {all}", { done: size(done), all: size(total) }) : size(done), rate > 0 && speed(rate), left].filter(Boolean).join(" · "));
-    setText(this.toggleText, n("{count} clone", "{count} clones", tasks.length));
+    setText(this.toggleText, t("Each of them"));
     this.showFirstReason(tasks.find((task) => task.status === "failed"));
     this.showButtons({
       cancel: running > 0 && [t("Cancel"), t("Cancel the clones of {name}", { name: source }), () => this.page.cancelBatch(this.batch, this.tasks)],

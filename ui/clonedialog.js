@@ -1,10 +1,10 @@
 // The clone dialog: what is wanted on one side, what would be done on the other, before anything is.
 
 import { Lost, newKey } from "./api.js";
-import { called, element, field, icon, meter, newId, setAttribute } from "./dom.js";
+import { called, element, field, icon, meter, newId, setAttribute, setText } from "./dom.js";
 import { humane, size, stateName } from "./format.js";
 import { n, nodes, t } from "./i18n.js";
-import { MOST, Plans, showPlans } from "./plan.js";
+import { MOST, Plans, showPlans, summary } from "./plan.js";
 
 const PAUSE_MS = 120; // after the last key, before the plan is asked for
 const BLIND_MS = 300; // in which the second click of a double click is none on this dialog
@@ -52,14 +52,15 @@ export class CloneDialog {
     const title = newId("title");
     const heading = this.isOne ? nodes("Clone {name}", { name: called(this.sources[0].name) }) : n("Clone {count} guest", "Clone {count} guests", this.sources.length);
     this.problem = element("div", { class: "problem", role: "alert" });
-    this.plan = element("div", { class: "plan", "aria-live": "polite", "aria-busy": "true" });
+    this.plan = element("div", { class: "plan", "aria-busy": "true" });
     this.confirm = element("button", { type: "submit", class: "primary confirm" }, icon("clone"), (this.confirmText = element("span", {}, t("Clone"))));
     this.form = element("form", { class: "clone-form", method: "dialog", novalidate: true, onsubmit: (event) => this.submitted(event), oninput: () => this.changed() },
       element("header", {}, element("h2", { id: title }, heading), element("button", { type: "button", class: "quiet icon-only", "aria-label": t("Close"), onclick: () => this.close() }, icon("close"))),
       element("div", { class: "columns" },
         element("div", { class: "wishes" }, element("div", { class: "side-by-side" }, this.buildCount(), this.buildName()), this.buildPools(), this.buildMethods(), this.buildStart(), this.buildMore()),
-        element("section", { class: "foreseen", "aria-label": t("What will be done"), tabindex: 0 }, this.problem, this.plan)),
-      element("footer", {}, element("button", { type: "button", onclick: () => this.close() }, t("Cancel")), this.confirm));
+        element("section", { class: "foreseen", "aria-label": t("What will be done"), tabindex: 0 }, this.plan)),
+      this.problem,
+      element("footer", {}, (this.summary = element("p", { class: "summary", role: "status" })), element("button", { type: "button", onclick: () => this.close() }, t("Cancel")), this.confirm));
     this.dialog = element("dialog", { class: "clone-dialog", "aria-labelledby": title, onclose: () => this.closed() }, this.form);
   }
 
@@ -171,8 +172,7 @@ export class CloneDialog {
   }
 
   async askForPlan() {
-    setAttribute(this.count, "aria-invalid", this.amount === null ? "true" : null);
-    if (this.amount === null) return this.showProblem(t("How many must be a number from 1 to {most}", { most: MOST }), this.count);
+    if (this.amount === null) return this.showProblem(t("How many must be a number from 1 to {most}", { most: MOST }), "", this.count);
     let found;
     try {
       found = await this.plans.ask(this.wishes());
@@ -187,6 +187,7 @@ export class CloneDialog {
     this.showMethods(found.methods);
     this.showHints(found);
     showPlans(this.plan, found, this);
+    setText(this.summary, summary(found, this.page.store));
     const refusal = found.refusals[0];
     if (found.plans.length === 0 && refusal) return this.showRefusal(refusal.error);
     if (found.plans.length === 0) return this.showProblem(this.sources[0].why);
@@ -215,18 +216,36 @@ export class CloneDialog {
 
   /** Shows what is in the way; false, for the plan cannot be done. */
   showProblem(text, code = "", input = null) {
-    this.problem.replaceChildren(...(text ? [icon("alert"), element("p", {}, text, typeof code === "string" && code && element("code", {}, code))] : []));
+    this.problem.replaceChildren(...(text ? [icon("alert"), element("p", {}, text, code && element("code", {}, code))] : []));
     this.problem.hidden = !text;
     this.plan.classList.toggle("is-off", Boolean(text));
     this.confirm.disabled = Boolean(text);
-    for (const each of [this.name, this.count]) setAttribute(each, "aria-invalid", each === input || each === code ? "true" : null);
+    if (text) setText(this.summary, "");
+    for (const each of [this.name, this.count]) setAttribute(each, "aria-invalid", each === input ? "true" : null);
     this.confirmText.textContent = this.label();
     return !text;
   }
 
   showRefusal(error) {
     const { code, text } = humane(error.message);
-    return this.showProblem(text, code, code.startsWith("CLNNAME") ? this.name : null);
+    if (code !== "KCHVM0034E" || this.amount === 1) return this.showProblem(text, code, code.startsWith("CLNNAME") ? this.name : null);
+    this.showProblem(n("There is no room for {count} clone. Of the one that does not fit: {why}", "There is no room for {count} clones. Of the first that does not fit: {why}", this.amount, { why: text }), code);
+    this.offerWhatFits();
+    return false;
+  }
+
+  /** Says how many there is room for, and takes so many at the press of a button. */
+  async offerWhatFits() {
+    const asked = this.amount;
+    const { count: _, ...one } = this.wishes();
+    const most = Math.min(...(await Promise.all(this.plans.sources.map((source) => this.plans.fitting(source, one)))));
+    if (most < 1 || this.amount !== asked || !this.dialog.open) return;
+    const take = () => {
+      this.count.value = most;
+      this.changed();
+      this.count.focus();
+    };
+    this.problem.append(element("button", { type: "button", class: "fitting", onclick: take }, n("Take {count}", "Take {count}", most)));
   }
 
   label() {

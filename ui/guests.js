@@ -136,7 +136,7 @@ export class Guests {
 
   fillAct(cell, item) {
     if (item.task) {
-      const cancel = element("button", { type: "button", class: "quiet", "data-act": "clone", "aria-label": t("Cancel {name}", { name: item.name }), onclick: () => this.page.cancel([item.task]) }, t("Cancel"));
+      const cancel = element("button", { type: "button", "data-act": "clone", "aria-label": t("Cancel {name}", { name: item.name }), onclick: () => this.page.cancel([item.task]) }, icon("close"), element("span", {}, t("Cancel")));
       return cell.append(cancel);
     }
     const why = whyNot(item);

@@ -12,6 +12,7 @@ const SOME_NAMES = 4;
 const AT_A_GUESS = 200 * 2 ** 20; // bytes a second, where nothing was measured yet
 const INSTANT = ["reflink", "linked"];
 const INSTANT_S = 0.1;
+const MOMENTS_S = 5;
 
 export class Plans {
   constructor(api, sources) {
@@ -35,6 +36,17 @@ export class Plans {
     await Promise.all(Array.from({ length: AT_ONCE }, work));
     this.found = { ...summed(results), wishes };
     return this.found;
+  }
+
+  /** How many clones of a source there is room for; 0 where there is none, or where nobody knows. */
+  async fitting(source, wishes) {
+    try {
+      const { pools } = await this.one(source, wishes, this.asking.signal);
+      const each = Object.values(pools ?? { none: { needed: 1, available: 0 } }).map(({ needed, available }) => Math.floor(available / needed));
+      return Math.min(...each, MOST);
+    } catch {
+      return 0;
+    }
   }
 
   async one(source, wishes, signal) {
@@ -68,7 +80,7 @@ function summed(results) {
 
 /** Shows what was found in `place`. */
 export function showPlans(place, found, { sources, page, kind }) {
-  if (found.plans.length === 0) return place.replaceChildren();
+  if (found.plans.length === 0) return place.replaceChildren(element("p", { class: "hint" }, t("As it is, nothing can be done.")));
   const several = sources.length > 1;
   place.replaceChildren(
     ...(several ? listed(found, sources) : named(found.plans[0])),
@@ -107,23 +119,34 @@ function facts(found, store) {
   const rows = Object.entries(found.pools).map(([name, { needed, available }]) => [
     nodes("Room in {pool}", { pool: called(name) }), t("{needed} of {available} free", { needed: size(needed), available: size(available) }),
   ]);
-  const { seconds, isGuess } = time(found.plans, store);
-  rows.push([t("Time"), seconds < 1 ? t("moments") : isGuess ? t("about {time}, at a guess", { time: duration(seconds) }) : t("about {time}, as fast as lately", { time: duration(seconds) })]);
+  rows.push([t("Time"), time(found, store)]);
   if (found.wishes.start) rows.push([t("Afterwards"), n("It is started", "They are started", found.plans.reduce((sum, { names }) => sum + names.length, 0))]);
   return element("dl", { class: "facts-list" }, rows.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
 }
 
-function time(plans, store) {
+/** The whole of it in a line. */
+export function summary(found, store) {
+  if (found.plans.length === 0) return "";
+  const clones = found.plans.reduce((sum, { names }) => sum + names.length, 0);
+  const needed = Object.values(found.pools).reduce((sum, pool) => sum + pool.needed, 0);
+  return [n("{count} clone", "{count} clones", clones), size(needed), time(found, store)].join(" · ");
+}
+
+/** How long it should take: as copies lately took, or at a guess where there were none. */
+function time({ plans }, store) {
   let seconds = 0;
+  let isCopied = false;
   let isGuess = false;
   for (const { plan, names } of plans) {
     for (const { method, total } of copies(plan)) {
       const usual = INSTANT.includes(method) ? 0 : store.usualSpeed(method);
+      isCopied ||= !INSTANT.includes(method);
       isGuess ||= !INSTANT.includes(method) && !usual;
       seconds += names.length * (INSTANT.includes(method) ? INSTANT_S : total / (usual || AT_A_GUESS));
     }
   }
-  return { seconds, isGuess };
+  if (seconds < (isCopied ? 1 : MOMENTS_S)) return t("moments");
+  return isGuess ? t("about {time}, at a guess", { time: duration(seconds) }) : t("about {time}", { time: duration(seconds) });
 }
 
 function disks(plan) {

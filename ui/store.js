@@ -106,7 +106,7 @@ export class Store {
 
   /** Bytes a second of a task: lately while it runs, from beginning to end after that. */
   speed(task) {
-    if (task.status === "running") return this.speeds.get(task.id)?.rate ?? 0;
+    if (task.status === "running") return this.speeds.get(task.id)?.rate || (task.eta_seconds ? (task.bytes_total - task.bytes_done) / task.eta_seconds : 0);
     const seconds = (new Date(task.ended) - new Date(task.started)) / 1000;
     return seconds > 0.2 ? task.bytes_done / seconds : 0;
   }
