@@ -2,7 +2,7 @@
 
 import { path } from "./api.js";
 import { bar, called, element, icon, setText } from "./dom.js";
-import { percent, size, stateName } from "./format.js";
+import { number, percent, size, stateName } from "./format.js";
 import { n, t } from "./i18n.js";
 import { SearchBox } from "./search.js";
 import { VirtualTable } from "./table.js";
@@ -64,7 +64,7 @@ export class Guests {
   showCount(all, shown) {
     const running = [...this.store.guests.values()].filter((guest) => guest.state === "running").length;
     const whole = [n("{count} guest", "{count} guests", all), running && n("{count} running", "{count} running", running)].filter(Boolean).join(", ");
-    setText(this.count, this.search.isEmpty ? (this.store.isRead.guests || all ? whole : t("Reading…")) : n("{count} of {all} found", "{count} of {all} found", shown, { all }));
+    setText(this.count, this.search.isEmpty ? (this.store.isRead.guests || all ? whole : t("Reading…")) : n("{count} of {all} found", "{count} of {all} found", shown, { all: number(all) }));
   }
 
   showEmpty(all, shown) {

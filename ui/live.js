@@ -20,14 +20,16 @@ export class Live {
     this.attempt = 0;
     this.meanwhile = null; // events that come while lists are read
     this.stale = new Set(); // pools whose volumes have changed
+    this.ending = new AbortController();
   }
 
   async start() {
     await this.persist(async () => {
       for await (const page of [await this.api.get("vms?_limit=100")]) page.forEach((guest) => this.store.putGuest(guest));
     });
-    document.addEventListener("visibilitychange", () => (document.hidden ? this.rest() : this.wake()));
-    window.addEventListener("online", () => this.wake());
+    const { signal } = this.ending;
+    document.addEventListener("visibilitychange", () => (document.hidden ? this.rest() : this.wake()), { signal });
+    window.addEventListener("online", () => this.wake(), { signal });
     this.wake();
     this.readStorage();
   }
@@ -40,7 +42,13 @@ export class Live {
 
   wake() {
     clearTimeout(this.timer);
-    if (!this.source && !document.hidden) this.open();
+    if (!this.source && !document.hidden && !this.ending.signal.aborted) this.open();
+  }
+
+  /** Nothing is asked or heard from now on. */
+  end() {
+    this.ending.abort();
+    this.rest();
   }
 
   close() {

@@ -45,8 +45,16 @@ class Page {
     this.build();
     this.store.on(["connection"], () => this.showConnection());
     this.store.on(["tasks", "storage"], () => this.showTabs());
-    document.addEventListener("keydown", (event) => this.pressed(event));
-    if (options.hash) window.addEventListener("popstate", () => this.show(this.viewInAddress()));
+    const { signal } = this.live.ending;
+    document.addEventListener("keydown", (event) => this.pressed(event), { signal });
+    if (options.hash) window.addEventListener("popstate", () => this.show(this.viewInAddress()), { signal });
+  }
+
+  /** Takes the page down: its connections and its listeners. */
+  end() {
+    this.live.end();
+    this.watch.disconnect();
+    this.root.replaceChildren();
   }
 
   build() {
@@ -71,6 +79,8 @@ class Page {
   }
 
   begin() {
+    this.watch = new MutationObserver(() => this.root.isConnected || this.end());
+    this.watch.observe(document.documentElement, { childList: true, subtree: true });
     this.show(this.options.hash ? this.viewInAddress() : "guests");
     this.live.start().catch((error) => this.fail(error));
   }
