@@ -7,6 +7,7 @@ import logging
 import socket
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,8 @@ def build(settings: Settings, observer: Observer | None = None) -> Services:
     connections = Connections(settings.connect, long_calls=settings.copies)
     host = Host(connections)
     ways = methods(VolumeMaker(connections, host))
-    inventory = Inventory(connections, host, read_guest, lambda guest: guest.marks)
+    own = places(settings.connect, settings.nvram_dir, settings.tpm_dir)
+    inventory = Inventory(connections, host, partial(read_guest, places=own), lambda guest: guest.marks)
     ledger = Ledger(journal, host, lease, observer)
 
     def users(volume: VolumeInfo, but: str) -> list[str]:
@@ -179,7 +181,7 @@ def build(settings: Settings, observer: Observer | None = None) -> Services:
         host,
         is_local=connections.is_local,
         is_test=connections.is_test_driver,
-        places=places(settings.connect, settings.nvram_dir, settings.tpm_dir),
+        places=own,
         max_chain=settings.max_chain,
     )
     tokens = Tokens(journal)
@@ -187,7 +189,7 @@ def build(settings: Settings, observer: Observer | None = None) -> Services:
     inventory.on_change = feed.guest_changed
     limits = Limits(settings.max_running_per_user, settings.max_bytes_per_user)
     return Services(
-        connections, host, journal, executor, ledger, lease, surveyor, inventory, tokens, limits, observer, feed
+        connections, host, journal, executor, ledger, lease, surveyor, inventory, tokens, limits, observer, feed, own
     )
 
 

@@ -89,6 +89,8 @@ def follow(volume: VolumeInfo, form: str, find: Callable[[str], VolumeInfo | Non
             facts = files.look(below.path) if is_local else None
             stored += facts.occupied if facts else below.allocation
             written += [(backing, facts.written)] if facts else []
+            if facts and facts.has_writer:
+                problem = f"a QEMU that runs may write to its backing file {backing}; end that first"
             top, form = below, its_form or below.format
     return Chain(tuple(images), stored, tuple(written), problem)
 

@@ -17,6 +17,7 @@ from .. import errors
 from ..hypervisor.host import Host
 from ..hypervisor.making import VolumeMaker
 from . import files, qemuimg
+from .duplicating import duplicate
 from .job import Job
 from .plan import Copy
 from .reach import COPY, LIBVIRT, LINKED, REFLINK
@@ -63,7 +64,7 @@ class Reflink(_Placed):
     def fill(self, copy: Copy, made: Mapping[str, Any], job: Job) -> None:
         job.check()
         try:
-            files.reflink(copy.source.path, made["path"])
+            files.reflink(copy.source.path, made["path"], made["file"])
         except OSError as error:
             raise errors.StepFailed(cause=error) from error
         job.progress(copy.item)(copy.total)
@@ -80,9 +81,10 @@ class LinkedCopy(_Placed):
 
 
 class FileCopy(_Placed):
-    """A `qemu-img convert` of our own, for which the image's file is plain bytes: sparse stays sparse.
+    """The file's bytes within the kernel: sparse stays sparse, and who starts the source meanwhile is not kept from it.
 
-    An overlay that is to be flattened is read as the image that it is, on backing files that were checked before.
+    An overlay that is to be flattened is read as the image that it is, on backing files that were checked before, by a
+    `qemu-img convert` of our own.
     """
 
     name = COPY
@@ -98,32 +100,23 @@ class FileCopy(_Placed):
             if copy.flat_source:
                 self._flatten(copy, made["path"], job)
             else:
-                self._duplicate(copy, made["path"], job)
+                _duplicate(copy, made, job)
         except OSError as error:
             raise errors.StepFailed(cause=error) from error
         progress(copy.total)
 
-    def _duplicate(self, copy: Copy, target: str, job: Job) -> None:
-        # Formats are named, so that no content is taken for an image. -C copies within the kernel where it can, which
-        # would go past a limit.
-        kernel = [] if copy.bandwidth else ["-C"]
-        with files.opened(copy.source.path, os.O_RDONLY) as reader, files.opened(target, os.O_RDWR) as writer:
-            length = os.fstat(reader).st_size
-            os.ftruncate(writer, 0)
-            os.ftruncate(writer, length)
-            # As they are opened here: what their names lead to may change.
-            places = [qemuimg.plain_file(f"/dev/fd/{descriptor}") for descriptor in (reader, writer)]
-            self._convert([*kernel, "-f", "raw", "-O", "raw", *places], copy, job, (reader, writer))
-            os.ftruncate(writer, length)  # qemu-img rounds up to whole sectors
-
     def _flatten(self, copy: Copy, target: str, job: Job) -> None:
-        self._convert(["-O", copy.format, copy.flat_source, qemuimg.plain_file(target)], copy, job)
-
-    def _convert(self, options: Sequence[str], copy: Copy, job: Job, descriptors: Sequence[int] = ()) -> None:
         progress = job.progress(copy.item)
-        if copy.bandwidth:
-            options = ["-r", str(copy.bandwidth * _MIB), *options]
-        qemuimg.convert(options, job, lambda part: progress(int(copy.total * part)), self._program, descriptors)
+        options = ["-r", str(copy.bandwidth * _MIB)] if copy.bandwidth else []
+        options += ["-O", copy.format, copy.flat_source, qemuimg.plain_file(target)]
+        qemuimg.convert(options, job, lambda part: progress(int(copy.total * part)), self._program)
+
+
+def _duplicate(copy: Copy, made: Mapping[str, Any], job: Job) -> None:
+    limit = copy.bandwidth * _MIB if copy.bandwidth else None
+    with files.opened(copy.source.path, os.O_RDONLY) as reader, files.opened_own(made["path"], made["file"]) as writer:
+        files.clear(writer, os.fstat(reader).st_size)
+        duplicate(reader, writer, job, job.progress(copy.item), bytes_a_second=limit)
 
 
 class ThroughLibvirt:

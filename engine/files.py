@@ -7,6 +7,7 @@ import fcntl
 import os
 import shutil
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,7 +18,14 @@ from .. import errors
 _FICLONE = 0x40049409
 _FICLONERANGE = 0x4020940D
 _TRIAL_BYTES = 4096
+_MOST_TO_CLEAR = 1 << 20
 _GET_GENERATION = 0x80087601
+_LOCK = "hhqqi4x"
+"""`struct flock` of fcntl(2) on 64 bits: type, whence, start, length, process."""
+
+_WRITERS_BYTE = 101
+"""The byte that QEMU locks in an image which it may write to: RAW_LOCK_PERM_BASE and BLK_PERM_WRITE in its sources."""
+
 _NO_REFLINK = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM, errno.EISDIR}
 
 
@@ -30,6 +38,8 @@ class FileFacts:
     length: int
     occupied: int
     written: int
+    has_writer: bool = False
+    """Whether a QEMU that runs may write to it, of whomever and by whatever path."""
 
 
 def look(path: str) -> FileFacts | None:
@@ -43,9 +53,21 @@ def examine(path: str) -> FileFacts:
     """The facts of a regular file. Raises OSError for anything else, and for one that cannot be read."""
     with _opened(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK) as descriptor:
         status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "It is no regular file", path)
-    return FileFacts(status.st_dev, status.st_ino, status.st_size, status.st_blocks * 512, status.st_mtime_ns)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "It is no regular file", path)
+        has_writer = _has_writer(descriptor)
+    size, occupied = status.st_size, status.st_blocks * 512
+    return FileFacts(status.st_dev, status.st_ino, size, occupied, status.st_mtime_ns, has_writer)
+
+
+def _has_writer(descriptor: int) -> bool:
+    """QEMU holds a shared lock for what it may do, and leaves it to others whether they ask (block/file-posix.c)."""
+    wanted = struct.pack(_LOCK, fcntl.F_WRLCK, os.SEEK_SET, _WRITERS_BYTE, 1, 0)
+    try:
+        found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, wanted)
+    except OSError:  # a file system without locks, on which QEMU has none either
+        return False
+    return bool(struct.unpack(_LOCK, found)[0] != fcntl.F_UNLCK)
 
 
 @contextmanager
@@ -103,18 +125,34 @@ def _range(descriptor: int, length: int) -> bytes:
     return b"".join(number.to_bytes(8, "little", signed=True) for number in (descriptor, 0, length, 0))
 
 
-def reflink(source: str, target: str) -> None:
-    """Makes a file that is there share all of another's blocks; at any size, and independent from then on. OSError."""
-    reader = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        writer = os.open(target, os.O_RDWR | os.O_NOFOLLOW)
-        try:
+def reflink(source: str, target: str, known: dict[str, int]) -> None:
+    """Makes our file `target` share all of another's blocks; at any size, and independent from then on. OSError."""
+    with opened(source, os.O_RDONLY) as reader, opened_own(target, known) as writer:
+        if os.fstat(writer).st_size > os.fstat(reader).st_size:  # what is longer keeps its end
             os.ftruncate(writer, 0)
-            fcntl.ioctl(writer, _FICLONE, reader)
-        finally:
-            os.close(writer)
-    finally:
-        os.close(reader)
+        fcntl.ioctl(writer, _FICLONE, reader)
+
+
+@contextmanager
+def opened_own(path: str, known: dict[str, int]) -> Iterator[int]:
+    """A file that we made, to be written, if it is still the one whose identity is given. Raises OSError."""
+    with opened(path, os.O_RDWR) as descriptor:
+        if known and _differ(_identity(descriptor, os.fstat(descriptor)), known):
+            raise OSError(errno.ESTALE, "It was replaced by somebody else", path)
+        yield descriptor
+
+
+def clear(descriptor: int, length: int) -> None:
+    """Gives a file that was just made a length, and zeros all over. Raises OSError.
+
+    It is not cut off: ext4 and XFS write all of a file that was to the disk as soon as it is closed, and wait for it.
+    """
+    status = os.fstat(descriptor)
+    if status.st_blocks and status.st_size > min(length, _MOST_TO_CLEAR):
+        os.ftruncate(descriptor, 0)
+    elif status.st_blocks:
+        os.pwrite(descriptor, bytes(status.st_size), 0)
+    os.ftruncate(descriptor, length)
 
 
 def identity(path: str) -> dict[str, int]:
@@ -157,7 +195,10 @@ def is_anothers(path: str, known: dict[str, int]) -> bool:
     """
     if not known or _status(path) is None:
         return False
-    now = identity(path)
+    return _differ(identity(path), known)
+
+
+def _differ(now: dict[str, int], known: dict[str, int]) -> bool:
     names = ("inode", "generation") if {"generation"} <= known.keys() & now.keys() else ("inode", "device")
     return any(now.get(name) != known[name] for name in names)
 

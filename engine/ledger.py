@@ -130,7 +130,8 @@ class Ledger:
             raise errors.CloneCancelled
         if not self._is_complete(task):
             return Ending(task.id, FAILED, errors.ServerStopped())
-        self.complete(task.id, self._journal.steps(task.id))
+        steps = self._journal.steps(task.id)
+        self.complete(task.id, steps, warning=_not_started(steps))
         log.warning("task %d was complete when its server stopped, and is finished", task.id)
         return None
 
@@ -182,13 +183,14 @@ class Ledger:
         """Whether the volume of a step that was interrupted is the one that the step was about to make.
 
         It was made exclusively or not at all, and in most ways empty: one that was last changed before the step began,
-        or that has content, is another's. Raises StepFailed for such a one, lest it be passed over in silence.
+        or that has content, is another's. Where there is no time to go by, as in Ceph, a name that has a stamp of the
+        journal in it tells. Raises StepFailed for what is another's, lest it be passed over in silence.
         """
         try:
             volume = self._host.volume(step.args["pool"], step.args["name"])
         except errors.VolumeNotFound:
             return False
-        is_new = volume.changed is None or volume.changed >= step.begun - _COARSE_CLOCK_US
+        is_new = volume.changed >= step.begun - _COARSE_CLOCK_US if volume.changed else step.args.get("stamped", False)
         if is_new and (not step.args.get("empty") or volume.allocation <= _EMPTY_BYTES):
             return True
         raise errors.StepFailed(cause=f"{volume.path} cannot be told from another's, and is left alone")
@@ -217,6 +219,14 @@ _UNDO: Mapping[str, Callable[[Ledger, Step], None]] = {
     DOMAIN: Ledger._undo_domain,
     START: Ledger._undo_start,
 }
+
+
+def _not_started(steps: Sequence[Step]) -> str | None:
+    """What is to be said of a clone that was to be started, when nobody knows whether it was."""
+    wanted = any(step.kind == DOMAIN and step.args.get("start") for step in steps)
+    if not wanted or any(step.kind == START and step.state == DONE for step in steps):
+        return None
+    return errors.NotStarted(cause="the server stopped before that. Start it, if it does not run").reason
 
 
 def cause_of(error: errors.ClonerError) -> str:

@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +86,8 @@ class Maker:
             warning = self._start(job, next(numbers), plan) if plan.wishes.start else None
         else:
             self._check_unchanged(plan.copies)
+            # From here on it is complete, whatever happens; a domain shows that by being there.
+            self._journal.mark(job.task, job.take_marks())
         self._ledger.complete(job.task, job.steps, job.done(), warning)
 
     def _copy_side_by_side(
@@ -115,6 +117,7 @@ class Maker:
         method = self._methods[copy.method]
         names = {"pool": copy.pool, "name": copy.name}
         made_empty = names | {"empty": copy.method != LIBVIRT, "parents": list(copy.depends_on)}
+        made_empty |= {"stamped": copy.is_stamped}
         reserve = Action(VOLUME, made_empty, plain(f"Making {copy.name}"), lambda: method.reserve(copy, job))
         with self._turn(job) if method.is_long else nullcontext():
             made = self._take(job, first, reserve)
@@ -147,6 +150,8 @@ class Maker:
         except (errors.VolumeInTheWay, errors.NameTaken) as error:
             job.not_ours.add(step.number)  # what is there is somebody else's
             job.mark(Mark(step.number, UNDONE))
+            with suppress(errors.ClonerError):  # now, since a server that dies cannot tell; else with the task's end
+                self._journal.mark(job.task, [Mark(step.number, UNDONE)])
             raise errors.CloneFailed(step=action.title, cause=error.reason) from error
         except (errors.CloneCancelled, errors.ServerStopped, errors.SourceStarted, errors.CloneFailed):
             raise
@@ -156,7 +161,7 @@ class Maker:
         return result
 
     def _check_unchanged(self, copies: Sequence[Copy], *, but: str = "") -> None:
-        """Raises SourceStarted if a guest runs on a source, SourceChanged if it was written to since it was planned.
+        """Raises SourceStarted if a guest, or any QEMU, runs on a source, SourceChanged if it was written to since.
 
         One that could be seen then and cannot be now may have been: CloneFailed, with the cause. `but` is the UUID of a
         guest that is known not to run.
@@ -166,11 +171,13 @@ class Maker:
                 raise errors.SourceStarted
             for path, written in copy.written.items():
                 try:
-                    now = files.examine(path).written
+                    now = files.examine(path)
                 except OSError as error:
                     step = plain(f"Checking that {os.path.basename(path)} is unchanged")
                     raise errors.CloneFailed(step=step, cause=error) from error
-                if now != written:
+                if now.has_writer:
+                    raise errors.SourceStarted
+                if now.written != written:
                     raise errors.SourceChanged(name=os.path.basename(path))
 
     def _has_users(self, copy: Copy, but: str) -> bool:
@@ -211,7 +218,7 @@ class Maker:
             self._host.define(plan.identity.name, plan.identity.uuid, xml)
             return {}
 
-        args = {"uuid": plan.identity.uuid, "name": plan.identity.name}
+        args = {"uuid": plan.identity.uuid, "name": plan.identity.name, "start": plan.wishes.start}
         return Action(DOMAIN, args, plain(f"Defining {plan.identity.name}"), define)
 
 

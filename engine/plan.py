@@ -10,7 +10,7 @@ from functools import cached_property
 
 from ..hypervisor.host import PoolInfo, VolumeInfo
 from ..utils import MAX_FILE_NAME_BYTES, MAX_NAME_BYTES, byte_length, compose
-from . import domainxml
+from . import domainxml, ownership
 from .ownfiles import OwnFiles, own_files, tpm_folder
 from .survey import Survey
 from .xmltree import Element, parse
@@ -84,6 +84,8 @@ class Copy:
     """The methods that could not serve here, with the reason."""
 
     name: str = ""
+    is_stamped: bool = False
+    """Whether a stamp of the journal is in its name, so that nobody else's is called so."""
 
     def describe(self) -> dict[str, object]:
         """As a task shows it."""
@@ -189,6 +191,12 @@ class Draft:
         ending = extension(name) if not self._own_files.nvram_is_implied else ".fd"
         return os.path.join(folder, compose(clone, "_VARS" + ending, MAX_FILE_NAME_BYTES))
 
+    def own_paths(self, clone: str) -> list[str]:
+        """The sockets, logs and pipes that a clone of this name would have."""
+        domain = parse(self.survey.domain.xml if self.survey.domain else "<domain/>")
+        ownership.make_own(domain, domain.findtext("name", ""), clone, "", drop_hostdevs=self.wishes.drop_hostdevs)
+        return [node.get(attribute, "") for node, attribute in ownership.paths(domain)]
+
     def max_name_bytes(self) -> int:
         """The longest name whose disks and NVRAM can still be called after it in full."""
         endings = [byte_length(f"-{copy.item}{copy.extension}") for copy in self.copies]
@@ -205,7 +213,8 @@ class Draft:
     def macs(self) -> list[str]:
         return domainxml.macs(self._domain)
 
-    def domain_plan(self, identity: domainxml.Identity) -> DomainPlan:
+    def domain_plan(self, identity: domainxml.Identity, *, is_stamped: bool = False) -> DomainPlan:
+        """The plan; `is_stamped` tells whether the clone's name comes of the journal, and not from a person."""
         domain = self.survey.domain
         if domain is None:
             raise ValueError("the draft is of a volume")
@@ -215,7 +224,9 @@ class Draft:
             source_uuid=domain.uuid,
             xml=domain.xml,
             identity=identity,
-            copies=tuple(replace(copy, name=self.volume_name(copy, identity.name)) for copy in self.copies),
+            copies=tuple(
+                replace(copy, name=self.volume_name(copy, identity.name), is_stamped=is_stamped) for copy in self.copies
+            ),
             left=self.left,
             nvram=(own.nvram, nvram) if own.nvram and nvram else None,
             nvram_in_xml=not own.nvram_is_implied,
@@ -223,8 +234,8 @@ class Draft:
             wishes=self.wishes,
         )
 
-    def volume_plan(self, name: str) -> VolumePlan:
-        return VolumePlan(replace(self.copies[0], name=name))
+    def volume_plan(self, name: str, *, is_stamped: bool = False) -> VolumePlan:
+        return VolumePlan(replace(self.copies[0], name=name, is_stamped=is_stamped))
 
     @cached_property
     def _domain(self) -> Element:

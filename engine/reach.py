@@ -58,9 +58,8 @@ def reach(
     header = _header(volume.path) if form == "qcow2" else None
     image = _image_problem(volume, form, header, pool)
     shared = image or files.reflink_refusal(volume.path, pool.path)
-    copy = image or (None if qemuimg.is_installed() else _NO_QEMU_IMG)
     linked = _linked_problem(form, header)
-    found = {REFLINK: shared, COPY: copy} | ({LINKED: linked} if linked else {})
+    found = {REFLINK: shared, COPY: image} | ({LINKED: linked} if linked else {})
     plain = {method: why for method, why in found.items() if why} | refusals
     return Reach(plain, _flat(plain, _whole_problem(form, header), chain), facts, header.snapshots if header else ())
 

@@ -39,6 +39,11 @@ class SourceDisk:
     flat_source: str = ""
     """What qemu-img reads where the clone is to be flat; '' where it is not, or cannot be."""
 
+    @property
+    def has_writer(self) -> bool:
+        """Whether a QEMU that runs may write to its file, as far as the server can see that."""
+        return any(each.facts is not None and each.facts.has_writer for each in self.reach.values())
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -127,7 +132,7 @@ class Surveyor:
             return network_volume(self._host, disk)
         if disk.type not in ("file", "block") or not disk.path:
             return None
-        volume = self._host.volume_at(disk.path) or (_loose_file(disk) if self._is_local else None)
+        volume = self._host.volume_behind(disk.path) or (_loose_file(disk) if self._is_local else None)
         return volume and self._led_to(volume)
 
     def _led_to(self, volume: VolumeInfo) -> VolumeInfo:

@@ -53,6 +53,8 @@ class DomainInfo:
     persistent: bool
     autostart: bool
     saved_state: bool
+    live_xml: str = ""
+    """What it has while it runs, such as a disk that was attached meanwhile; '' while it is off."""
 
     @property
     def is_off(self) -> bool:
@@ -293,6 +295,15 @@ class Host:
         except errors.VolumeNotFound:
             return None
 
+    def volume_behind(self, path: str) -> VolumeInfo | None:
+        """The volume with this path, or with that to which a symbolic link among its folders leads."""
+        found = self.volume_at(path)
+        if found is None and self._connections.is_local:
+            folder, name = os.path.split(path)
+            real = os.path.join(os.path.realpath(folder), name)
+            found = self.volume_at(real) if real != path else None
+        return found
+
     def list_volumes(self, pool: str) -> list[VolumeInfo]:
         """Raises PoolNotFound, PoolInactive."""
         with self._connections.short_call():  # what is listed belongs to its connection
@@ -380,14 +391,16 @@ def _domain_info(domain: libvirt.virDomain, *, in_full: bool = True) -> DomainIn
         if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
             raise
         saved = False
+    state = STATES.get(domain.state()[0], "nostate")
     return DomainInfo(
         name=domain.name(),
         uuid=domain.UUIDString(),
-        state=STATES.get(domain.state()[0], "nostate"),
+        state=state,
         xml=domain.XMLDesc(_DOMAIN_XML),
         persistent=in_full and bool(domain.isPersistent()),
         autostart=in_full and bool(domain.autostart()),
         saved_state=saved,
+        live_xml=domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE) if in_full and state != SHUT_OFF else "",
     )
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import libvirt
 
@@ -26,6 +26,14 @@ log = logging.getLogger(__name__)
 Entry = TypeVar("Entry")
 
 _DEFINED = libvirt.VIR_DOMAIN_EVENT_DEFINED
+_CHANGES = (
+    libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED,
+    libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
+    libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2,
+    libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE,
+)
+"""Changes of a domain that goes on as before. There is none for a device or a snapshot of its definition alone."""
+
 _STARTED = (libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_RESUMED)
 
 
@@ -150,6 +158,9 @@ class Inventory(Generic[Entry]):
             self._own.clear()
         try:
             connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._heard, known)
+            for event in _CHANGES:
+                with suppress(libvirt.libvirtError):  # the test driver has few
+                    connection.domainEventRegisterAny(None, event, self._changed, known)
         except libvirt.libvirtError as error:
             log.warning("libvirt tells no events, so lists are read anew each time: %s", error)
             return
@@ -171,6 +182,10 @@ class Inventory(Generic[Entry]):
                 self._own.discard(uuid)
                 return
         self._news.put((known, uuid))
+
+    def _changed(self, _connection: libvirt.virConnect, domain: libvirt.virDomain, *details: Any) -> None:
+        """libvirt's callback for a change that is none of a domain's life; what was registered for it comes last."""
+        self._news.put((details[-1], domain.UUIDString()))
 
     def _follow(self) -> None:
         while (news := self._news.get()) is not None:

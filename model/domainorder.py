@@ -17,7 +17,7 @@ from ..engine.survey import Survey
 from ..engine.transaction import Transaction
 from ..hypervisor.host import Host, PoolInfo
 from ..utils import byte_length, get_next_clone_name
-from .guests import mac_mark
+from .guests import disk_mark, mac_mark, nvram_mark, path_mark
 from .services import DOMAIN_NAME, MAC, VOLUME_NAME, Services, Skipping
 from .usage import running_users
 
@@ -40,18 +40,26 @@ class DomainOrder:
         return draft_domain(self.survey, self.wishes, room)
 
     def reserve(self, transaction: Transaction, draft: Draft, task: int) -> tuple[DomainPlan, str]:
-        """Raises InvalidName and NameTaken."""
+        """Raises InvalidName and NameTaken; SourceInUse while the source, or a disk of it, is still being made."""
+        self._refuse_unfinished(transaction, draft)
         name = self._new_name(transaction, draft)
         uuid = str(uuid4())
         macs = _reserve_macs(transaction, draft.macs(), self.is_taken, task, uuid)
-        plan = draft.domain_plan(domainxml.Identity(name, uuid, str(uuid4()), macs, self.owner))
+        identity = domainxml.Identity(name, uuid, str(uuid4()), macs, self.owner)
+        plan = draft.domain_plan(identity, is_stamped=self.wanted is None)
         transaction.reserve(DOMAIN_NAME, "", name, task=task)
         for copy in plan.copies:
             transaction.reserve(VOLUME_NAME, copy.pool, copy.name, task=task)
         return plan, f"vms/{name}"
 
+    def _refuse_unfinished(self, transaction: Transaction, draft: Draft) -> None:
+        parts = [(VOLUME_NAME, copy.source.pool, copy.source.name) for copy in draft.copies]
+        if any(transaction.is_reserved(*part) for part in [(DOMAIN_NAME, "", self.name), *parts]):
+            cause = "it is still being made; wait for its task, or cancel that"
+            raise errors.SourceInUse(name=self.name, act="cloned", cause=cause)
+
     def _new_name(self, transaction: Transaction, draft: Draft) -> str:
-        taken = _TakenNames(self.services.host, transaction, draft)
+        taken = _TakenNames(self.services.host, transaction, draft, self.is_taken)
         if self.wanted is None:
             free = Skipping(taken, lambda: self.services.observer.name_skipped(DOMAIN_NAME))
             return get_next_clone_name(free, self.name, ts=True, clock=transaction, max_bytes=draft.max_name_bytes())
@@ -60,6 +68,10 @@ class DomainOrder:
             raise errors.InvalidName(name=self.wanted[:80], cause=cause)
         if self.wanted in taken:
             raise errors.NameTaken(name=self.wanted)
+        path = next((path for path in draft.own_paths(self.wanted) if self.is_taken(path_mark(path))), None)
+        if path is not None:
+            cause = f"a clone of that name would have the path {path}, which is another guest's"
+            raise errors.InvalidName(name=self.wanted, cause=cause)
         return self.wanted
 
 
@@ -70,8 +82,8 @@ def refuse_written(services: Services, survey: Survey, caller: Caller) -> None:
         if domain is None or disk.volume is None:
             continue
         users = running_users(services.inventory, services.host, disk.volume, but=domain.uuid)
-        if users:
-            which = ", ".join(users) if caller.is_admin else "another guest"
+        if users or disk.has_writer:
+            which = ", ".join(users or ["a QEMU"]) if caller.is_admin else "another guest"
             cause = f"{which}, which runs, may write to it"
             raise errors.DiskNotCloneable(name=domain.name, disk=disk.disk.target, cause=cause)
 
@@ -79,10 +91,11 @@ def refuse_written(services: Services, survey: Survey, caller: Caller) -> None:
 class _TakenNames(Container[str]):
     """Names that a clone cannot have: asked one by one, since listing a host costs more the more it has."""
 
-    def __init__(self, host: Host, transaction: Transaction, draft: Draft) -> None:
+    def __init__(self, host: Host, transaction: Transaction, draft: Draft, is_taken: Callable[[str], bool]) -> None:
         self._host = host
         self._transaction = transaction
         self._draft = draft
+        self._is_taken = is_taken
 
     def __contains__(self, name: object) -> bool:
         if not isinstance(name, str):
@@ -90,14 +103,19 @@ class _TakenNames(Container[str]):
         if self._transaction.is_reserved(DOMAIN_NAME, "", name) or self._host.has_domain(name):
             return True
         nvram = self._draft.nvram_path(name)
-        return self._volumes_in_the_way(name) or (nvram is not None and os.path.lexists(nvram))
+        if nvram is not None and (os.path.lexists(nvram) or self._is_taken(nvram_mark(nvram))):
+            return True
+        return self._volumes_in_the_way(name)
 
     def _volumes_in_the_way(self, name: str) -> bool:
         for copy in self._draft.copies:
             volume = self._draft.volume_name(copy, name)
             if self._transaction.is_reserved(VOLUME_NAME, copy.pool, volume):
                 return True
-            if self._host.has_volume(self._draft.pool(copy.pool), volume):
+            pool = self._draft.pool(copy.pool)
+            places = [f"{pool.name}/{volume}", *([os.path.join(pool.path, volume)] if pool.path else [])]
+            # A guest may name what is not there any more, or not yet.
+            if self._host.has_volume(pool, volume) or any(self._is_taken(disk_mark(place)) for place in places):
                 return True
         return False
 

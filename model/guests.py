@@ -8,9 +8,12 @@ from typing import Any
 
 from ..callers import Caller
 from ..engine import domainxml, ownership
+from ..engine.ownfiles import own_files
 from ..engine.xmltree import Element, parse
 from ..hypervisor.host import DomainInfo
+from ..hypervisor.places import Places
 
+_NOWHERE = Places()
 _MIB_PER_UNIT = {"b": 2**-20, "bytes": 2**-20, "KB": 1e3 / 2**20, "k": 2**-10, "KiB": 2**-10, "MB": 1e6 / 2**20}
 _MIB_PER_UNIT |= {
     "M": 1,
@@ -60,28 +63,40 @@ def mac_mark(mac: str) -> str:
     return f"MAC {mac.lower()}"
 
 
-def _marks(uuid: str, root: Element) -> Iterator[str]:
+def nvram_mark(path: str) -> str:
+    """The file with a guest's UEFI variables, as a mark."""
+    return f"NVRAM {path}"
+
+
+def path_mark(path: str) -> str:
+    """A socket, a log or a pipe of a guest's own, as a mark."""
+    return f"path {path}"
+
+
+def _marks(uuid: str, root: Element, places: Places) -> Iterator[str]:
     """Everything that no two domains should have in common, in words."""
     yield f"UUID {uuid}"
     yield from (f"genid {node.text}" for node in root.iterfind("genid") if node.text)
     yield from (f"SMBIOS UUID {node.text}" for node in root.iterfind("sysinfo/system/entry[@name='uuid']"))
     yield from map(mac_mark, domainxml.macs(root))
-    yield from (f"NVRAM {path}" for path in [domainxml.nvram(root)] if path)
-    yield from (f"path {node.get(attribute)}" for node, attribute in ownership.paths(root))
+    yield from map(nvram_mark, filter(None, [own_files(root, places).nvram]))
+    yield from (path_mark(node.get(attribute, "")) for node, attribute in ownership.paths(root))
     yield from (disk_mark(disk.place) for disk in domainxml.disks(root) if disk.is_written and disk.place)
 
 
-def read_guest(domain: DomainInfo) -> Guest:
+def read_guest(domain: DomainInfo, places: Places = _NOWHERE) -> Guest:
+    """A domain as it is defined and, where that differs, as it runs; `places` tell of files that its XML does not."""
     root = parse(domain.xml)
-    disks = domainxml.disks(root)
+    roots = [root, *([parse(domain.live_xml)] if domain.live_xml else [])]
+    disks = [disk for each in roots for disk in domainxml.disks(each)]
     users, groups = domainxml.access(root)
     return Guest(
         name=domain.name,
         uuid=domain.uuid,
         state=domain.state,
         resource=_resource(domain, root),
-        marks=frozenset(_marks(domain.uuid, root)),
-        nvram=domainxml.nvram(root),
+        marks=frozenset(mark for each in roots for mark in _marks(domain.uuid, each, places)),
+        nvram=own_files(root, places).nvram,
         storage=frozenset(disk.place for disk in disks if disk.place),
         written=frozenset(disk.place for disk in disks if disk.is_written and disk.place),
         users=frozenset(users),

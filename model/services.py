@@ -16,8 +16,9 @@ from ..engine.plan import Wishes
 from ..engine.survey import Surveyor
 from ..engine.tokens import Tokens
 from ..hypervisor.connection import Connections
-from ..hypervisor.host import Host
+from ..hypervisor.host import DomainInfo, Host
 from ..hypervisor.inventory import Inventory
+from ..hypervisor.places import Places
 from ..utils import MAX_FILE_NAME_BYTES, MAX_NAME_BYTES, byte_length
 from .feed import Feed
 from .guests import Guest, read_guest
@@ -45,11 +46,20 @@ class Services:
     limits: Limits
     observer: Observer
     feed: Feed
+    places: Places
+
+    def read(self, domain: DomainInfo) -> Guest:
+        """What is kept of a domain."""
+        return read_guest(domain, self.places)
 
     def guests(self) -> Collection[Guest]:
         """Every domain of the host: from the inventory, or from libvirt as long as that is not complete."""
         known = self.inventory.entries()
-        return known if known is not None else [read_guest(domain) for domain in self.host.list_domains()]
+        return known if known is not None else self.guests_now()
+
+    def guests_now(self) -> Collection[Guest]:
+        """Every domain of the host, asked for: also what was done to its definition without an event of libvirt's."""
+        return [self.read(domain) for domain in self.host.list_domains()]
 
     def taken_marks(self) -> Callable[[str], bool]:
         """Answers whether any domain of the host has what no two should have in common. May list the host, once."""

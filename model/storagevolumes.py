@@ -10,7 +10,7 @@ from ..callers import Caller
 from ..hypervisor.host import VolumeInfo
 from .accepting import Accepted, Request, accept, check_count
 from .services import Services, check_volume_name, paths_in_use, read_wishes
-from .usage import held, refuse_misread, running_users
+from .usage import held, refuse_misread, refuse_open, running_users, users_of
 from .volumeorder import VolumeOrder
 
 _CLOCKS_DIFFER_US = 50_000
@@ -53,11 +53,12 @@ class StorageVolumesModel:
             return
         if volume.changed is not None and volume.changed > since + _CLOCKS_DIFFER_US:
             raise errors.SourceInUse(name=name, act="deleted", cause="it was changed since it was made")
-        used = paths_in_use(self._services.guests())
-        users = sorted({user for place in volume.places for user in used.get(place, ())})
+        is_local = self._services.connections.is_local
+        users = users_of(volume, self._services.guests_now(), is_local=is_local)
         if users:
             cause = f"it is a disk of {', '.join(users)}"
             raise errors.SourceInUse(name=name, act="deleted", cause=cause)
+        refuse_open(self._services, name, [volume.path])
         with held(self._services, name, [volume.path], "deleted", caller):
             host.delete_volume(pool, name)
 
@@ -73,6 +74,8 @@ class StorageVolumesModel:
         for volume in volumes:
             refuse_misread(services.inventory, services.host, volume)
         users = [user for volume in volumes for user in running_users(services.inventory, services.host, volume)]
+        if not users and any(disk.has_writer for disk in survey.disks):
+            users = ["a QEMU that runs"]
         if users:
             raise errors.VolumeIsWritten(name=name, users=", ".join(users))
         return VolumeOrder(services, name, wanted, wishes, survey)

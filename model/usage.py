@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 
 from .. import errors
 from ..callers import Caller
-from ..engine import domainxml
+from ..engine import domainxml, files
 from ..engine.chain import image_format
 from ..engine.records import Link
 from ..engine.survey import network_volume
@@ -16,7 +17,7 @@ from ..engine.xmltree import parse
 from ..hypervisor.host import SHUT_OFF, DomainInfo, Host, VolumeInfo
 from ..hypervisor.inventory import Inventory
 from .guests import Guest, disk_mark, read_guest
-from .services import Services
+from .services import Services, paths_in_use
 
 
 def writers(inventory: Inventory[Guest], host: Host, volume: VolumeInfo) -> set[str]:
@@ -54,6 +55,26 @@ def running_users(inventory: Inventory[Guest], host: Host, volume: VolumeInfo, *
     return names
 
 
+def users_of(volume: VolumeInfo, guests: Collection[Guest], *, is_local: bool) -> list[str]:
+    """Names of the guests that have a volume among their disks, by whatever path where the server sees its file."""
+    used = paths_in_use(guests)
+    names = {name for place in volume.places for name in used.get(place, ())}
+    here = _file_at(volume.path) if is_local and volume.type == "file" else None
+    if here is not None:
+        by_path = (users for place, users in used.items() if place.startswith("/") and _file_at(place) == here)
+        names.update(*by_path)
+    return sorted(names)
+
+
+def _file_at(path: str) -> tuple[int, int] | None:
+    """Device and inode of what a path leads to."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
 def written_volumes(host: Host, domain: DomainInfo) -> Iterator[VolumeInfo]:
     """The volumes that a domain's writable disks lie in."""
     for disk in domainxml.disks(parse(domain.xml)):
@@ -64,7 +85,7 @@ def written_volumes(host: Host, domain: DomainInfo) -> Iterator[VolumeInfo]:
             with suppress(errors.PoolNotFound, errors.PoolInactive, errors.VolumeNotFound):
                 volume = host.volume(disk.pool, disk.volume)
         elif disk.path:
-            volume = host.volume_at(disk.path)
+            volume = host.volume_behind(disk.path)
         else:
             volume = network_volume(host, disk)
         if volume is not None:
@@ -108,6 +129,15 @@ def held(services: Services, name: str, paths: Collection[str], act: str, caller
         yield
     finally:
         services.journal.release(paths, services.lease.id)
+
+
+def refuse_open(services: Services, name: str, paths: Collection[str]) -> None:
+    """Raises SourceInUse for an image that is to go and that somebody writes to, whom libvirt does not know."""
+    for path in paths if services.connections.is_local else ():
+        facts = files.look(path)
+        if facts is not None and facts.has_writer:
+            cause = f"a QEMU that runs may write to {path}; end that first"
+            raise errors.SourceInUse(name=name, act="deleted", cause=cause)
 
 
 def refuse_held(

@@ -8,15 +8,13 @@ from typing import Any
 
 from .. import errors
 from ..callers import Caller
-from ..engine import domainxml
 from ..engine.plan import Wishes
-from ..engine.xmltree import parse
-from ..hypervisor.host import DomainInfo, Host
+from ..hypervisor.host import DomainInfo
 from .accepting import Accepted, Request, accept, check_count
 from .domainorder import DomainOrder, refuse_written
-from .guests import Guest, read_guest
-from .services import DOMAIN_NAME, Services, check_domain_name, paths_in_use, read_wishes
-from .usage import held, written_paths, written_volumes
+from .guests import read_guest
+from .services import DOMAIN_NAME, Services, check_domain_name, read_wishes
+from .usage import held, refuse_open, users_of, written_paths, written_volumes
 
 
 class VMsModel:
@@ -125,18 +123,24 @@ class VMsModel:
     def _delete(self, domain: DomainInfo, *, everything: bool) -> None:
         host, journal = self._services.host, self._services.journal
         clone = journal.clone(domain.uuid)
-        others = [read_guest(other) for other in host.list_domains() if other.uuid != domain.uuid]
+        others = [guest for guest in self._services.guests_now() if guest.uuid != domain.uuid]
         ours = None if clone is None else [dict(item) for item in clone.storage]
-        doomed = _storage_to_delete(host, domain, ours, others, everything=everything)
-        nvram = domainxml.nvram(parse(domain.xml))
+        doomed = [
+            volume
+            for volume in written_volumes(host, domain)
+            if (everything or (ours is not None and {"pool": volume.pool, "volume": volume.name} in ours))
+            and not users_of(volume, others, is_local=self._services.connections.is_local)
+        ]
+        refuse_open(self._services, domain.name, [volume.path for volume in doomed])
+        nvram = self._services.read(domain).nvram
         shared = nvram is not None and any(other.nvram == nvram for other in others)
         host.undefine(domain.uuid, keep_nvram=shared or (clone is None and not everything))
         left = {}
-        for pool, volume in doomed:
+        for volume in doomed:
             try:
-                host.delete_volume(pool, volume)
+                host.delete_volume(volume.pool, volume.name)
             except errors.ClonerError as error:
-                left[f"{pool}/{volume}"] = error.reason
+                left[f"{volume.pool}/{volume.name}"] = error.reason
         journal.clone_is_gone(domain.uuid)
         if left:
             causes = "; ".join(dict.fromkeys(left.values()))
@@ -151,22 +155,3 @@ def _read_wishes(params: Mapping[str, Any]) -> Wishes:
         title=params.get("title"),
         description=params.get("description"),
     )
-
-
-def _storage_to_delete(
-    host: Host,
-    domain: DomainInfo,
-    ours: list[dict[str, str]] | None,
-    others: list[Guest],
-    *,
-    everything: bool,
-) -> list[tuple[str, str]]:
-    """(pool, volume) of each disk that goes with its domain."""
-    used = paths_in_use(others)
-    return [
-        (volume.pool, volume.name)
-        for volume in written_volumes(host, domain)
-        if volume.path not in used
-        and f"{volume.pool}/{volume.name}" not in used
-        and (everything or (ours is not None and {"pool": volume.pool, "volume": volume.name} in ours))
-    ]

@@ -37,7 +37,8 @@ class VolumeOrder:
             raise errors.VolumeNotCloneable(name=self.name, cause="it is still being made")
         name = self._new_name(transaction, draft)
         transaction.reserve(VOLUME_NAME, copy.pool, name, task=task)
-        return draft.volume_plan(name), f"storagepools/{copy.pool}/storagevolumes/{name}"
+        plan = draft.volume_plan(name, is_stamped=self.wanted is None)
+        return plan, f"storagepools/{copy.pool}/storagevolumes/{name}"
 
     def _new_name(self, transaction: Transaction, draft: Draft) -> str:
         copy = draft.copies[0]

@@ -8,7 +8,7 @@ stage=$1
 python=${PYTHON:-python3}
 extras=""
 packages=(gcc libvirt-dev pkg-config) # PyPI has libvirt-python as source only
-packages+=(qemu-utils)                # qemu-img copies what cannot be reflinked
+packages+=(qemu-utils)                # qemu-img flattens overlays
 case $stage in
 run) extras="[pam]" ;;
 check) extras="[test,check,pam]" ;; # mypy reads the tests too

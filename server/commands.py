@@ -7,6 +7,7 @@ from collections import defaultdict
 
 from ..hypervisor.connection import Connections
 from ..hypervisor.host import Host
+from ..hypervisor.places import places
 from ..model.guests import read_guest
 from ..model.services import Services
 from ..plugin import build
@@ -19,9 +20,10 @@ def audit(settings: Settings, *, as_json: bool) -> int:
     """Prints what any two domains of the host share and should not; exit status 1 if there is anything."""
     connections = Connections(settings.connect)
     connections.start(_CONNECT_S)
+    own = places(settings.connect, settings.nvram_dir, settings.tpm_dir)
     owners: dict[str, list[str]] = defaultdict(list)
     for domain in Host(connections).list_domains():
-        for mark in read_guest(domain).marks:
+        for mark in read_guest(domain, own).marks:
             owners[mark].append(domain.name)
     connections.stop()
     shared = {mark: sorted(names) for mark, names in sorted(owners.items()) if len(names) > 1}

@@ -24,6 +24,7 @@ from support.storage import (
     make_qcow2,
     make_raw,
     mounted,
+    pool_path,
     qemu_img_compare,
     remove_pool,
     sha256,
@@ -198,4 +199,50 @@ def test_a_volume_of_which_it_is_unclear_whose_it_is_stays_and_is_named(
     assert task["message"].startswith("CLNTASK0002E")
     assert "second-vda.qcow2 (" in task["message"]
     assert sha256(another) == before
+    assert journal_is_clean(tmp_path / "state")
+
+
+def points_of(server: MortalServer, path: str, body: dict[str, Any]) -> list[str]:
+    """The points that a clone comes to."""
+    before = len(server.points.read_text("utf-8").splitlines()) if server.points.exists() else 0
+    assert server.wait_task(server.request("POST", f"{path}/clone", body).json["id"])["status"] == "finished"
+    return server.points.read_text("utf-8").splitlines()[before:]
+
+
+def inherited(
+    libvirtd: PrivateLibvirtd, state_dir: Path, deadly: int, path: str, body: dict[str, Any]
+) -> dict[str, Any]:
+    """A clone whose server dies at a point, as the next server ends it."""
+    with MortalServer(libvirtd.uri, state_dir, deadly) as mortal:
+        with suppress(OSError, HTTPException):
+            mortal.request("POST", f"{path}/clone", body)
+        wait_until(mortal.died, 30, f"it dies at point {deadly}", lambda: mortal.log)
+    with Server(libvirtd.uri, state_dir) as heir:
+        ended: dict[str, Any] = heir.wait_task(heir.request("GET", "tasks").json[-1]["id"])
+    return ended
+
+
+def test_a_clone_that_was_to_be_started_when_its_server_died_says_so(
+    libvirtd: PrivateLibvirtd, pool: libvirt.virStoragePool, guest: Callable[..., libvirt.virDomain], tmp_path: Path
+) -> None:
+    guest("single", [make_qcow2(pool, "single.qcow2", MiB)])
+    with MortalServer(libvirtd.uri, tmp_path / "state", 0) as server:
+        deadly = points_of(server, "vms/single", {"start": True}).index("after define") + 1
+    task = inherited(libvirtd, tmp_path / "state", deadly, "vms/single", {"start": True})
+    assert task["status"] == "finished"
+    assert task["warning"].startswith("CLNTASK0008E")
+    assert journal_is_clean(tmp_path / "state")
+
+
+def test_the_clone_of_a_volume_that_lacks_its_last_mark_alone_is_finished(
+    libvirtd: PrivateLibvirtd, pool: libvirt.virStoragePool, tmp_path: Path
+) -> None:
+    make_raw(pool, "data.img", MiB, {0: some_data(MiB)})
+    volume = f"storagepools/{pool.name()}/storagevolumes/data.img"
+    with MortalServer(libvirtd.uri, tmp_path / "state", 0) as server:
+        points = points_of(server, volume, {})
+    last = len(points) - points[::-1].index("before a write")  # with which the task ends
+    task = inherited(libvirtd, tmp_path / "state", last, volume, {})
+    assert (task["status"], task["progress"]) == ("finished", 100)
+    assert qemu_img_compare(pool_path(pool) / "data.img", pool_path(pool) / task["name"], strict=True)
     assert journal_is_clean(tmp_path / "state")

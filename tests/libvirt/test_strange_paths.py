@@ -39,7 +39,7 @@ def test_a_guest_of_a_strange_name_in_a_strange_folder_is_cloned_whole(
     for number, name in enumerate(STRANGE):
         pool = make_pool(conn, f"pool {name}", root / f"{name} {number}")
         disk = Path(make_qcow2(pool, f"{name}.qcow2", MiB, {0: some_data(64 * KiB, number)}).path())
-        guest(name, [disk], nvram=root / f"{name} {number}_VARS.fd")
+        guest(name, [disk], nvram=root / f"{name} {number} own_VARS.fd")
         task = cloned(server, f"vms/{quote(name, safe='')}", name=f"{name} 2", method=method)
         assert task["name"] == f"{name} 2"
         copy = Path(pool.storageVolLookupByName(task["disks"][0]["target"]["name"]).path())

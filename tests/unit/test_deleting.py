@@ -10,6 +10,8 @@ import pytest
 
 from cloner import errors
 from cloner.callers import ANYBODY
+from cloner.engine.ledger import VOLUME
+from cloner.hypervisor.making import VolumeMaker
 from cloner.model.accepting import Request
 from cloner.model.services import DOMAIN_NAME, VOLUME_NAME, Services
 from cloner.model.storagevolumes import StorageVolumesModel
@@ -66,3 +68,19 @@ def test_a_name_must_leave_the_nvram_a_name_of_its_own(services: Services) -> No
         VMsModel(services).clone("win-uefi", Request({"name": "n" * 244}, "/p", ANYBODY)).tasks[0]
     (task,) = VMsModel(services).clone("win-uefi", Request({"name": "n" * 243}, "/p", ANYBODY)).tasks
     assert task.plan["name"] == "n" * 243
+
+
+@pytest.mark.parametrize("stamped", [True, False])
+def test_without_times_a_stamp_tells_whose_a_volume_is(services: Services, stamped: bool) -> None:
+    """The test driver's volumes have none, like Ceph's: the server died while it made one, or somebody else did."""
+    with services.journal.transaction() as transaction:
+        task = transaction.add_task(transaction.new_task_id(), VOLUME_NAME, "", "a dead server", {})
+    args = {"pool": "default", "name": "new.img", "empty": True, "parents": [], "stamped": stamped}
+    services.journal.begin(task.id, 1, VOLUME, args, "Making new.img")
+    xml = "<volume><name>new.img</name><capacity>1024</capacity></volume>"
+    assert VolumeMaker(services.connections, services.host).create("default", "new.img", xml).changed is None
+    services.ledger.recover()
+    ended = services.journal.task(task.id)
+    assert ended is not None
+    assert ended.message.startswith("CLNTASK0004E" if stamped else "CLNTASK0002E"), ended.message
+    assert services.host.has_volume(services.host.pool("default"), "new.img") != stamped

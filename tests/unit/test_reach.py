@@ -12,6 +12,7 @@ from cloner.engine import qemuimg
 from cloner.engine.chain import Chain, Image
 from cloner.engine.reach import COPY, LIBVIRT, LINKED, REFLINK, reach
 from cloner.hypervisor.host import PoolInfo, VolumeInfo
+from support.running import run
 
 ALONE = Chain()
 ON_BASE = Chain((Image("/base", "raw"),))
@@ -37,10 +38,15 @@ def test_what_lies_on_another_host_is_left_to_libvirt(volume: VolumeInfo, pool: 
     assert set(reach(volume, "raw", pool, ALONE, is_local=False).refusals) == {REFLINK, COPY}
 
 
-def test_without_qemu_img_there_is_no_copy(volume: VolumeInfo, pool: PoolInfo) -> None:
+def test_without_qemu_img_there_is_no_flat_copy(pool: PoolInfo, volume: VolumeInfo, tmp_path: Path) -> None:
+    path = tmp_path / "disk.qcow2"
+    run("qemu-img", "create", "-q", "-f", "qcow2", path, "1M")
+    image = replace(volume, name=path.name, path=str(path), format="qcow2")
     with mock.patch.object(qemuimg, "is_installed", return_value=False):
-        assert "qemu-utils" in reach(volume, "raw", pool, ALONE, is_local=True).refusals[COPY]
-    assert COPY not in reach(volume, "raw", pool, ALONE, is_local=True).refusals
+        found = reach(image, "qcow2", pool, ALONE, is_local=True)
+    assert "qemu-utils" in found.flat_refusals[COPY]
+    assert COPY not in found.refusals
+    assert COPY not in reach(image, "qcow2", pool, ALONE, is_local=True).flat_refusals
 
 
 def test_a_symlink_is_not_followed(volume: VolumeInfo, pool: PoolInfo, tmp_path: Path) -> None:

@@ -1,0 +1,225 @@
+"""What is in use is neither cloned, nor started or deleted: by whatever path, and by whom, libvirt knows or not."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import libvirt
+import pytest
+
+from support.answers import cloned, refusal
+from support.guests import Disk, inventory, stop_guest
+from support.libvirtd import PrivateLibvirtd
+from support.running import wait_until
+from support.server import Server
+from support.storage import GiB, MiB, allocated, make_raw, pool_path, some_data
+
+Guest = Callable[..., libvirt.virDomain]
+
+
+@pytest.fixture
+def disk(pool: libvirt.virStoragePool) -> Path:
+    return Path(make_raw(pool, "web.img", 16 * MiB, {0: some_data(MiB)}).path())
+
+
+@contextmanager
+def writer(path: Path) -> Iterator[None]:
+    """A QEMU that nobody has told libvirt of, with an image open to write."""
+    argv = ["qemu-io", "-f", "raw", str(path)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("length\n")  # it answers when the image is open
+        process.stdin.flush()
+        process.stdout.readline()
+        yield
+        process.stdin.close()
+
+
+def hears_of(server: Server, name: str) -> None:
+    """Waits until libvirt's event about a guest has come."""
+    wait_until(lambda: name in {vm["name"] for vm in server.request("GET", "vms").json}, 30, f"{name} is in the list")
+
+
+def refused_throughout(server: Server, pool: libvirt.virStoragePool) -> None:
+    """Neither the guest nor its volume is cloned."""
+    assert refusal(server.request("POST", "vms/web/clone")) == (400, "CLNVM0002E")
+    volume = f"storagepools/{pool.name()}/storagevolumes/web.img/clone"
+    assert refusal(server.request("POST", volume)) == (400, "CLNVOL0003E")
+
+
+def test_a_disk_that_was_attached_to_another_guest_while_that_runs(
+    server: Server, pool: libvirt.virStoragePool, guest: Guest, disk: Path
+) -> None:
+    guest("web", [disk])
+    other = guest("other", [make_raw(pool, "other.img", MiB)])
+    other.create()
+    other.attachDeviceFlags(Disk(disk).xml("vdb"), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    refused_throughout(server, pool)
+    assert server.request("DELETE", "vms/web", {"storage": True}).status == 204
+    assert disk.exists()
+    guest("web", [disk])
+    other.detachDeviceFlags(Disk(disk).xml("vdb"), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    stop_guest(other)
+    cloned(server, "vms/web")
+
+
+def test_a_running_guests_attached_disk_is_seen_in_the_inventory(
+    server: Server, pool: libvirt.virStoragePool, guest: Guest, disk: Path
+) -> None:
+    """The list of volumes is answered from it."""
+    other = guest("other", [make_raw(pool, "other.img", MiB)])
+    other.create()
+    volume = f"storagepools/{pool.name()}/storagevolumes/web.img"
+    assert server.request("GET", volume).json["used_by"] == []
+    other.attachDeviceFlags(Disk(disk).xml("vdb"), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    wait_until(lambda: server.request("GET", volume).json["used_by"] == ["other"], 30, "it is heard of")
+    other.detachDeviceFlags(Disk(disk).xml("vdb"), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+
+@pytest.mark.parametrize("way", ["hard link", "linked folder"])
+def test_a_disk_that_a_running_guest_has_by_another_path(
+    server: Server, pool: libvirt.virStoragePool, guest: Guest, disk: Path, folder: Path, way: str
+) -> None:
+    other_path = folder / "elsewhere" / disk.name
+    if way == "hard link":
+        other_path.parent.mkdir(mode=0o755)
+        other_path.hardlink_to(disk)
+    else:
+        other_path.parent.symlink_to(disk.parent)
+    guest("web", [disk])
+    other = guest("other", [other_path])
+    other.create()
+    refused_throughout(server, pool)
+    assert server.request("DELETE", "vms/web", {"storage": True}).status == 204
+    assert disk.exists()
+
+
+def test_a_disk_that_a_qemu_unknown_to_libvirt_writes_to(
+    server: Server, pool: libvirt.virStoragePool, guest: Guest, disk: Path
+) -> None:
+    guest("web", [disk])
+    with writer(disk):
+        refused_throughout(server, pool)
+        assert refusal(server.request("DELETE", "vms/web", {"storage": True})) == (409, "CLNVM0007E")
+    cloned(server, "vms/web")
+
+
+def test_a_qemu_that_opens_the_source_meanwhile_ends_the_clone(
+    server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest
+) -> None:
+    piece = some_data(MiB)
+    big = Path(make_raw(pool, "web.img", 2 * GiB, {place * MiB: piece for place in range(1024)}).path())
+    guest("web", [big])
+    before = inventory(conn)
+    task = server.request("POST", "vms/web/clone", {"method": "libvirt"}).json
+    copy = pool_path(pool) / f"{task['name']}-vda.img"
+    wait_until(lambda: copy.exists() and allocated(copy) > MiB, 30, "the copy is under way", lambda: server.log)
+    with writer(big):
+        ended = server.wait_task(task["id"])
+    assert (ended["status"], ended["message"][:12]) == ("failed", "CLNTASK0006E")
+    assert inventory(conn) == before
+
+
+def test_the_disk_of_a_guest_in_a_linked_folder_stays_when_another_guest_goes(
+    server: Server, guest: Guest, disk: Path, folder: Path
+) -> None:
+    link = folder / "elsewhere"
+    link.symlink_to(disk.parent)
+    guest("web", [disk])
+    guest("other", [link / disk.name])
+    assert server.request("DELETE", "vms/web", {"storage": True}).status == 204
+    assert disk.exists()
+
+
+def test_a_guest_whose_disk_lies_behind_a_linked_folder_is_cloned_within_its_pool(
+    server: Server, pool: libvirt.virStoragePool, guest: Guest, disk: Path, folder: Path
+) -> None:
+    link = folder / "elsewhere"
+    link.symlink_to(disk.parent)
+    guest("web", [link / disk.name])
+    (cloned_disk,) = cloned(server, "vms/web")["disks"]
+    assert cloned_disk["target"]["pool"] == pool.name()
+
+
+def test_a_clone_of_a_volume_that_a_guest_was_given_without_an_event_stays(
+    server: Server, pool: libvirt.virStoragePool, guest: Guest, disk: Path
+) -> None:
+    """libvirt tells nobody of a device that is added to a definition alone."""
+    other = guest("other", [make_raw(pool, "other.img", MiB)])
+    volume = f"storagepools/{pool.name()}/storagevolumes/{disk.name}/clone"
+    answer = server.request("POST", volume, {"count": 1}).json
+    task = server.wait_task(answer["tasks"][0]["id"])
+    path = pool_path(pool) / task["name"]
+    other.attachDeviceFlags(Disk(path).xml("vdb"), libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+    server.request("DELETE", f"batches/{answer['batch']}", {"undo": True})
+    wait_until(lambda: server.request("GET", f"tasks/{task['id']}").json["warning"], 30, "it is said why")
+    assert path.exists()
+
+
+def test_a_clone_that_is_still_being_made_is_not_cloned(
+    server: Server, pool: libvirt.virStoragePool, guest: Guest, conn: libvirt.virConnect
+) -> None:
+    """It is defined at the end, but its volumes are there before; another guest may have been put upon one."""
+    piece = some_data(MiB)
+    big = Path(make_raw(pool, "web.img", 2 * GiB, {place * MiB: piece for place in range(1024)}).path())
+    guest("web", [big])
+    task = server.request("POST", "vms/web/clone", {"method": "copy", "bandwidth": 100, "name": "first"}).json
+    copy = pool_path(pool) / "first-vda.img"
+    wait_until(lambda: copy.exists() and allocated(copy) > MiB, 30, "the copy is under way", lambda: server.log)
+    guest("early", [copy])
+    assert refusal(server.request("POST", "vms/early/clone")) == (409, "CLNVM0007E")
+    guest("first", [])
+    assert refusal(server.request("POST", "vms/first/clone")) == (409, "CLNVM0007E")
+    server.request("DELETE", f"tasks/{task['id']}")
+    assert server.wait_task(task["id"])["status"] == "killed"
+
+
+def test_a_name_whose_socket_would_be_another_guests_is_refused(
+    server: Server, conn: libvirt.virConnect, guest: Guest, folder: Path
+) -> None:
+    console = "<serial type='unix'><source mode='bind' path='{}'/></serial>"
+    guest("web", devices=console.format(folder / "web.sock"))
+    guest("other", devices=console.format(folder / "copy.sock"))
+    hears_of(server, "other")
+    before = inventory(conn)
+    answer = server.request("POST", "vms/web/clone", {"name": "copy"})
+    assert refusal(answer) == (400, "CLNNAME0001E")
+    assert str(folder / "copy.sock") in answer.json["reason"]
+    assert inventory(conn) == before
+    cloned(server, "vms/web", name="copied")
+
+
+def test_a_name_whose_files_another_guest_names_is_taken_though_they_are_not_there(
+    server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest, disk: Path, folder: Path
+) -> None:
+    guest("web", [disk], nvram=folder / "web_VARS.fd")
+    guest("one", nvram=folder / "first_VARS.fd")
+    guest("two", [pool_path(pool) / "second-vda.img"])
+    hears_of(server, "two")
+    for name in ("first", "second"):
+        assert refusal(server.request("POST", "vms/web/clone", {"name": name})) == (409, "CLNNAME0002E")
+    cloned(server, "vms/web", name="third")
+
+
+def test_implied_uefi_variables_are_seen_as_a_guests_own(
+    libvirtd: PrivateLibvirtd, conn: libvirt.virConnect, guest: Guest, tmp_path: Path, folder: Path
+) -> None:
+    """Where libvirt chooses the firmware, the XML of libvirt 9.0 does not say where its variables lie."""
+    conf = tmp_path / "cloner.conf"
+    nvram = os.path.join(libvirtd.folder, "c/libvirt/qemu/nvram")
+    conf.write_text(f"[cloner]\nnvram_dir = {nvram}\n", "utf-8")
+    conn.defineXML(
+        "<domain type='qemu'><name>chosen</name><memory unit='MiB'>32</memory><os firmware='efi'>"
+        "<type arch='x86_64' machine='q35'>hvm</type></os><features><acpi/></features></domain>"
+    )
+    guest("other", nvram=Path(nvram, "chosen_VARS.fd"))
+    argv = [sys.executable, "-m", "cloner", "audit", "--json", "--connect", libvirtd.uri, "--config", str(conf)]
+    said = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+    assert json.loads(said)[f"NVRAM {nvram}/chosen_VARS.fd"] == ["chosen", "other"]
