@@ -26,7 +26,7 @@ export class Activity {
     this.empty = element("div", { class: "empty", hidden: true });
     this.element = element("section", { class: "view activity", "aria-labelledby": "cloner-activity-title", hidden: true },
       element("div", { class: "toolbar" }, element("h2", { id: "cloner-activity-title" }, t("Activity")), this.count, this.filter, this.clear),
-      element("div", { class: "scroller tasks-scroller", tabindex: 0, role: "region", "aria-label": t("Activity") }, this.list, this.more), this.empty);
+      element("div", { class: "scroller tasks-scroller", tabindex: 0, role: "group", "aria-label": t("Activity") }, this.list, this.more), this.empty);
     this.store.on(["tasks", "guests"], () => this.refresh());
     setInterval(() => retell(this.element), RETELL_MS);
   }

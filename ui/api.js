@@ -36,6 +36,16 @@ export class Api {
     return this.request("GET", path, options);
   }
 
+  /** What a path says for as long as it goes on; the caller's signal alone ends it. */
+  async open(path, signal) {
+    for (;;) {
+      const answer = await this.fetch(path, { headers: this.headers, signal });
+      if (answer.status === 401) await this.askLogin();
+      else if (answer.ok) return answer.body;
+      else await this.read(answer);
+    }
+  }
+
   async request(method, path, { body, key, signal } = {}) {
     const headers = { ...this.headers };
     if (body !== undefined) headers["Content-Type"] = "application/json";
@@ -50,10 +60,14 @@ export class Api {
   async send(path, options) {
     const patience = AbortSignal.timeout(PATIENCE_MS);
     const signal = options.signal ? AbortSignal.any([options.signal, patience]) : patience;
+    return this.fetch(path, { ...options, signal }, options.signal);
+  }
+
+  async fetch(path, options, signal = options.signal) {
     try {
-      return await fetch(this.url(path), { ...options, signal });
+      return await fetch(this.url(path), options);
     } catch (error) {
-      if (options.signal?.aborted) throw error;
+      if (signal?.aborted) throw error;
       throw new Lost(error.message);
     }
   }

@@ -37,7 +37,8 @@ export class CloneDialog {
   open() {
     this.page.root.append(this.dialog);
     this.dialog.showModal();
-    this.openedAt = performance.now();
+    this.isBlind = true;
+    setTimeout(() => ((this.isBlind = false), this.showConfirm()), BLIND_MS);
     (this.name.disabled ? this.count : this.name).focus();
     this.planNow();
   }
@@ -53,7 +54,7 @@ export class CloneDialog {
     const heading = this.isOne ? nodes("Clone {name}", { name: called(this.sources[0].name) }) : n("Clone {count} guest", "Clone {count} guests", this.sources.length);
     this.problem = element("div", { class: "problem", role: "alert" });
     this.plan = element("div", { class: "plan", "aria-busy": "true" });
-    this.confirm = element("button", { type: "submit", class: "primary confirm" }, icon("clone"), (this.confirmText = element("span", {}, t("Clone"))));
+    this.confirm = element("button", { type: "submit", class: "primary confirm", disabled: true }, icon("clone"), (this.confirmText = element("span", {}, t("Clone"))));
     this.form = element("form", { class: "clone-form", method: "dialog", novalidate: true, onsubmit: (event) => this.submitted(event), oninput: () => this.changed() },
       element("header", {}, element("h2", { id: title }, heading), element("button", { type: "button", class: "quiet icon-only", "aria-label": t("Close"), onclick: () => this.close() }, icon("close"))),
       element("div", { class: "columns" },
@@ -218,12 +219,16 @@ export class CloneDialog {
   showProblem(text, code = "", input = null) {
     this.problem.replaceChildren(...(text ? [icon("alert"), element("p", {}, text, code && element("code", {}, code))] : []));
     this.problem.hidden = !text;
-    this.plan.classList.toggle("is-off", Boolean(text));
-    this.confirm.disabled = Boolean(text);
+    this.isPossible = !text;
+    this.showConfirm();
     if (text) setText(this.summary, "");
     for (const each of [this.name, this.count]) setAttribute(each, "aria-invalid", each === input ? "true" : null);
     this.confirmText.textContent = this.label();
     return !text;
+  }
+
+  showConfirm() {
+    this.confirm.disabled = !this.isPossible || this.isBlind;
   }
 
   showRefusal(error) {
@@ -257,7 +262,7 @@ export class CloneDialog {
 
   async submitted(event) {
     event.preventDefault();
-    if (this.busy || performance.now() - this.openedAt < BLIND_MS) return;
+    if (this.busy) return;
     this.setBusy(true);
     try {
       if (await (this.planned ?? this.planNow())) await this.order();

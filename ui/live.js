@@ -4,10 +4,10 @@
 import { Lost, path, Refused } from "./api.js";
 
 const POLL_MS = 2000;
-const QUIET_MS = 20_000;
+const SILENCE_MS = 40_000; // after which a connection is dead: every 15 s there is something to hear
 const RETRY_MS = [500, 1000, 2000, 3000];
 const EVENTS_AGAIN_MS = 30_000;
-const SHARE = 10; // of the time, reading volumes takes a tenth at most
+const SHARE = 10; // of the time, reading lists takes a tenth at most
 
 export class Live {
   /** `ended` is told of each task that was seen to end. */
@@ -16,77 +16,91 @@ export class Live {
     this.store = store;
     this.ended = ended;
     this.last = ""; // the id of the last event
-    this.source = null;
+    this.stream = null; // ends the events that are heard
     this.attempt = 0;
     this.meanwhile = null; // events that come while lists are read
     this.stale = new Set(); // pools whose volumes have changed
     this.ending = new AbortController();
+    this.proceed = () => {};
   }
 
+  /** Shows the first guests as soon as can be, and all of them and what becomes of them from then on. */
   async start() {
-    await this.persist(async () => {
-      for await (const page of [await this.api.get("vms?_limit=100")]) page.forEach((guest) => this.store.putGuest(guest));
-    });
     const { signal } = this.ending;
-    document.addEventListener("visibilitychange", () => (document.hidden ? this.rest() : this.wake()), { signal });
-    window.addEventListener("online", () => this.wake(), { signal });
-    this.wake();
+    document.addEventListener("visibilitychange", () => (document.hidden ? this.stream?.abort() : this.proceed()), { signal });
+    window.addEventListener("online", () => this.proceed(), { signal });
+    signal.addEventListener("abort", () => (this.stream?.abort(), this.proceed()));
+    await this.persist(async () => (await this.api.get("vms?_limit=100")).forEach((guest) => this.store.putGuest(guest)));
     this.readStorage();
-  }
-
-  /** A browser has six connections to a server: pages that nobody looks at hold none of them. */
-  rest() {
-    this.close();
-    clearTimeout(this.timer);
-  }
-
-  wake() {
-    clearTimeout(this.timer);
-    if (!this.source && !document.hidden && !this.ending.signal.aborted) this.open();
+    while (!signal.aborted) await this.follow();
   }
 
   /** Nothing is asked or heard from now on. */
   end() {
     this.ending.abort();
-    this.rest();
   }
 
-  close() {
-    this.source?.close();
-    this.source = null;
-    clearInterval(this.watch);
+  /** Resolves after a time, or as soon as it is worth going on. */
+  pause(milliseconds) {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, milliseconds);
+      this.proceed = () => (clearTimeout(timer), resolve());
+    });
+  }
+
+  async follow() {
+    // A browser has six connections to a server: pages that nobody looks at hold none of them.
+    if (document.hidden) return this.pause(2 ** 30);
+    try {
+      await this.hear();
+    } catch (error) {
+      if (this.ending.signal.aborted || document.hidden) return;
+      if (error instanceof Refused && error.status === 503) return this.pollUntil(Date.now() + EVENTS_AGAIN_MS);
+      await this.wait();
+    }
+  }
+
+  /** The connection is lost; waits before the next attempt. */
+  wait() {
+    this.store.setConnection("lost");
+    this.attempt += 1;
+    return this.pause(RETRY_MS[Math.min(this.attempt, RETRY_MS.length) - 1]);
   }
 
   // --- Events --------------------------------------------------------------------------------------------------------
 
-  open() {
-    const after = this.last ? `&_after=${this.last}` : "";
-    const source = new EventSource(this.api.url(`events?guests=true${after}`));
-    this.source = source;
-    source.onopen = () => this.opened(source);
-    source.onerror = () => this.failed(source);
-    for (const name of ["task", "removed", "guest", "guest-removed", "guests"]) {
-      source.addEventListener(name, (event) => this.heard(name, JSON.parse(event.data), event.lastEventId));
-    }
-  }
-
-  async opened(source) {
-    this.heardAt = Date.now();
-    this.watch = setInterval(() => this.check(), QUIET_MS / 2);
+  /** Takes in events until they end, as they do every ten minutes. */
+  async hear() {
+    const stream = (this.stream = new AbortController());
+    let silence = null;
     try {
-      await this.readAll();
-    } catch (error) {
-      return this.failed(source, error);
+      const events = await this.api.open(`events?guests=true${this.last && `&_after=${this.last}`}`, stream.signal);
+      const lists = this.readAll().then(() => this.isLive(), () => stream.abort());
+      for await (const lines of chunksOf(events)) {
+        clearTimeout(silence);
+        silence = setTimeout(() => stream.abort(), SILENCE_MS);
+        for (const line of lines) this.hearLine(line);
+      }
+      await lists;
+    } finally {
+      clearTimeout(silence);
+      stream.abort();
+      this.stream = null;
     }
-    this.attempt = 0;
-    if (this.source === source) this.store.setConnection("live");
   }
 
-  heard(name, data, id) {
-    this.heardAt = Date.now();
-    if (id) this.last = id;
-    if (this.meanwhile) this.meanwhile.push([name, data]);
-    else this.take(name, data);
+  isLive() {
+    this.attempt = 0;
+    this.store.setConnection("live");
+  }
+
+  /** A line of the stream (HTML standard, 9.2.6); events of ours have their data in one. */
+  hearLine(line) {
+    const [, field, value] = line.match(/^(\w+): ?(.*)$/s) ?? [];
+    if (field === "event") this.name = value;
+    else if (field === "id") this.last = value;
+    else if (field === "data" && this.meanwhile) this.meanwhile.push([this.name, JSON.parse(value)]);
+    else if (field === "data") this.take(this.name, JSON.parse(value));
   }
 
   take(name, data) {
@@ -94,7 +108,7 @@ export class Live {
     else if (name === "removed") this.store.removeTask(data.id);
     else if (name === "guest") this.store.putGuest(data);
     else if (name === "guest-removed") this.store.removeGuest(data.uuid);
-    else this.readAll().catch(() => this.failed(this.source));
+    else this.readAll().catch(() => this.stream?.abort());
   }
 
   takeTask(task) {
@@ -105,54 +119,20 @@ export class Live {
     this.readStorageSoon();
   }
 
-  /** A connection may be dead without a word. */
-  async check() {
-    if (Date.now() - this.heardAt < QUIET_MS) return;
-    try {
-      await this.api.get("config");
-      this.heardAt = Date.now();
-    } catch {
-      this.failed(this.source);
-    }
-  }
-
-  /** Events ended: as they do every ten minutes, or with the log-in, the server or the network. */
-  async failed(source) {
-    if (!source || this.source !== source) return;
-    this.close();
-    const wait = RETRY_MS[Math.min(this.attempt, RETRY_MS.length - 1)];
-    this.attempt += 1;
-    let polls = false;
-    try {
-      await this.api.get("config"); // which asks for the log-in where that is what is missing
-      polls = this.attempt > 2;
-      if (polls) await this.poll();
-    } catch {
-      this.store.setConnection("lost");
-    }
-    if (polls) this.pollUntil(Date.now() + EVENTS_AGAIN_MS);
-    else this.timer = setTimeout(() => this.wake(), wait);
-  }
-
   // --- Polling -------------------------------------------------------------------------------------------------------
 
-  pollUntil(deadline) {
-    this.timer = setTimeout(async () => {
+  async pollUntil(deadline) {
+    while (Date.now() < deadline && !document.hidden && !this.ending.signal.aborted) {
+      const begun = performance.now();
       try {
-        await this.poll();
+        await this.readAll();
+        this.attempt = 0;
+        this.store.setConnection("polling");
       } catch {
-        this.store.setConnection("lost");
+        return this.wait();
       }
-      if (Date.now() > deadline) this.wake();
-      else this.pollUntil(deadline);
-    }, Math.max(POLL_MS, (this.cost ?? 0) * SHARE));
-  }
-
-  async poll() {
-    const begun = performance.now();
-    await this.readAll();
-    this.cost = performance.now() - begun;
-    this.store.setConnection("polling");
+      await this.pause(Math.max(POLL_MS, (performance.now() - begun) * SHARE));
+    }
   }
 
   // --- Lists ---------------------------------------------------------------------------------------------------------
@@ -208,15 +188,26 @@ export class Live {
 
   /** Does something until the server could be reached. */
   async persist(act) {
-    for (let attempt = 0; ; attempt += 1) {
+    for (;;) {
       try {
         return await act();
       } catch (error) {
         if (!(error instanceof Lost) && !(error instanceof Refused && error.status >= 500)) throw error;
-        this.store.setConnection("lost");
-        const wait = RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)];
-        await new Promise((resolve) => setTimeout(resolve, wait));
+        await this.wait();
       }
     }
+  }
+}
+
+/** What a stream says, as whole lines, a chunk at a time. */
+async function* chunksOf(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    yield lines;
   }
 }

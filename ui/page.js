@@ -72,7 +72,7 @@ class Page {
         element("nav", { "aria-label": t("Views") }, Object.values(this.tabs)),
         this.connection,
         docs && element("a", { class: "docs", href: docs }, t("API")),
-        server && element("button", { type: "button", class: "quiet", onclick: () => this.logOut() }, icon("logout"), element("span", {}, t("Log out")))),
+        server && element("button", { type: "button", class: "quiet", "aria-label": t("Log out"), onclick: () => this.logOut() }, icon("logout"), element("span", {}, t("Log out")))),
       (this.banner = element("div", { class: "banner", role: "alert", hidden: true })),
       element("main", {}, Object.values(this.views).map((view) => view.element)),
       this.notices.element);

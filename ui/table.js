@@ -23,7 +23,7 @@ export class VirtualTable {
     this.body = element("tbody", {}, this.above, this.below);
     this.head = element("thead", {}, element("tr", { "aria-rowindex": 1 }, columns.map((column) => this.heading(column))));
     this.table = element("table", { "aria-label": label }, this.head, this.body);
-    this.element = element("div", { class: "scroller", tabindex: 0, role: "region", "aria-label": label }, this.table);
+    this.element = element("div", { class: "scroller", tabindex: 0, role: "group", "aria-label": label }, this.table);
     this.element.addEventListener("scroll", () => this.render(), { passive: true });
     this.element.addEventListener("keydown", (event) => this.moved(event));
     new ResizeObserver(() => this.render()).observe(this.element);

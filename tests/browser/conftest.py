@@ -73,7 +73,7 @@ def libvirt_site() -> Iterator[Site]:
         conn = daemon.open()
         images = make_pool(conn, "default", daemon.folder / "images")
         make_pool(conn, "tight", tight / "pool")
-        for name, size in (("web", 4 * MiB), ("slow", 24 * MiB)):
+        for name, size in (("web", 4 * MiB), ("slow", 24 * MiB), ("spoilt", 4 * MiB)):
             disk = make_raw(images, f"{name}.img", size, {0: some_data(size)})
             define_guest(conn, name, [disk], macs=["52:54:00:12:34:56"], title=f"The guest {name}")
         yield Site(daemon.uri, ("tight", 20), "slow", {"method": "copy", "bandwidth": 1}, conn)

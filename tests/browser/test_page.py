@@ -18,7 +18,7 @@ Open = Callable[..., Tab]
 
 HOSTILE = [
     "<img src=x onerror=document.title='owned'>",
-    "</script><script>document.title='owned'<>",
+    "<script>document.title='owned'<script>",
     "\u202egpj.txt",
     "\u05d0\u05d1\u05d2 web",
     "&amp; 'quoted' \"twice\"",
@@ -373,4 +373,4 @@ def test_it_can_be_put_into_another_page_and_ends_with_its_place(demo: Server, t
     expect(page.locator(".volumes tbody th").first).to_be_visible()
     assert page.url.endswith("/docs")
     page.evaluate("document.querySelector('.cloner').remove()")
-    page.wait_for_function("window.shown.live.source === null")
+    page.wait_for_function("window.shown.live.stream === null")
