@@ -7,7 +7,7 @@ import { n, nodes, t } from "./i18n.js";
 import { MOST, Plans, showPlans, summary } from "./plan.js";
 
 const PAUSE_MS = 120; // after the last key, before the plan is asked for
-const BLIND_MS = 300; // in which the second click of a double click is none on this dialog
+const OPENING_MS = 300; // in which the second click of a double click is none on this dialog
 const AGAIN_MS = 1500;
 
 export const METHODS = () => ({
@@ -37,8 +37,7 @@ export class CloneDialog {
   open() {
     this.page.root.append(this.dialog);
     this.dialog.showModal();
-    this.isBlind = true;
-    setTimeout(() => ((this.isBlind = false), this.showConfirm()), BLIND_MS);
+    setTimeout(() => this.dialog.classList.remove("is-opening"), OPENING_MS);
     (this.name.disabled ? this.count : this.name).focus();
     this.planNow();
   }
@@ -62,7 +61,7 @@ export class CloneDialog {
         element("section", { class: "foreseen", "aria-label": t("What will be done"), tabindex: 0 }, this.plan)),
       this.problem,
       element("footer", {}, (this.summary = element("p", { class: "summary", role: "status" })), element("button", { type: "button", onclick: () => this.close() }, t("Cancel")), this.confirm));
-    this.dialog = element("dialog", { class: "clone-dialog", "aria-labelledby": title, onclose: () => this.closed() }, this.form);
+    this.dialog = element("dialog", { class: "clone-dialog is-opening", "aria-labelledby": title, onclose: () => this.closed() }, this.form);
   }
 
   buildCount() {
@@ -219,16 +218,11 @@ export class CloneDialog {
   showProblem(text, code = "", input = null) {
     this.problem.replaceChildren(...(text ? [icon("alert"), element("p", {}, text, code && element("code", {}, code))] : []));
     this.problem.hidden = !text;
-    this.isPossible = !text;
-    this.showConfirm();
+    this.confirm.disabled = Boolean(text);
     if (text) setText(this.summary, "");
     for (const each of [this.name, this.count]) setAttribute(each, "aria-invalid", each === input ? "true" : null);
     this.confirmText.textContent = this.label();
     return !text;
-  }
-
-  showConfirm() {
-    this.confirm.disabled = !this.isPossible || this.isBlind;
   }
 
   showRefusal(error) {

@@ -7,8 +7,6 @@ import { n, t } from "./i18n.js";
 import { SearchBox } from "./search.js";
 import { VirtualTable } from "./table.js";
 
-const LIGHT_MS = 4000;
-
 export class Guests {
   /** @param page what the view may have done: `clone`, `cancel`, `say` */
   constructor(page) {
@@ -185,15 +183,11 @@ export class Guests {
     this.page.clone("guest", guests.map((guest) => ({ name: guest.name, path: path("vms", guest.name), why: whyNot(guest) })), done);
   }
 
-  /** Shows a guest in the list, lit up for a moment. */
+  /** Shows a guest in the list, lit up for a moment; as soon as it is there. */
   reveal(uuid) {
     this.search.clear();
+    this.table.awaited = uuid;
     this.refresh();
-    const tr = this.table.reveal(uuid);
-    if (!tr) return;
-    tr.classList.add("is-lit");
-    setTimeout(() => tr.classList.remove("is-lit"), LIGHT_MS);
-    tr.querySelector("[data-act=clone]")?.focus({ preventScroll: true });
   }
 }
 

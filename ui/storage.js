@@ -93,14 +93,11 @@ export class Storage {
     }, icon("clone"), element("span", {}, t("Clone"))));
   }
 
-  /** Shows a volume in the list, lit up for a moment. */
+  /** Shows a volume in the list, lit up for a moment; as soon as it is there. */
   reveal(pool, name) {
     this.search.clear();
+    this.table.awaited = name;
     this.choose(pool);
-    const tr = this.table.reveal(name);
-    tr?.classList.add("is-lit");
-    setTimeout(() => tr?.classList.remove("is-lit"), 4000);
-    tr?.querySelector("[data-act=clone]")?.focus({ preventScroll: true });
   }
 }
 

@@ -3,6 +3,7 @@
 import { element, icon, setAttribute } from "./dom.js";
 
 const BEYOND = 6; // rows beyond those in sight, so that the next ones are there when Tab leads to them
+const LIGHT_MS = 4000;
 const FIRST_ROWS = 30; // before the table has a height
 
 export class VirtualTable {
@@ -18,6 +19,7 @@ export class VirtualTable {
     this.sorting = { id: sort, down: false };
     this.items = [];
     this.rows = new Map();
+    this.awaited = null; // what is to be lit up as soon as it is there
     this.above = element("tr", { class: "spacer", "aria-hidden": "true" }, element("td"));
     this.below = this.above.cloneNode(true);
     this.body = element("tbody", {}, this.above, this.below);
@@ -58,6 +60,17 @@ export class VirtualTable {
     this.items = keyed.map(([, item]) => item);
     this.table.setAttribute("aria-rowcount", items.length + 1);
     this.render();
+    if (this.awaited) this.light(this.awaited);
+  }
+
+  /** Lights an item up for a moment, and leads to it. */
+  light(key) {
+    const tr = this.reveal(key);
+    if (!tr) return;
+    this.awaited = null;
+    tr.classList.add("is-lit");
+    setTimeout(() => tr.classList.remove("is-lit"), LIGHT_MS);
+    tr.querySelector("[data-act=clone]")?.focus({ preventScroll: true });
   }
 
   get rowHeight() {

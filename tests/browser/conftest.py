@@ -86,16 +86,29 @@ def site(request: pytest.FixtureRequest) -> Site:
 
 
 @pytest.fixture(scope="session")
-def shared(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str | None], Server]:
+    """Servers for many tests. A stream that was left is missed when there is something to tell, so there may be many."""
+
+    def make(uri: str | None) -> Server:
+        folder = tmp_path_factory.mktemp("shared")
+        conf = folder / "cloner.conf"
+        conf.write_text("[server]\nthreads = 200\nmax_streams = 100\n")
+        return Server(uri, folder / "state", args=["--config", str(conf)])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def shared(site: Site, serve: Callable[[str | None], Server]) -> Iterator[Server]:
     """A server that the tests of a site share."""
-    with Server(site.uri, tmp_path_factory.mktemp("shared")) as server:
+    with serve(site.uri) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def demo(serve: Callable[[str | None], Server]) -> Iterator[Server]:
     """A server on the demo for what is the same on every host."""
-    with Server(None, tmp_path_factory.mktemp("demo")) as server:
+    with serve(None) as server:
         yield server
 
 

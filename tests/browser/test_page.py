@@ -58,18 +58,17 @@ def inventory(folder: Path, names: list[str], titles: list[str] | None = None) -
 
 
 @pytest.fixture(scope="module")
-def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def crowd(tmp_path_factory: pytest.TempPathFactory, serve: Callable[[str | None], Server]) -> Iterator[Server]:
     """5,000 guests."""
     folder = tmp_path_factory.mktemp("crowd")
     uri = inventory(folder, [f"guest-{number}" for number in range(5000)], [f"Rack {n % 40}" for n in range(5000)])
-    with Server(uri, folder / "state") as server:
+    with serve(uri) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def strange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("strange")
-    with Server(inventory(folder, HOSTILE), folder / "state") as server:
+def strange(tmp_path_factory: pytest.TempPathFactory, serve: Callable[[str | None], Server]) -> Iterator[Server]:
+    with serve(inventory(tmp_path_factory.mktemp("strange"), HOSTILE)) as server:
         yield server
 
 
