@@ -6,7 +6,7 @@ export PYTHON
 # The processes that the tests are spread over; most of them wait for a disk or for a server most of the time.
 WORKERS ?= 4
 
-.PHONY: help install run test check bench man clean
+.PHONY: help install run test check bench man screenshots clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -35,6 +35,10 @@ bench: ## Measure against the alternatives, QUICK=1 for less; options in ARGS, s
 man: ## Write docs/cloner.1, the manual page, anew
 	@scripts/setup.sh run
 	@.venv/bin/python scripts/manpage.py
+
+screenshots: ## Take the pictures of the page in docs/img anew, as root
+	@scripts/setup.sh test
+	@PYTHONPATH=tests .venv/bin/python -P scripts/screenshots.py
 
 clean: ## Remove .venv, caches and builds
 	rm -rf .venv *.egg-info build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

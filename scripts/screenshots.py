@@ -33,6 +33,7 @@ GUESTS = {
     "win11-template": ("Windows 11", "Generalised, ready to be cloned", 64, "52:54:00:aa:00:07"),
 }
 RUNNING = ("gitlab", "mail")
+LARGE = 50  # GiB
 
 
 @contextmanager
@@ -62,8 +63,8 @@ def host(stack: ExitStack) -> Iterator[tuple[Server, libvirt.virConnect]]:
 def resize(conn: libvirt.virConnect, name: str, size: int) -> None:
     """Gives a guest as much of everything as one of its kind has; none of it is used."""
     xml = conn.lookupByName(name).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
-    many = ">2<" if size < 50 else ">4<"
-    conn.defineXML(xml.replace(">32768<", f">{(2 if size < 50 else 8) * GiB // KiB}<").replace(">1</vcpu", f"{many}/vcpu"))
+    many, memory = (">2<", 2 * GiB) if size < LARGE else (">4<", 8 * GiB)
+    conn.defineXML(xml.replace(">32768<", f">{memory // KiB}<").replace(">1</vcpu", f"{many}/vcpu"))
 
 
 def make_clones(server: Server) -> None:

@@ -5,35 +5,19 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import libvirt
 import pytest
 from playwright.sync_api import Browser, expect
 
-from support.browser import TIMEOUT_MS, WIDE, Tab, chromium
+from support.browser import TIMEOUT_MS, WIDE, Site, Tab, chromium
 from support.guests import define_guest
 from support.libvirtd import PrivateLibvirtd
 from support.server import Server
 from support.storage import MiB, make_pool, make_raw, mounted, some_data
 
 expect.set_options(timeout=TIMEOUT_MS)
-
-
-@dataclass(frozen=True)
-class Site:
-    """A host with a guest `web` that is shut off, and how to ask for clones of it that take a while.
-
-    `crowd` are the pool and the number of clones that it has no room for, `slow` fields of a clone's body.
-    """
-
-    uri: str | None
-    crowd: tuple[str, int]
-    slow_source: str
-    slow: dict[str, Any]
-    conn: libvirt.virConnect | None = None
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +29,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def tab(browser: Browser) -> Iterator[Callable[..., Tab]]:
-    """Open tabs: `tab(server)`, and another of the same reader `tab(server, beside=first)`. Each is looked into after."""
+    """Open tabs: `tab(server)`, another of the same reader by `beside=first`. What each had to tell is looked at."""
     tabs: list[Tab] = []
     with ExitStack() as closing:
 
@@ -87,7 +71,7 @@ def site(request: pytest.FixtureRequest) -> Site:
 
 @pytest.fixture(scope="session")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str | None], Server]:
-    """Servers for many tests. A stream that was left is missed when there is something to tell, so there may be many."""
+    """Servers for many tests: for many streams, since one that was left is missed when there is something to tell."""
 
     def make(uri: str | None) -> Server:
         folder = tmp_path_factory.mktemp("shared")

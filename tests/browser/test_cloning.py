@@ -8,9 +8,8 @@ from typing import Any
 
 from playwright.sync_api import Page, expect
 
-from support.browser import Tab
+from support.browser import Site, Tab
 from support.server import TOKEN, Server
-from tests.browser.conftest import Site
 
 Open = Callable[..., Tab]
 
@@ -152,7 +151,7 @@ def test_an_answer_that_is_lost_makes_no_second_set(shared: Server, tab: Open) -
     open_dialog(page)
     page.get_by_label("Name", exact=True).fill(wanted := f"lost-{len(before)}")
     expect(page.locator(".names")).to_have_text(wanted)
-    is_lost = []
+    is_lost: list[int] = []
 
     def lose_the_first(route: Any) -> None:
         if is_lost:
@@ -246,7 +245,9 @@ def test_a_restart_in_the_middle_is_survived_and_what_failed_says_why(own: Serve
     expect(page.locator(".connection")).to_have_text("Live")
     expect(page.locator(".banner")).to_be_hidden()
     expect(page.locator(".tasks > .task.running")).to_have_count(0)
-    expect(page.locator(".tasks > .task .reason").first).to_contain_text("The server stopped before this clone was complete")
+    expect(page.locator(".tasks > .task .reason").first).to_contain_text(
+        "The server stopped before this clone was complete"
+    )
 
 
 def test_a_volume_is_cloned_the_same_way(shared: Server, site: Site, tab: Open) -> None:

@@ -9,10 +9,9 @@ import pytest
 from lxml import etree
 from playwright.sync_api import expect
 
-from support.browser import Tab
+from support.browser import Site, Tab
 from support.guests import stop_guest
 from support.server import Server
-from tests.browser.conftest import Site
 
 Open = Callable[..., Tab]
 

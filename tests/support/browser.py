@@ -6,12 +6,14 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import libvirt
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
 
 from support.server import MOUNT_POINT, TOKEN, Server
@@ -27,11 +29,25 @@ _FAILED = re.compile(r"Failed to load resource: (?:the server responded with a s
 def chromium() -> Iterator[Browser]:
     """One browser, without a window, for a `with`."""
     with sync_playwright() as playwright:
-        # Nobody but root is refused a sandbox.
-        args = ["--no-sandbox"] if os.geteuid() == 0 else []
+        args = ["--disable-dev-shm-usage"]  # of which a container has too little
+        args += ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium refuses root one
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=args)
         yield browser
         browser.close()
+
+
+@dataclass(frozen=True)
+class Site:
+    """A host with a guest `web` that is shut off, and how to ask for clones of it that take a while.
+
+    `crowd` are the pool and the number of clones that it has no room for, `slow` fields of a clone's body.
+    """
+
+    uri: str | None
+    crowd: tuple[str, int]
+    slow_source: str
+    slow: dict[str, Any]
+    conn: libvirt.virConnect | None = None
 
 
 class Tab:
