@@ -28,7 +28,8 @@ export class Activity {
       element("div", { class: "toolbar" }, element("h2", { id: "cloner-activity-title" }, t("Activity")), this.count, this.filter, this.clear),
       element("div", { class: "scroller tasks-scroller", tabindex: 0, role: "group", "aria-label": t("Activity") }, this.list, this.more), this.empty);
     this.store.on(["tasks", "guests"], () => this.refresh());
-    setInterval(() => retell(this.element), RETELL_MS);
+    const telling = setInterval(() => retell(this.element), RETELL_MS);
+    page.live.ending.signal.addEventListener("abort", () => clearInterval(telling));
   }
 
   showOnly(value) {

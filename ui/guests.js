@@ -52,7 +52,7 @@ export class Guests {
     if (this.element.hidden) return;
     for (const uuid of this.selected) if (!this.store.guests.has(uuid)) this.selected.delete(uuid);
     const all = this.items();
-    const shown = all.filter((item) => this.search.fits(item.name, item.title ?? "", item.description ?? ""));
+    const shown = all.filter((item) => this.search.fits(item, () => [item.name, item.title, item.description]));
     this.table.setItems(shown);
     this.showCount(all.length, shown.length);
     this.showEmpty(all.length, shown.length);
@@ -140,7 +140,7 @@ export class Guests {
     const why = whyNot(item);
     const button = element("button", {
       type: "button", class: "clone", "data-act": "clone", "aria-label": t("Clone {name}", { name: item.name }),
-      "aria-disabled": why ? "true" : null, title: why, onclick: () => (why ? this.page.say(`${item.name}: ${why}`) : this.clone([item])),
+      "aria-disabled": why ? "true" : null, title: why, onclick: () => (why ? this.page.say([called(item.name), ": ", why]) : this.clone([item])),
     }, icon("clone"), element("span", {}, t("Clone")));
     return cell.append(button);
   }

@@ -6,6 +6,7 @@ import { t } from "./i18n.js";
 export class SearchBox {
   constructor(label, changed) {
     this.words = [];
+    this.known = new WeakMap();
     this.changed = changed;
     this.input = element("input", { type: "search", class: "search-input", placeholder: label, "aria-label": label, autocomplete: "off", spellcheck: "false", "aria-keyshortcuts": "/", title: t("Press / to search") });
     this.input.addEventListener("input", () => this.read());
@@ -28,9 +29,11 @@ export class SearchBox {
     this.input.focus();
   }
 
-  fits(...texts) {
+  /** Whether all words are in the texts of an item, which are asked for once. */
+  fits(item, texts) {
     if (this.words.length === 0) return true;
-    const whole = texts.join("\n").toLowerCase();
+    if (!this.known.has(item)) this.known.set(item, texts().filter(Boolean).join("\n").toLowerCase());
+    const whole = this.known.get(item);
     return this.words.every((word) => whole.includes(word));
   }
 }

@@ -47,7 +47,7 @@ export class Storage {
     this.showPools(pools);
     const pool = pools.find(({ name }) => name === this.chosen);
     const all = this.store.volumes.get(this.chosen) ?? [];
-    const shown = all.filter((volume) => this.search.fits(volume.name, volume.format ?? "", ...volume.used_by));
+    const shown = all.filter((volume) => this.search.fits(volume, () => [volume.name, volume.format, ...volume.used_by]));
     this.title.replaceChildren(pool ? called(pool.name) : "", element("span", { class: "count" }, n("{count} volume", "{count} volumes", all.length)));
     this.table.setItems(shown);
     this.showEmpty(pool, all, shown);

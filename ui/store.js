@@ -1,6 +1,8 @@
-// What the page knows of the host. Views are told when something has changed, once a frame at most.
+// What the page knows of the host. Views are told when something has changed: once a frame at most, and so seldom that
+// showing it takes a part of the time alone.
 
 const NEW_MS = 30 * 60 * 1000;
+const REST = 4; // times as long as showing took
 
 export class Store {
   constructor() {
@@ -14,6 +16,7 @@ export class Store {
     this.speeds = new Map();
     this.made = new Map(); // tasks by the UUID of what they make
     this.listeners = [];
+    this.restUntil = 0;
     this.changed = new Set();
   }
 
@@ -27,14 +30,16 @@ export class Store {
   }
 
   tell(kind) {
-    if (this.changed.size === 0) requestAnimationFrame(() => this.flush());
+    if (this.changed.size === 0) setTimeout(() => requestAnimationFrame(() => this.flush()), this.restUntil - performance.now());
     this.changed.add(kind);
   }
 
   flush() {
     const changed = this.changed;
     this.changed = new Set();
+    const begun = performance.now();
     for (const { kinds, listener } of this.listeners) if (kinds.some((kind) => changed.has(kind))) listener(changed);
+    this.restUntil = performance.now() + REST * (performance.now() - begun);
   }
 
   setConnection(state) {

@@ -19,6 +19,7 @@ export class VirtualTable {
     this.sorting = { id: sort, down: false };
     this.items = [];
     this.rows = new Map();
+    this.order = new Map(); // places by key, as they were last
     this.awaited = null; // what is to be lit up as soon as it is there
     this.above = element("tr", { class: "spacer", "aria-hidden": "true" }, element("td"));
     this.below = this.above.cloneNode(true);
@@ -55,9 +56,12 @@ export class VirtualTable {
   setItems(items) {
     const { sorted } = this.columns.find(({ id }) => id === this.sorting.id);
     const turn = this.sorting.down ? -1 : 1;
-    const keyed = items.map((item) => [sorted(item), item]);
+    // In the order of last time they are nearly sorted, and that sorts in no time.
+    const keyed = items.map((item) => [sorted(item), item, this.order.get(this.key(item)) ?? Infinity]);
+    keyed.sort(([, , a], [, , b]) => (a === b ? 0 : a - b));
     keyed.sort(([a], [b]) => turn * (typeof a === "string" ? compare(a, b) : a - b));
     this.items = keyed.map(([, item]) => item);
+    this.items.forEach((item, place) => this.order.set(this.key(item), place));
     this.table.setAttribute("aria-rowcount", items.length + 1);
     this.render();
     if (this.awaited) this.light(this.awaited);
@@ -67,6 +71,7 @@ export class VirtualTable {
   light(key) {
     const tr = this.reveal(key);
     if (!tr) return;
+    this.order = new Map(); // places by key, as they were last
     this.awaited = null;
     tr.classList.add("is-lit");
     setTimeout(() => tr.classList.remove("is-lit"), LIGHT_MS);
