@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from support.browser import NARROW, WIDE, Tab, accessibility_problems, base_path
+from support.running import wait_until
 from support.server import TOKEN, Server
 
 Open = Callable[..., Tab]
@@ -37,6 +38,11 @@ VOLUME = (
     "<allocation>4096</allocation><target><path>/images/{number}.img</path><format type='raw'/></target></volume>"
 )
 OFF, RUNNING = 5, 1
+WHEN_FIRST_SHOWN = """new MutationObserver((_, observer) => {
+    if (!document.querySelector(".guests tbody th .name")) return;
+    observer.disconnect();
+    requestAnimationFrame(() => (window.firstShown = performance.now()));
+}).observe(document, { childList: true, subtree: true })"""
 
 
 def inventory(folder: Path, names: list[str], titles: list[str] | None = None) -> str:
@@ -63,6 +69,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory, serve: Callable[[str | None]
     folder = tmp_path_factory.mktemp("crowd")
     uri = inventory(folder, [f"guest-{number}" for number in range(5000)], [f"Rack {n % 40}" for n in range(5000)])
     with serve(uri) as server:
+        wait_until(lambda: server.request("GET", "vms?_limit=1").status == 200, 60, "all guests were read once")
         yield server
 
 
@@ -83,6 +90,7 @@ def test_of_5000_guests_those_in_sight_are_in_the_document(
     crowd: Server, tab: Open, record_property: Callable[[str, object], None]
 ) -> None:
     opened = tab(crowd)
+    opened.page.add_init_script(WHEN_FIRST_SHOWN)
     page = opened.open()
     expect(page.locator(".guests .count")).to_contain_text("5,000 guests")
     expect(page.get_by_role("table", name="Guests")).to_have_attribute("aria-rowcount", "5001")
@@ -90,8 +98,7 @@ def test_of_5000_guests_those_in_sight_are_in_the_document(
     page.locator(".guests .scroller").evaluate("scroller => scroller.scrollTop = scroller.scrollHeight")
     expect(page.get_by_text("guest-4999", exact=True)).to_be_visible()
     assert rows(page).count() < 60
-    first = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
-    record_property("first paint of 5,000 guests, ms", round(first))
+    record_property("first guests of 5,000 are shown after, ms", round(page.evaluate("window.firstShown")))
 
 
 def test_a_search_among_5000_is_done_in_memory(
