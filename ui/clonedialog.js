@@ -293,10 +293,17 @@ export class CloneDialog {
         return await this.page.api.request("POST", `${source.path}/clone`, { body: wanted, key: this.keys.get(source) });
       } catch (error) {
         if (error instanceof Lost) this.showProblem(t("The server does not answer. It is asked again until it does; nothing is made twice."));
-        else if (error.code !== "CLNAPI0010E") return void this.showRefusal(error);
+        else if (error.code !== "CLNAPI0010E") return this.showRefused(error);
         await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
       }
     }
+    return null;
+  }
+
+  /** A refusal that may pass can be tried again as it is. */
+  showRefused(error) {
+    this.showRefusal(error);
+    if (error.retryAfter) this.confirm.disabled = false;
     return null;
   }
 

@@ -164,6 +164,7 @@ export class Live {
 
   /** Pools, and the volumes of those that have changed; at first of all. */
   async readStorage() {
+    if (this.store.pools === null) return; // storage is for admins
     const begun = performance.now();
     const stale = this.stale;
     this.stale = new Set();
@@ -174,7 +175,7 @@ export class Live {
       const wanted = pools.filter((pool) => pool.state === "active" && (isFirst || stale.has(pool.name) || !this.store.volumes.has(pool.name)));
       for (const pool of wanted) await this.readVolumes(pool.name);
     } catch (error) {
-      if (error instanceof Refused && error.status === 404) this.store.setPools(null); // storage is for admins
+      if (error instanceof Refused && error.status === 404) this.store.setPools(null);
       else stale.forEach((name) => this.stale.add(name));
     }
     this.storageCost = performance.now() - begun;
