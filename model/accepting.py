@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
-from .. import errors
+from .. import context, errors
 from ..callers import Caller
+from ..context import Context
 from ..engine.plan import DomainPlan, Draft, VolumePlan
 from ..engine.reach import COPY, LIBVIRT, LINKED, REFLINK
 from ..engine.records import SOURCE, Task
@@ -36,6 +38,8 @@ class Request:
     mount: str
     caller: Caller
     key: Key | None = None
+    after: Callable[[Callable[[], None]], None] = lambda begin: begin()
+    """Is given what has the workers begin: they need not do that before it is answered, and would keep that waiting."""
 
     @property
     def count(self) -> int:
@@ -151,8 +155,7 @@ def _accept(services: Services, request: Request, order: Order) -> Accepted:
                 raise _OnlyToSee
     except _OnlyToSee:
         return Accepted((), foreseen=foreseen)
-    for task, plan in zip(made.tasks, made.plans, strict=True):
-        services.executor.submit(task.id, plan)
+    request.after(partial(_begin, services, made, context.current()))
     return Accepted(made.tasks, made.batch)
 
 
@@ -162,6 +165,12 @@ def _methods(plan: Plan) -> dict[str, str | None]:
         method: next((f"{copy.item}: {copy.refusals[method]}" for copy in plan.copies if method in copy.refusals), None)
         for method in (REFLINK, COPY, LIBVIRT, LINKED)
     }
+
+
+def _begin(services: Services, made: _Made, here: Context) -> None:
+    with context.use(here):
+        for task, plan in zip(made.tasks, made.plans, strict=True):
+            services.executor.submit(task.id, plan)
 
 
 def _reserve_all(
