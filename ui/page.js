@@ -211,7 +211,7 @@ class Page {
     if (tasks.some(({ status }) => status === "running")) return;
     const of = (wanted) => tasks.filter(({ status }) => status === wanted).length;
     const [finished, failed] = [of("finished"), of("failed")];
-    const act = [t("Show"), () => this.go("activity")];
+    const act = this.shown === "activity" ? null : [t("Show"), () => this.go("activity")];
     if (failed) this.notices.say(nodes("Clones of {source}: {finished} ready, {failed} failed", { source: called(source), finished: String(finished), failed: String(failed) }), { isBad: true, act });
     else if (finished) this.notices.say(nodes(n("{count} clone of {source} is ready", "{count} clones of {source} are ready", finished, { source: "{source}" }), { source: called(source) }), { act });
     else this.notices.say(nodes("The clones of {source} were cancelled; everything made for them is gone", { source: called(source) }));
