@@ -6,7 +6,7 @@ export PYTHON
 # The processes that the tests are spread over; most of them wait for a disk or for a server most of the time.
 WORKERS ?= 4
 
-.PHONY: help install run test check bench man wok-install clean
+.PHONY: help install run test check bench man screenshots wok-install clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -38,6 +38,10 @@ man: ## Write docs/cloner.1, the manual page, anew
 
 wok-install: ## Put the plugin into a Wok: WOK=DIR, which has `plugins` in it
 	@scripts/wok-install.sh "$(WOK)"
+
+screenshots: ## Take the pictures of the page in docs/img anew, as root
+	@scripts/setup.sh test
+	@PYTHONPATH=tests .venv/bin/python -P scripts/screenshots.py
 
 clean: ## Remove .venv, caches and builds
 	rm -rf .venv *.egg-info build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -217,6 +217,7 @@ def build(settings: Settings, observer: Observer | None = None) -> Services:
     )
     tokens = Tokens(journal)
     feed = Feed(journal, min(settings.max_streams, settings.threads // 2), settings.threads // 2)
+    inventory.on_change = feed.guest_changed
     limits = Limits(settings.max_running_per_user, settings.max_bytes_per_user)
     return Services(
         connections, host, journal, executor, ledger, lease, surveyor, inventory, tokens, limits, observer, feed, own

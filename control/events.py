@@ -1,7 +1,8 @@
-"""`P/events`: what becomes of tasks, as server-sent events (WHATWG's HTML standard, section 9.2).
+"""`P/events`: what becomes of tasks, and of guests for those who ask, as server-sent events (WHATWG's HTML, 9.2).
 
 Each event's id says how far its reader has come, in the journal and therefore across servers and their restarts: sent
-back as `Last-Event-ID`, it goes on from there.
+back as `Last-Event-ID`, it goes on from there. Events of guests have none: they are of no journal, and whoever comes
+again reads the list.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from .. import errors
 from ..callers import Caller
 from ..engine.journal import position
 from ..engine.records import Forgotten, Task
+from ..model.feed import GuestChange, News
 from ..model.services import Services
 from ..model.tasks import TasksModel
 from .base import Answer, Controller, Request, route
@@ -42,10 +44,10 @@ class Events(Controller):
         headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         if cherrypy.serving.request.method == "HEAD":
             return Answer(b"", headers=headers)
-        news = self._feed.follow(last, HEARTBEAT_S)
+        news = self._feed.follow(last, HEARTBEAT_S, guests=_with_guests(request))
         return Answer(stream=self._told(news, request.caller), headers=headers)
 
-    def _told(self, news: Iterator[Task | Forgotten | None], caller: Caller) -> Iterator[bytes]:
+    def _told(self, news: Iterator[News], caller: Caller) -> Iterator[bytes]:
         until = time.monotonic() + LONGEST_S
         with self._observer.event_stream():
             yield f"retry: {_RETRY_MS}\n\n".encode()
@@ -54,18 +56,43 @@ class Events(Controller):
                     return
                 if item is None:
                     yield b": still there\n\n"
+                elif isinstance(item, GuestChange):
+                    yield from _event_of_guest(item, caller)
                 elif caller.is_admin or caller.made(item.owner):
                     yield self._event(item)
 
     def _event(self, item: Task | Forgotten) -> bytes:
         name, data = ("task", self._tasks.resource(item)) if isinstance(item, Task) else _removed(item)
         change, task = position(item)
-        text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-        return f"id: {change}-{task}\nevent: {name}\ndata: {text}\n\n".encode("utf-8", "backslashreplace")
+        return f"id: {change}-{task}\n".encode() + _lines(name, data)
+
+
+def _event_of_guest(change: GuestChange, caller: Caller) -> Iterator[bytes]:
+    """What a caller is told of a guest; nothing of one that is not there for them."""
+    before, now = change.before, change.now
+    if now is not None and now.is_there_for(caller):
+        yield _lines("guest", now.resource)
+    elif before is not None and before.is_there_for(caller):
+        yield _lines("guest-removed", {"uuid": before.uuid, "name": before.name})
+    elif before is now is None:
+        yield _lines("guests", {})
+
+
+def _lines(name: str, data: dict[str, Any]) -> bytes:
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return f"event: {name}\ndata: {text}\n\n".encode("utf-8", "backslashreplace")
 
 
 def _removed(item: Forgotten) -> tuple[str, dict[str, Any]]:
     return "removed", {"id": str(item.task)}
+
+
+def _with_guests(request: Request) -> bool:
+    """The flag `guests`. Raises InvalidParameter."""
+    text = request.query.get("guests", "false")
+    if text not in ("true", "false"):
+        raise errors.InvalidParameter(field="guests", cause="it must be true or false")
+    return bool(text == "true")
 
 
 def _last_event_id(request: Request) -> tuple[int, int] | None:

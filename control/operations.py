@@ -117,9 +117,9 @@ OPERATIONS: Mapping[str, Operation] = {
     "DELETE batches/{id}": Operation({202: Reply(("batch",))}, (errors.BatchNotFound, errors.NotYours)),
     "GET events": Operation(
         {200: Reply(("event_stream",), media=(EVENT_STREAM,))},
-        (errors.TooManyStreams,),
-        "Follow what becomes of tasks",
-        parameters=("Last-Event-ID", "_after"),
+        (errors.TooManyStreams, errors.InvalidParameter),
+        "Follow what becomes of tasks, and of guests",
+        parameters=("Last-Event-ID", "_after", "guests"),
     ),
     "GET config": Operation(_one("config"), summary="See what this server is"),
     "GET openapi.json": Operation(_one("openapi"), summary="Get this document"),

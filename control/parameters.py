@@ -52,6 +52,12 @@ PARAMETERS: Mapping[str, dict[str, Any]] = {
         "in": "query",
         **_number("Seconds to wait for the end of the task.", 0, LONGEST_WAIT_S),
     },
+    "guests": {
+        "name": "guests",
+        "in": "query",
+        "description": "Whether to tell of guests as well.",
+        "schema": {"type": "boolean"},
+    },
     "_limit": {"name": "_limit", "in": "query", **_number("How many, for a page at a time.", 1, LONGEST_PAGE)},
     "_after": {"name": "_after", "in": "query", **_text("What comes after this name, id or event.")},
 }

@@ -127,7 +127,7 @@ class _Room:
         reached = disk.reach[pool.name]
         refusals = reached.flat_refusals if is_flat else reached.refusals
         way = _choose(self._wishes.method, refusals, item, is_flat=is_flat)
-        copy = _copy(item, disk, volume, pool, way)
+        copy = replace(_copy(item, disk, volume, pool, way), refusals=refusals)
         if way.method == COPY:
             copy = replace(copy, bandwidth=self._wishes.bandwidth)
         needed = copy.size + self._taken.get(pool.name, 0)

@@ -80,6 +80,9 @@ class Copy:
     """What qemu-img reads, where backing files' content is to be in the copy; '' where the file is copied as it is."""
 
     note: str = ""
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    """The methods that could not serve here, with the reason."""
+
     name: str = ""
     is_stamped: bool = False
     """Whether a stamp of the journal is in its name, so that nobody else's is called so."""

@@ -75,6 +75,9 @@ class Inventory(Generic[Entry]):
         self.on_read: Callable[[Entry], None] = lambda _entry: None
         """Is told of each domain that was read anew after something had happened to it."""
 
+        self.on_change: Callable[[Entry | None, Entry | None], None] = lambda _before, _now: None
+        """Is told of a domain as it was and as it is, None where it was or is not there; two None: of any."""
+
         self._lock = threading.Lock()
         self._known: _Known[Entry] | None = None
         self._own: set[str] = set()
@@ -135,8 +138,11 @@ class Inventory(Generic[Entry]):
         with self._lock:
             known = self._known
             # What an event has told since is newer.
-            if known is not None and domain.uuid not in known.entries:
+            is_news = known is not None and domain.uuid not in known.entries
+            if known is not None and is_news:
                 self._put(known, domain.uuid, entry)
+        if is_news:
+            self.on_change(None, entry)
 
     def gone(self, uuid: str) -> None:
         """Takes a domain out that this server has just undefined, before anybody else hears of it."""
@@ -208,6 +214,7 @@ class Inventory(Generic[Entry]):
                     self._put(known, domain.uuid, entry)
         with self._lock:
             known.is_complete = True
+        self.on_change(None, None)
         log.info("inventory: %d domains", len(known.entries))
 
     def _take_in(self, known: _Known[Entry], uuid: str) -> None:
@@ -217,7 +224,10 @@ class Inventory(Generic[Entry]):
             except errors.DomainNotFound:
                 entry = None
             with self._lock:
+                before = known.entries.get(uuid)
                 self._put(known, uuid, entry)
+        if before != entry:
+            self.on_change(before, entry)
         if entry is not None:
             self.on_read(entry)
 

@@ -15,6 +15,7 @@ from .. import context, errors
 from ..callers import Caller
 from ..context import Context
 from ..engine.plan import DomainPlan, Draft, VolumePlan
+from ..engine.reach import COPY, LIBVIRT, LINKED, REFLINK
 from ..engine.records import SOURCE, Task
 from ..engine.transaction import Transaction
 from ..hypervisor.host import Host, PoolInfo
@@ -148,12 +149,22 @@ def _accept(services: Services, request: Request, order: Order) -> Accepted:
             room = Room(transaction, services.host)
             _reserve_all(services, request, order, transaction, room, made)
             if request.is_dry:
-                foreseen = {"dry_run": True, "plans": [plan.foresee() for plan in made.plans], "pools": room.describe()}
+                plans = [plan.foresee() for plan in made.plans]
+                foreseen = {"dry_run": True, "plans": plans, "pools": room.describe()}
+                foreseen["methods"] = _methods(made.plans[0])
                 raise _OnlyToSee
     except _OnlyToSee:
         return Accepted((), foreseen=foreseen)
     request.after(partial(_begin, services, made, context.current()))
     return Accepted(made.tasks, made.batch)
+
+
+def _methods(plan: Plan) -> dict[str, str | None]:
+    """Why each method could not serve where the disks go, or None where it could."""
+    return {
+        method: next((f"{copy.item}: {copy.refusals[method]}" for copy in plan.copies if method in copy.refusals), None)
+        for method in (REFLINK, COPY, LIBVIRT, LINKED)
+    }
 
 
 def _begin(services: Services, made: _Made, here: Context) -> None:

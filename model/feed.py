@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
 
 from .. import errors
 from ..engine.journal import Journal, position
 from ..engine.records import RUNNING, Forgotten, Task
+from .guests import Guest
 
 OTHERS_S = 0.5
 """How often the journal is asked what other servers have written, in seconds."""
 
 _AT_ONCE = 200
 _MOST_WAITING = 32
+_GUEST_CHANGES = 1000
+"""How many changes of guests are kept for readers that are slow; one that missed some is told to read all anew."""
+
+
+@dataclass(frozen=True)
+class GuestChange:
+    """A guest as it was and as it is, None where it was or is not there; two None: any may have changed."""
+
+    before: Guest | None
+    now: Guest | None
+
+
+News = Task | Forgotten | GuestChange | None
 
 
 class Feed:
@@ -35,6 +51,8 @@ class Feed:
         self._stopped = False
         self._streams = threading.BoundedSemaphore(most_streams)
         self._waiting = threading.BoundedSemaphore(min(most_waiting, _MOST_WAITING))
+        self._guest_changes: deque[GuestChange] = deque(maxlen=_GUEST_CHANGES)
+        self._guest_serial = 0
         self._ends: dict[int, set[threading.Event]] = defaultdict(set)
         journal.on_change = self._on_change
         journal.on_end = self._on_end
@@ -58,6 +76,14 @@ class Feed:
         with self._changed:
             self._changed.wait_for(lambda: self._serial != serial or self._stopped, OTHERS_S)
             return not self._stopped
+
+    def guest_changed(self, before: Guest | None, now: Guest | None) -> None:
+        """Is to be told of each change, as Inventory.on_change is."""
+        with self._changed:
+            self._guest_changes.append(GuestChange(before, now))
+            self._guest_serial += 1
+            self._serial += 1
+            self._changed.notify_all()
 
     def wait_for_end(self, task: Task, seconds: float) -> Task | None:
         """The task as it is when it has ended, or after so many seconds; None if it is not in the list any more.
@@ -93,9 +119,10 @@ class Feed:
                 if not self._ends[task_id]:
                     del self._ends[task_id]
 
-    def follow(self, after: tuple[int, int] | None, heartbeat_s: float) -> Iterator[Task | Forgotten | None]:
+    def follow(self, after: tuple[int, int] | None, heartbeat_s: float, *, guests: bool = False) -> Iterator[News]:
         """What becomes of tasks after a (change, task), or from now on: each as it is, and None now and then.
 
+        With `guests` what becomes of guests from now on, too.
         Raises TooManyStreams, before anything is told. Ends when the server does.
         """
         if not self._streams.acquire(blocking=False):
@@ -105,11 +132,11 @@ class Feed:
         except BaseException:
             self._streams.release()
             raise
-        news = self._follow(start, heartbeat_s)
+        news = self._follow(start, heartbeat_s, self._guest_serial if guests else None)
         next(news)  # it has begun, so that it gives its place back whatever becomes of it
         return news
 
-    def _follow(self, at: tuple[int, int], heartbeat_s: float) -> Iterator[Task | Forgotten | None]:
+    def _follow(self, at: tuple[int, int], heartbeat_s: float, guests_at: int | None) -> Iterator[News]:
         try:
             quiet_since = time.monotonic()
             yield None
@@ -119,8 +146,10 @@ class Feed:
                 for item in news:
                     at = position(item)
                     yield item
+                of_guests, guests_at = self._guests_since(guests_at)
+                yield from of_guests
                 now = time.monotonic()
-                if news:
+                if news or of_guests:
                     quiet_since = now
                 elif now - quiet_since >= heartbeat_s:
                     quiet_since = now
@@ -129,6 +158,16 @@ class Feed:
                     self.await_change(serial)
         finally:
             self._streams.release()
+
+    def _guests_since(self, serial: int | None) -> tuple[list[GuestChange], int | None]:
+        """What became of guests since a serial, and the serial after it; nothing where there is none."""
+        if serial is None:
+            return [], None
+        with self._changed:
+            missed, kept = self._guest_serial - serial, len(self._guest_changes)
+            if missed > kept:
+                return [GuestChange(None, None)], self._guest_serial
+            return list(islice(self._guest_changes, kept - missed, None)), self._guest_serial
 
     def _on_change(self) -> None:
         with self._changed:

@@ -121,6 +121,7 @@ def _resource(domain: DomainInfo, root: Element) -> dict[str, Any]:
         "users": users,
         "groups": groups,
         "access": "full",
+        "disks": [{"disk": disk.target, "device": disk.device, "place": disk.place} for disk in domainxml.disks(root)],
         "bootorder": [node.get("dev") for node in root.iterfind("os/boot")],
         "bootmenu": root.find("os/bootmenu[@enable='yes']") is not None,
         "autostart": domain.autostart,

@@ -18,6 +18,7 @@ test | bench)
     # Not libvirt-daemon-system: the tests start a libvirtd of their own, and none is to run on the host because of them.
     packages+=(libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu ovmf qemu-system-x86)
     packages+=(btrfs-progs e2fsprogs libpam-wrapper mount psmisc swtpm swtpm-tools util-linux xfsprogs)
+    packages+=(chromium)        # the page in a real browser
     packages+=(fish mandoc zsh) # shell completion, the manual page
     packages+=(openssl systemd) # certificates; systemd-analyze, which checks our unit: systemd itself need not run
     # What .venv/debian is made of; see below.

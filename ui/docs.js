@@ -1,7 +1,7 @@
 // The OpenAPI document for people: each request with its fields, answers, errors and examples.
 // Every text is set as text; nothing from the server is ever markup.
 
-const DOCUMENT = "/plugins/kimchi/openapi.json";
+const DOCUMENT = "plugins/kimchi/openapi.json";
 const byId = (id) => document.getElementById(id);
 
 function element(tag, content = [], attributes = {}) {
@@ -88,7 +88,7 @@ function parameters(operation) {
 
 function body(operation) {
   const content = operation.requestBody?.content["application/json"];
-  return content ? [element("h4", "Body"), ...shape(content.schema)] : [];
+  return content ? [element("h3", "Body"), ...shape(content.schema)] : [];
 }
 
 function answers(operation) {
@@ -96,7 +96,7 @@ function answers(operation) {
     const headers = Object.keys(answer.headers).join(", ");
     const media = Object.entries(answer.content ?? {});
     const content = media.length ? [element("p", element("code", media.map(([type]) => type).join(", "))), ...shape(media[0][1].schema)] : [];
-    return [element("h4", `${status} ${answer.description}`), element("p", `Headers: ${headers}`), ...content];
+    return [element("h3", `${status} ${answer.description}`), element("p", `Headers: ${headers}`), ...content];
   });
 }
 
@@ -111,7 +111,7 @@ function request(path, method, operation) {
   const title = [element("b", method.toUpperCase(), { class: `method ${method}` }), " ", element("code", path)];
   const login = operation.security?.length === 0 ? [element("p", "Needs no log-in.")] : [];
   return element("section", [
-    element("h3", title),
+    element("h2", title),
     element("p", operation.summary),
     ...login,
     parameters(operation),
@@ -140,7 +140,7 @@ try {
   const answer = await fetch(DOCUMENT, { headers: { "X-Requested-With": "XMLHttpRequest" } });
   api = await answer.json();
   if (answer.ok) show();
-  else say(api.reason, " ", element("a", "Log in", { href: "/" }));
+  else say(api.reason, " ", element("a", "Log in", { href: "./" }));
 } catch (error) {
   say(error.message);
 }

@@ -183,6 +183,16 @@ def _target(disk: dict[str, Any], planned: str, made: str) -> dict[str, Any]:
     return {"target": {**disk["target"], "name": disk["target"]["name"].replace(planned, made)}}
 
 
+def test_a_dry_run_says_why_a_method_cannot_serve_and_that_others_can(server: Server) -> None:
+    methods = server.request("POST", "vms/db/clone", {"dry_run": True}).json["methods"]
+    assert {method for method, why in methods.items() if why is None} == {"libvirt", "linked"}
+    for method in ("reflink", "copy"):
+        refused = server.request("POST", "vms/db/clone", {"dry_run": True, "method": method})
+        disk, _, why = methods[method].partition(": ")
+        assert disk == "vda"
+        assert why in refused.json["reason"]
+
+
 def test_a_dry_run_is_refused_as_the_clone_would_be(server: Server) -> None:
     for body in ({"pool": "nope"}, {"name": "web"}, {"method": "reflink"}, {"name": "a/b"}):
         dry = server.request("POST", "vms/web/clone", {**body, "dry_run": True})

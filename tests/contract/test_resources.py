@@ -31,9 +31,9 @@ def get(server: Server, path: str) -> Any:
 # --- Guests ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_guest_has_the_fields_that_kimchi_gave_it(server: Server) -> None:
+def test_a_guest_has_the_fields_that_kimchi_gave_it_and_its_disks(server: Server) -> None:
     web = get(server, "vms/web")
-    assert web.keys() == VM
+    assert web.keys() == VM | {"disks"}
     assert web["memory"].keys() == {"current", "maxmemory"}
     assert web["cpu_info"].keys() == {"vcpus", "maxvcpus", "topology"}
     assert web["graphics"].keys() == {"type", "listen", "port", "passwd", "passwdValidTo"}
@@ -47,6 +47,14 @@ def test_a_guest_is_described_as_it_is_defined(server: Server) -> None:
     assert (web["cpu_info"]["vcpus"], web["cpu_info"]["maxvcpus"]) == (2, 2)
     assert (web["graphics"]["type"], web["graphics"]["listen"]) == ("vnc", "127.0.0.1")
     assert (web["bootorder"], web["bootmenu"], web["autostart"]) == (["hd"], False, False)
+
+
+def test_a_guest_says_what_disks_and_drives_it_has(server: Server) -> None:
+    images = "/var/lib/libvirt/images"
+    assert get(server, "vms/web")["disks"] == [
+        {"disk": "vda", "device": "disk", "place": f"{images}/web.qcow2"},
+        {"disk": "sda", "device": "cdrom", "place": f"{images}/debian-12.iso"},
+    ]
 
 
 def test_states_are_in_kimchis_words(server: Server) -> None:

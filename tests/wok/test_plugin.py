@@ -176,7 +176,9 @@ def test_the_tabs_page_loads_what_it_needs_from_us(wok: Wok) -> None:
     assert module
     script = wok.request("GET", f"/{module[1]}", headers={"Accept": "*/*"})
     assert (script.status, script.headers["Content-Type"]) == (200, "text/javascript;charset=utf-8")
-    for name in re.findall(r'text\("(.+?)"\)', script.text):
+    names = re.findall(r'(?:sheet\("|from "\./)(.+?)"', script.text)
+    assert set(names) == {"colors.css", "page.css", "page.js"}
+    for name in names:
         assert wok.request("GET", f"ui/{name}").status == 200
 
 
@@ -184,9 +186,10 @@ def test_the_tabs_page_loads_what_it_needs_from_us(wok: Wok) -> None:
     ("path", "kind"),
     [
         ("ui/index.html", "text/html;charset=utf-8"),
-        ("ui/style.css", "text/css;charset=utf-8"),
+        ("ui/page.css", "text/css;charset=utf-8"),
         ("ui/app.js", "text/javascript;charset=utf-8"),
         ("ui/icon.svg", "image/svg+xml"),
+        ("ui/po/de.po", "text/x-gettext-translation;charset=utf-8"),
         ("ui/config/i18n.json", "application/json;charset=utf-8"),
     ],
 )

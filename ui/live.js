@@ -1,0 +1,214 @@
+// Keeps the store as the host is: by server-sent events, by asking again and again where those cannot be had, and by
+// itself after the connection was lost.
+
+import { Lost, path, Refused } from "./api.js";
+
+const POLL_MS = 2000;
+const SILENCE_MS = 40_000; // after which a connection is dead: every 15 s there is something to hear
+const RETRY_MS = [500, 1000, 2000, 3000];
+const EVENTS_AGAIN_MS = 30_000;
+const SHARE = 10; // of the time, reading lists takes a tenth at most
+
+export class Live {
+  /** `ended` is told of each task that was seen to end. */
+  constructor(api, store, ended) {
+    this.api = api;
+    this.store = store;
+    this.ended = ended;
+    this.last = ""; // the id of the last event
+    this.stream = null; // ends the events that are heard
+    this.attempt = 0;
+    this.meanwhile = null; // events that come while lists are read
+    this.stale = new Set(); // pools whose volumes have changed
+    this.ending = new AbortController();
+    this.proceed = () => {};
+  }
+
+  /** Shows the first guests as soon as can be, and all of them and what becomes of them from then on. */
+  async start() {
+    const { signal } = this.ending;
+    document.addEventListener("visibilitychange", () => (document.hidden ? this.stream?.abort() : this.proceed()), { signal });
+    window.addEventListener("online", () => this.proceed(), { signal });
+    signal.addEventListener("abort", () => (this.stream?.abort(), this.proceed()));
+    await this.persist(async () => (await this.api.get("vms?_limit=100")).forEach((guest) => this.store.putGuest(guest)));
+    this.readStorage();
+    while (!signal.aborted) await this.follow();
+  }
+
+  /** Nothing is asked or heard from now on. */
+  end() {
+    this.ending.abort();
+  }
+
+  /** Resolves after a time, or as soon as it is worth going on. */
+  pause(milliseconds) {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, milliseconds);
+      this.proceed = () => (clearTimeout(timer), resolve());
+    });
+  }
+
+  async follow() {
+    // A browser has six connections to a server: pages that nobody looks at hold none of them.
+    if (document.hidden) return this.pause(2 ** 30);
+    try {
+      await this.hear();
+    } catch (error) {
+      if (this.ending.signal.aborted || document.hidden) return;
+      if (error instanceof Refused && error.status === 503) return this.pollUntil(Date.now() + EVENTS_AGAIN_MS);
+      await this.wait();
+    }
+  }
+
+  /** The connection is lost; waits before the next attempt. */
+  wait() {
+    this.store.setConnection("lost");
+    this.attempt += 1;
+    return this.pause(RETRY_MS[Math.min(this.attempt, RETRY_MS.length) - 1]);
+  }
+
+  // --- Events --------------------------------------------------------------------------------------------------------
+
+  /** Takes in events until they end, as they do every ten minutes. */
+  async hear() {
+    const stream = (this.stream = new AbortController());
+    let silence = null;
+    try {
+      const events = await this.api.open(`events?guests=true${this.last && `&_after=${this.last}`}`, stream.signal);
+      const lists = this.readAll().then(() => this.isLive(), () => stream.abort());
+      for await (const lines of chunksOf(events)) {
+        clearTimeout(silence);
+        silence = setTimeout(() => stream.abort(), SILENCE_MS);
+        for (const line of lines) this.hearLine(line);
+      }
+      await lists;
+    } finally {
+      clearTimeout(silence);
+      stream.abort();
+      this.stream = null;
+    }
+  }
+
+  isLive() {
+    this.attempt = 0;
+    this.store.setConnection("live");
+  }
+
+  /** A line of the stream (HTML standard, 9.2.6); events of ours have their data in one. */
+  hearLine(line) {
+    const [, field, value] = line.match(/^(\w+): ?(.*)$/s) ?? [];
+    if (field === "event") this.name = value;
+    else if (field === "id") this.last = value;
+    else if (field === "data" && this.meanwhile) this.meanwhile.push([this.name, JSON.parse(value)]);
+    else if (field === "data") this.take(this.name, JSON.parse(value));
+  }
+
+  take(name, data) {
+    if (name === "task") this.takeTask(data);
+    else if (name === "removed") this.store.removeTask(data.id);
+    else if (name === "guest") this.store.putGuest(data);
+    else if (name === "guest-removed") this.store.removeGuest(data.uuid);
+    else this.readAll().catch(() => this.stream?.abort());
+  }
+
+  takeTask(task) {
+    const before = this.store.putTask(task);
+    if (task.status === "running" || (before && before.status !== "running")) return;
+    if (before) this.ended(task);
+    for (const disk of task.disks) if (disk.target) this.stale.add(disk.target.pool);
+    this.readStorageSoon();
+  }
+
+  // --- Polling -------------------------------------------------------------------------------------------------------
+
+  async pollUntil(deadline) {
+    while (Date.now() < deadline && !document.hidden && !this.ending.signal.aborted) {
+      const begun = performance.now();
+      try {
+        await this.readAll();
+        this.attempt = 0;
+        this.store.setConnection("polling");
+      } catch {
+        return this.wait();
+      }
+      await this.pause(Math.max(POLL_MS, (performance.now() - begun) * SHARE));
+    }
+  }
+
+  // --- Lists ---------------------------------------------------------------------------------------------------------
+
+  /** Guests and tasks from the beginning. What events tell meanwhile is newer, and taken in after them. */
+  async readAll() {
+    this.reading ??= this.readLists().finally(() => (this.reading = null));
+    return this.reading;
+  }
+
+  async readLists() {
+    this.meanwhile = [];
+    try {
+      const [guests, tasks] = await Promise.all([this.api.all("vms", "name"), this.api.all("tasks", "id")]);
+      this.store.replaceGuests(guests);
+      const known = this.store.isRead.tasks;
+      for (const task of tasks) if (known && this.store.tasks.has(task.id)) this.takeTask(task);
+      this.store.replaceTasks(tasks);
+    } finally {
+      const news = this.meanwhile;
+      this.meanwhile = null;
+      for (const [name, data] of news) this.take(name, data);
+    }
+  }
+
+  readStorageSoon() {
+    this.storageTimer ??= setTimeout(() => this.readStorage(), Math.max(1000, (this.storageCost ?? 0) * SHARE));
+  }
+
+  /** Pools, and the volumes of those that have changed; at first of all. */
+  async readStorage() {
+    if (this.store.pools === null) return; // storage is for admins
+    const begun = performance.now();
+    const stale = this.stale;
+    this.stale = new Set();
+    try {
+      const isFirst = !this.store.isRead.pools;
+      const pools = await this.api.get("storagepools");
+      this.store.setPools(pools);
+      const wanted = pools.filter((pool) => pool.state === "active" && (isFirst || stale.has(pool.name) || !this.store.volumes.has(pool.name)));
+      for (const pool of wanted) await this.readVolumes(pool.name);
+    } catch (error) {
+      if (error instanceof Refused && error.status === 404) this.store.setPools(null);
+      else stale.forEach((name) => this.stale.add(name));
+    }
+    this.storageCost = performance.now() - begun;
+    this.storageTimer = null;
+    if (this.stale.size > 0) this.readStorageSoon();
+  }
+
+  async readVolumes(pool) {
+    this.store.setVolumes(pool, await this.api.get(`${path("storagepools", pool)}/storagevolumes`));
+  }
+
+  /** Does something until the server could be reached. */
+  async persist(act) {
+    for (;;) {
+      try {
+        return await act();
+      } catch (error) {
+        if (!(error instanceof Lost) && !(error instanceof Refused && error.status >= 500)) throw error;
+        await this.wait();
+      }
+    }
+  }
+}
+
+/** What a stream says, as whole lines, a chunk at a time. */
+async function* chunksOf(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    yield lines;
+  }
+}
