@@ -16,6 +16,7 @@ _TYPES = mimetypes.MimeTypes()
 """Python's own, whatever the host calls a script."""
 
 _TYPES.add_type("text/javascript", ".js")
+_TYPES.add_type("text/x-gettext-translation", ".po")
 
 
 def _file(*parts: str) -> Answer:

@@ -18,5 +18,6 @@ export async function show(place) {
   for (const each of await styles) {
     if (!document.adoptedStyleSheets.includes(each)) document.adoptedStyleSheets.push(each);
   }
+  place.style.setProperty("--cloner-height", "calc(100vh - 12rem)"); // Wok has a frame around it
   return mount(place, { base: new URL("..", here).href });
 }

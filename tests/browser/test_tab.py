@@ -1,0 +1,98 @@
+"""The page as a tab of Wok's, in the stand-in: put into Wok's page as that does it, with Wok's session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Route, expect
+
+from cloner.settings import demo_uri
+from support.browser import WIDE, Tab, accessibility_problems
+from support.wok import PASSWORD, USER, Wok
+
+TAB = "plugins/cloner/tabs/clones.html"
+FRAME = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Wok</title></head>
+<body><nav aria-label="Wok"><h1>Wok</h1></nav><div id="main"></div></body></html>"""
+"""What Wok's page has, of all that a tab meets: ui/pages/wok-ui.html.tmpl."""
+
+LINKED = ".connection:is(.live, .polling)"
+"""Wok has ten threads, so that a stream has no place while those that other tests have left are not missed yet."""
+
+CHOOSE = """
+async path => {
+  const main = document.getElementById("main");
+  main.innerHTML = await (await fetch(path, { headers: { Accept: "text/html" } })).text();
+  for (const dead of main.querySelectorAll("script")) {
+    const script = document.createElement("script");
+    script.textContent = dead.textContent;
+    dead.replaceWith(script);
+  }
+}
+"""
+"""How Wok's page shows a tab, by jQuery's load(): ui/js/src/wok.main.js."""
+
+
+@pytest.fixture(scope="module")
+def wok(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wok]:
+    with Wok(tmp_path_factory.mktemp("wok"), connect=demo_uri()) as shared:
+        yield shared
+
+
+@pytest.fixture
+def opened(browser: Browser, wok: Wok) -> Iterator[Tab]:
+    """Wok's page with our tab in it."""
+    settings: dict[str, Any] = {"viewport": WIDE, "reduced_motion": "reduce", "color_scheme": "dark"}
+    context = browser.new_context(**settings)
+    held = Tab(context, wok)
+    held.allowed.add("503")
+
+    def frame(route: Route) -> None:
+        route.fulfill(content_type="text/html", body=FRAME)
+
+    held.page.route(wok.url("/"), frame)
+    held.page.request.post(wok.url("/login"), data={"username": USER, "password": PASSWORD})
+    held.page.goto(wok.url("/"))
+    held.page.evaluate(CHOOSE, TAB)
+    held.page.locator(LINKED).wait_for()
+    yield held
+    held.check()
+    context.close()
+
+
+def test_a_clone_is_made_in_the_tab(opened: Tab, wok: Wok) -> None:
+    page = opened.page
+    page.get_by_role("button", name="Clone web", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="Clone", exact=True).click()
+    expect(page.get_by_text("is ready")).to_be_visible()
+    names = [vm["name"] for vm in wok.request("GET", "vms").json]
+    assert any(name.startswith("web-clone-") for name in names)
+    assert page.get_by_role("button", name="Log out").count() == 0  # that is Wok's
+
+
+def test_it_is_accessible_and_leaves_woks_own_page_as_it_is(opened: Tab) -> None:
+    page = opened.page
+    assert accessibility_problems(page) == []
+    color = "getComputedStyle(document.documentElement).colorScheme"
+    assert page.evaluate(color) == "normal"
+
+
+def test_when_another_tab_is_chosen_it_ends_and_begins_anew_when_it_is_chosen_again(opened: Tab) -> None:
+    page = opened.page
+    asked: list[str] = []
+    page.evaluate("document.getElementById('main').replaceChildren()")
+    page.on("request", lambda request: asked.append(request.url))
+    page.evaluate(CHOOSE, TAB)
+    page.locator(LINKED).wait_for()
+    assert page.locator(".cloner").count() == 1
+    assert len([url for url in asked if url.endswith("/storagepools")]) == 1
+
+
+def test_a_session_of_woks_that_has_ended_leads_to_its_log_in(opened: Tab, wok: Wok) -> None:
+    page = opened.page
+    page.route(wok.url("/login.html"), lambda route: route.fulfill(content_type="text/html", body="<p>Wok's log-in"))
+    page.context.clear_cookies()
+    opened.allowed.add("401")
+    page.get_by_role("button", name="Clone web", exact=True).click()
+    expect(page.get_by_role("dialog").filter(has_text="session")).to_be_visible()
