@@ -23,7 +23,21 @@ from ..clock import Clock, wall_clock
 from . import statements as sql
 from .database import open_engine, unavailable
 from .migrations import MIGRATIONS
-from .records import BEGUN, FINISHED, KILLED, RUNNING, Clone, Forgotten, Link, Mark, Step, Task, step_of, task_of
+from .records import (
+    BEGUN,
+    FINISHED,
+    KILLED,
+    RUNNING,
+    SOURCE,
+    Clone,
+    Forgotten,
+    Link,
+    Mark,
+    Step,
+    Task,
+    step_of,
+    task_of,
+)
 from .transaction import CHANGED, Transaction, links_on, next_change
 
 log = logging.getLogger(__name__)
@@ -332,6 +346,13 @@ class Journal:
         """Volumes that are overlays on the images at these paths."""
         with self._read() as connection:
             return links_on(connection, paths)
+
+    def image_paths(self) -> set[str]:
+        """Paths of the images that tasks read, overlays stand on, or somebody holds."""
+        reading = sa.select(sql.reservations.c.scope).where(sql.reservations.c.kind == SOURCE)
+        query = sa.union(reading, sa.select(sql.links.c.parent), sa.select(sql.holds.c.path))
+        with self._read() as connection:
+            return set(connection.execute(query).scalars())
 
     def release(self, paths: Collection[str], server: str) -> None:
         """Frees images that a server held."""
