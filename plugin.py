@@ -34,6 +34,7 @@ from .hypervisor.inventory import Inventory
 from .hypervisor.making import VolumeMaker
 from .hypervisor.places import places
 from .model.feed import Feed
+from .model.gone import GoneClones
 from .model.guests import read_guest
 from .model.keys import KEPT_US
 from .model.limits import Limits
@@ -80,6 +81,7 @@ class Cloner:
         for name, controller in sub_nodes.items():
             setattr(self, name.replace(".", "_"), controller(self.services))
         self.openapi_json.resources = sub_nodes
+        self._gone = GoneClones(self.services)
         self._housekeeping = cherrypy.process.plugins.BackgroundTask(
             _HOUSEKEEPING_INTERVAL_S, self._keep_house, bus=cherrypy.engine
         )
@@ -114,6 +116,7 @@ class Cloner:
     def _keep_house(self) -> None:
         self._age_out()
         self._write_uses()
+        self._forget_gone()
 
     def _age_out(self) -> None:
         try:
@@ -128,6 +131,12 @@ class Cloner:
             self.services.tokens.write_uses()
         except errors.ClonerError as error:  # as above
             log.warning("when tokens were last used is not written down: %s", error)
+
+    def _forget_gone(self) -> None:
+        try:
+            self._gone.sweep()
+        except errors.ClonerError as error:  # as above
+            log.warning("clones that are gone are kept in mind for now: %s", error)
 
 
 class _Paths:

@@ -347,6 +347,14 @@ class Journal:
         with self._read() as connection:
             return links_on(connection, paths)
 
+    def clones(self) -> set[str]:
+        """UUIDs of the domains that we made and of those that MACs are kept for; of none that is being made."""
+        kept = sa.select(sql.reservations.c.domain).where(
+            sql.reservations.c.domain.is_not(None), sql.reservations.c.task.is_(None)
+        )
+        with self._read() as connection:
+            return set(connection.execute(sa.union(sa.select(sql.clones.c.uuid), kept)).scalars())
+
     def image_paths(self) -> set[str]:
         """Paths of the images that tasks read, overlays stand on, or somebody holds."""
         reading = sa.select(sql.reservations.c.scope).where(sql.reservations.c.kind == SOURCE)
@@ -369,7 +377,7 @@ class Journal:
                 connection.execute(sa.delete(sql.links).where(*here))
 
     def clone_is_gone(self, uuid: str) -> None:
-        """Forgets a clone that was deleted, and frees its MACs."""
+        """Forgets a clone that is there no more, and frees its MACs."""
         with self._write() as connection:
             connection.execute(sa.delete(sql.clones).where(sql.clones.c.uuid == uuid))
             connection.execute(
