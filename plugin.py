@@ -37,6 +37,7 @@ from .hypervisor.inventory import Inventory
 from .hypervisor.making import VolumeMaker
 from .hypervisor.places import places
 from .model.feed import Feed
+from .model.gone import GoneClones
 from .model.guests import read_guest
 from .model.keys import KEPT_US
 from .model.limits import Limits
@@ -89,6 +90,7 @@ class Cloner:
         self._bridge = None if self._switch is None else Bridge(self.services, self._switch)
         if wok.NAME and activity.tell not in listeners:
             listeners.append(activity.tell)
+        self._gone = GoneClones(self.services)
         self._housekeeping = cherrypy.process.plugins.BackgroundTask(
             _HOUSEKEEPING_INTERVAL_S, self._keep_house, bus=cherrypy.engine
         )
@@ -133,6 +135,7 @@ class Cloner:
     def _keep_house(self) -> None:
         self._age_out()
         self._write_uses()
+        self._forget_gone()
 
     def _age_out(self) -> None:
         try:
@@ -147,6 +150,12 @@ class Cloner:
             self.services.tokens.write_uses()
         except errors.ClonerError as error:  # as above
             log.warning("when tokens were last used is not written down: %s", error)
+
+    def _forget_gone(self) -> None:
+        try:
+            self._gone.sweep()
+        except errors.ClonerError as error:  # as above
+            log.warning("clones that are gone are kept in mind for now: %s", error)
 
 
 def _inside(settings: Settings) -> Settings:

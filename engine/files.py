@@ -7,13 +7,13 @@ import fcntl
 import os
 import shutil
 import stat
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from .. import errors
+from . import locks
 
 _FICLONE = 0x40049409
 _FICLONERANGE = 0x4020940D
@@ -21,12 +21,6 @@ _TRIAL_BYTES = 4096
 _MOST_TO_CLEAR = 1 << 20
 _PIECE_BYTES = 1 << 16
 _GET_GENERATION = 0x80087601
-_LOCK = "hhqqi4x"
-"""`struct flock` of fcntl(2) on 64 bits: type, whence, start, length, process."""
-
-_WRITERS_BYTE = 101
-"""The byte that QEMU locks in an image which it may write to: RAW_LOCK_PERM_BASE and BLK_PERM_WRITE in its sources."""
-
 _NO_REFLINK = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM, errno.EISDIR}
 
 
@@ -56,19 +50,9 @@ def examine(path: str) -> FileFacts:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "It is no regular file", path)
-        has_writer = _has_writer(descriptor)
+        has_writer = locks.has_writer(descriptor)
     size, occupied = status.st_size, status.st_blocks * 512
     return FileFacts(status.st_dev, status.st_ino, size, occupied, status.st_mtime_ns, has_writer)
-
-
-def _has_writer(descriptor: int) -> bool:
-    """QEMU holds a shared lock for what it may do, and leaves it to others whether they ask (block/file-posix.c)."""
-    wanted = struct.pack(_LOCK, fcntl.F_WRLCK, os.SEEK_SET, _WRITERS_BYTE, 1, 0)
-    try:
-        found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, wanted)
-    except OSError:  # a file system without locks, on which QEMU has none either
-        return False
-    return bool(struct.unpack(_LOCK, found)[0] != fcntl.F_UNLCK)
 
 
 @contextmanager

@@ -23,7 +23,21 @@ from ..clock import Clock, wall_clock
 from . import statements as sql
 from .database import open_engine, unavailable
 from .migrations import MIGRATIONS
-from .records import BEGUN, FINISHED, KILLED, RUNNING, Clone, Forgotten, Link, Mark, Step, Task, step_of, task_of
+from .records import (
+    BEGUN,
+    FINISHED,
+    KILLED,
+    RUNNING,
+    SOURCE,
+    Clone,
+    Forgotten,
+    Link,
+    Mark,
+    Step,
+    Task,
+    step_of,
+    task_of,
+)
 from .transaction import CHANGED, Transaction, links_on, next_change
 
 log = logging.getLogger(__name__)
@@ -333,6 +347,21 @@ class Journal:
         with self._read() as connection:
             return links_on(connection, paths)
 
+    def clones(self) -> set[str]:
+        """UUIDs of the domains that we made and of those that MACs are kept for; of none that is being made."""
+        kept = sa.select(sql.reservations.c.domain).where(
+            sql.reservations.c.domain.is_not(None), sql.reservations.c.task.is_(None)
+        )
+        with self._read() as connection:
+            return set(connection.execute(sa.union(sa.select(sql.clones.c.uuid), kept)).scalars())
+
+    def image_paths(self) -> set[str]:
+        """Paths of the images that tasks read, overlays stand on, or somebody holds."""
+        reading = sa.select(sql.reservations.c.scope).where(sql.reservations.c.kind == SOURCE)
+        query = sa.union(reading, sa.select(sql.links.c.parent), sa.select(sql.holds.c.path))
+        with self._read() as connection:
+            return set(connection.execute(query).scalars())
+
     def release(self, paths: Collection[str], server: str) -> None:
         """Frees images that a server held."""
         with self._write() as connection:
@@ -348,7 +377,7 @@ class Journal:
                 connection.execute(sa.delete(sql.links).where(*here))
 
     def clone_is_gone(self, uuid: str) -> None:
-        """Forgets a clone that was deleted, and frees its MACs."""
+        """Forgets a clone that is there no more, and frees its MACs."""
         with self._write() as connection:
             connection.execute(sa.delete(sql.clones).where(sql.clones.c.uuid == uuid))
             connection.execute(

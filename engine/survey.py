@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from .. import errors
 from ..hypervisor.host import DomainInfo, Host, PoolInfo, VolumeInfo
 from ..hypervisor.places import Places
-from . import domainxml, files, qemuimg
+from . import domainxml, files, locks, qemuimg
 from .chain import Chain, Image, follow, is_link
 from .ownfiles import problems
 from .qcow2 import read_header
@@ -39,10 +39,13 @@ class SourceDisk:
     flat_source: str = ""
     """What qemu-img reads where the clone is to be flat; '' where it is not, or cannot be."""
 
+    is_written: bool = False
+    """Whether a QEMU that runs may write to it: of a block device, of which `reach` does not tell."""
+
     @property
     def has_writer(self) -> bool:
-        """Whether a QEMU that runs may write to its file, as far as the server can see that."""
-        return any(each.facts is not None and each.facts.has_writer for each in self.reach.values())
+        """Whether a QEMU that runs may write to it, as far as the server can see that."""
+        return self.is_written or any(each.facts is not None and each.facts.has_writer for each in self.reach.values())
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,8 @@ class Surveyor:
             if pool.is_active
         }
         stored = volume.capacity if chain.problem else volume.allocation + chain.stored
-        known = SourceDisk(disk, volume, stored, found, chain)
+        is_written = self._is_local and volume.type == "block" and locks.is_written(volume.path)
+        known = SourceDisk(disk, volume, stored, found, chain, is_written=is_written)
         return _measured(known) if flatten and chain.images else known
 
     def _volume_of(self, disk: domainxml.Disk) -> VolumeInfo | None:

@@ -213,6 +213,13 @@ class Host:
             now = domain.XMLDesc(_DOMAIN_XML)
             defined(DomainInfo(name, uuid, SHUT_OFF, now, persistent=True, autostart=False, saved_state=False))
 
+    def define_again(self, domain: DomainInfo) -> None:
+        """Gives a domain that runs without a definition that which it had."""
+        with self._doing("define the domain", name=domain.name) as connection:
+            defined = connection.defineXML(domain.xml)
+            if domain.autostart:
+                defined.setAutostart(1)
+
     def start(self, uuid: str) -> None:
         """Starts a domain. Raises DomainNotFound; LibvirtFailed with QEMU's reason."""
         with self._doing("start the domain", name=uuid) as connection:
@@ -226,7 +233,10 @@ class Host:
                 domain.destroy()
 
     def undefine(self, uuid: str, *, keep_nvram: bool = False) -> None:
-        """Undefines a domain that is shut off, with what libvirt keeps for it. One that is not there is fine."""
+        """Undefines a domain that is shut off, with what libvirt keeps for it. One that is not there is fine.
+
+        One that has been started meanwhile goes on without a definition.
+        """
         flags = libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
         flags |= libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
         flags |= libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM if keep_nvram else libvirt.VIR_DOMAIN_UNDEFINE_NVRAM

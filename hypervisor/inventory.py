@@ -7,6 +7,7 @@ read once, and after a connection was lost, the inventory does not know, and who
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
 import time
@@ -36,6 +37,9 @@ _CHANGES = (
 
 _STARTED = (libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_RESUMED)
 
+_PAUSE_S, _LONG_PAUSE_S = 1.0, 60.0
+"""Until what could not be read is tried again: because of libvirt, or of what a domain is."""
+
 
 @dataclass
 class _Known(Generic[Entry]):
@@ -46,7 +50,12 @@ class _Known(Generic[Entry]):
     owners: dict[str, set[str]] = field(default_factory=dict)
     """UUIDs of the domains that have a mark."""
 
-    is_complete: bool = False
+    unread: dict[str | None, float] = field(default_factory=lambda: {None: math.inf})
+    """UUIDs of the domains that changed and could not be read, and when they are tried again; None is all domains."""
+
+    @property
+    def is_complete(self) -> bool:
+        return not self.unread
 
 
 class Inventory(Generic[Entry]):
@@ -147,9 +156,8 @@ class Inventory(Generic[Entry]):
     def gone(self, uuid: str) -> None:
         """Takes a domain out that this server has just undefined, before anybody else hears of it."""
         known = self._known
-        if known is not None:
-            with suppress(errors.ClonerError):
-                self._take_in(known, uuid)
+        if known is not None and not self._tried(known, uuid):
+            self._news.put((known, uuid))
 
     def _connected(self, connection: libvirt.virConnect) -> None:
         known: _Known[Entry] = _Known(connection)
@@ -188,23 +196,54 @@ class Inventory(Generic[Entry]):
         self._news.put((details[-1], domain.UUIDString()))
 
     def _follow(self) -> None:
-        while (news := self._news.get()) is not None:
-            known, uuid = news
-            if known is not self._known:
-                continue
+        while True:
+            for known, uuid in self._due():
+                self._tried(known, uuid)
             try:
-                if uuid is None:
-                    self._read_everything(known)
-                else:
-                    self._take_in(known, uuid)
-            except errors.ClonerError as error:
-                log.warning("the inventory is incomplete: %s", error)
-                known.is_complete = False
-                if known is self._known:
-                    self._news.put((known, None))
-                    time.sleep(1.0)
-            except Exception:  # one odd domain must not end the thread; the stack is in the log
-                log.exception("the inventory stumbled")
+                news = self._news.get(timeout=self._patience())
+            except queue.Empty:
+                continue
+            if news is None:
+                return
+            known, uuid = news
+            if known is self._known:
+                self._tried(known, uuid)
+
+    def _due(self) -> list[tuple[_Known[Entry], str | None]]:
+        """What could not be read, and is to be tried again now."""
+        now = time.monotonic()
+        with self._lock:
+            known = self._known
+            return [(known, uuid) for uuid, at in known.unread.items() if at <= now] if known is not None else []
+
+    def _patience(self) -> float | None:
+        """Seconds until something is to be tried again."""
+        with self._lock:
+            first = min(self._known.unread.values(), default=math.inf) if self._known is not None else math.inf
+        return None if first == math.inf else max(0.0, first - time.monotonic())
+
+    def _tried(self, known: _Known[Entry], uuid: str | None) -> bool:
+        """Whether a domain, or all of them, could be read. Until then the inventory does not know."""
+        try:
+            if uuid is None:
+                self._read_everything(known)
+            else:
+                self._take_in(known, uuid)
+        except errors.ClonerError as error:
+            log.warning("the inventory is incomplete: %s", error)
+            pause = _PAUSE_S
+        except Exception:  # one odd domain must not end the thread; the stack is in the log
+            log.exception("the inventory stumbled")
+            pause = _LONG_PAUSE_S
+        else:
+            with self._lock:
+                known.unread.pop(uuid, None)
+            if uuid is None:
+                self.on_change(None, None)
+            return True
+        with self._lock:
+            known.unread[uuid] = time.monotonic() + pause
+        return False
 
     def _read_everything(self, known: _Known[Entry]) -> None:
         for domain in self._host.list_domains():
@@ -212,9 +251,6 @@ class Inventory(Generic[Entry]):
             with self._lock:
                 if domain.uuid not in known.entries:  # what was taken in meanwhile is newer
                     self._put(known, domain.uuid, entry)
-        with self._lock:
-            known.is_complete = True
-        self.on_change(None, None)
         log.info("inventory: %d domains", len(known.entries))
 
     def _take_in(self, known: _Known[Entry], uuid: str) -> None:

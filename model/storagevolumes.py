@@ -9,8 +9,9 @@ from .. import errors
 from ..callers import Caller
 from ..hypervisor.host import VolumeInfo
 from .accepting import Accepted, Request, accept, check_count
+from .needs import Needs
 from .services import Services, check_volume_name, paths_in_use, read_wishes
-from .usage import held, refuse_misread, refuse_open, running_users, users_of
+from .usage import held, refuse_misread, refuse_open, running_users
 from .volumeorder import VolumeOrder
 
 _CLOCKS_DIFFER_US = 50_000
@@ -53,10 +54,9 @@ class StorageVolumesModel:
             return
         if volume.changed is not None and volume.changed > since + _CLOCKS_DIFFER_US:
             raise errors.SourceInUse(name=name, act="deleted", cause="it was changed since it was made")
-        is_local = self._services.connections.is_local
-        users = users_of(volume, self._services.guests_now(), is_local=is_local)
+        users = Needs(self._services).users(*volume.places)
         if users:
-            cause = f"it is a disk of {', '.join(users)}"
+            cause = f"it is a disk of {', '.join(users)}, or what one stands on"
             raise errors.SourceInUse(name=name, act="deleted", cause=cause)
         refuse_open(self._services, name, [volume.path])
         with held(self._services, name, [volume.path], "deleted", caller):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 
 from .. import errors
 from ..callers import Caller
-from ..engine import domainxml, files
+from ..engine import domainxml, locks
 from ..engine.chain import image_format
 from ..engine.records import Link
 from ..engine.survey import network_volume
@@ -17,7 +16,8 @@ from ..engine.xmltree import parse
 from ..hypervisor.host import SHUT_OFF, DomainInfo, Host, VolumeInfo
 from ..hypervisor.inventory import Inventory
 from .guests import Guest, disk_mark, read_guest
-from .services import Services, paths_in_use
+from .needs import led_to
+from .services import Services
 
 
 def writers(inventory: Inventory[Guest], host: Host, volume: VolumeInfo) -> set[str]:
@@ -53,26 +53,6 @@ def running_users(inventory: Inventory[Guest], host: Host, volume: VolumeInfo, *
             name, state = host.domain_state(uuid)
             names += [] if state == SHUT_OFF else [name]
     return names
-
-
-def users_of(volume: VolumeInfo, guests: Collection[Guest], *, is_local: bool) -> list[str]:
-    """Names of the guests that have a volume among their disks, by whatever path where the server sees its file."""
-    used = paths_in_use(guests)
-    names = {name for place in volume.places for name in used.get(place, ())}
-    here = _file_at(volume.path) if is_local and volume.type == "file" else None
-    if here is not None:
-        by_path = (users for place, users in used.items() if place.startswith("/") and _file_at(place) == here)
-        names.update(*by_path)
-    return sorted(names)
-
-
-def _file_at(path: str) -> tuple[int, int] | None:
-    """Device and inode of what a path leads to."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return status.st_dev, status.st_ino
 
 
 def written_volumes(host: Host, domain: DomainInfo) -> Iterator[VolumeInfo]:
@@ -111,6 +91,7 @@ def held(services: Services, name: str, paths: Collection[str], act: str, caller
 
     Raises SourceInUse when a clone reads one of them, a linked clone stands on one, or somebody else holds one.
     """
+    paths = _with_other_paths(services, paths)
     _forget_gone(services, paths)
     with services.journal.transaction() as transaction:
         refuse_held(services, transaction, name, paths, act)
@@ -131,12 +112,18 @@ def held(services: Services, name: str, paths: Collection[str], act: str, caller
         services.journal.release(paths, services.lease.id)
 
 
+def _with_other_paths(services: Services, paths: Collection[str]) -> list[str]:
+    """Paths of images, and all others by which the journal knows the same images."""
+    same = {led_to(path) for path in paths} - {None} if services.connections.is_local else set()
+    others = (path for path in services.journal.image_paths() if led_to(path) in same) if same else ()
+    return list(dict.fromkeys([*paths, *others]))
+
+
 def refuse_open(services: Services, name: str, paths: Collection[str]) -> None:
-    """Raises SourceInUse for an image that is to go and that somebody writes to, whom libvirt does not know."""
+    """Raises SourceInUse for a file that is to go and that a QEMU has open, which libvirt need not know."""
     for path in paths if services.connections.is_local else ():
-        facts = files.look(path)
-        if facts is not None and facts.has_writer:
-            cause = f"a QEMU that runs may write to {path}; end that first"
+        if locks.is_open(path):
+            cause = f"a QEMU that runs has {path} open; end that first"
             raise errors.SourceInUse(name=name, act="deleted", cause=cause)
 
 

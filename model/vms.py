@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from .. import errors
 from ..callers import Caller
+from ..engine import files
 from ..engine.plan import Wishes
-from ..hypervisor.host import DomainInfo
+from ..hypervisor.host import DomainInfo, VolumeInfo
 from .accepting import Accepted, Request, accept, check_count
 from .domainorder import DomainOrder, refuse_written
 from .guests import read_guest
+from .needs import Needs
 from .services import DOMAIN_NAME, Services, check_domain_name, read_wishes
-from .usage import held, refuse_open, users_of, written_paths, written_volumes
+from .usage import held, refuse_open, written_paths, written_volumes
 
 
 class VMsModel:
@@ -95,8 +99,8 @@ class VMsModel:
     def delete(self, name: str, caller: Caller, *, storage: bool = False) -> None:
         """Deletes a domain that is shut off, and its storage if we made it or `storage` asks for it.
 
-        Storage that another domain uses, and media that are read-only or shareable, stay. Raises DomainNotFound,
-        NotYours, DomainIsRunning, SourceInUse, DomainDeletedInPart.
+        Storage that another domain needs, if only as a backing file, and media that are read-only or shareable, stay.
+        Raises DomainNotFound, NotYours, DomainIsRunning, SourceInUse, DomainDeletedInPart.
         """
         host = self._services.host
         domain = self._own_domain(name, caller)
@@ -114,6 +118,7 @@ class VMsModel:
         try:
             domain = host.domain_by_uuid(uuid)
         except errors.DomainNotFound:
+            self._services.journal.clone_is_gone(uuid)
             return
         if not domain.is_off:
             raise errors.DomainIsRunning(name=domain.name, state=domain.state)
@@ -121,30 +126,59 @@ class VMsModel:
             self._delete(domain, everything=False)
 
     def _delete(self, domain: DomainInfo, *, everything: bool) -> None:
-        host, journal = self._services.host, self._services.journal
+        journal, needs = self._services.journal, Needs(self._services, but=domain.uuid)
         clone = journal.clone(domain.uuid)
-        others = [guest for guest in self._services.guests_now() if guest.uuid != domain.uuid]
-        ours = None if clone is None else [dict(item) for item in clone.storage]
+        ours = [] if clone is None else [dict(item) for item in clone.storage]
         doomed = [
             volume
-            for volume in written_volumes(host, domain)
-            if (everything or (ours is not None and {"pool": volume.pool, "volume": volume.name} in ours))
-            and not users_of(volume, others, is_local=self._services.connections.is_local)
+            for volume in written_volumes(self._services.host, domain)
+            if (everything or {"pool": volume.pool, "volume": volume.name} in ours) and not needs.users(*volume.places)
         ]
-        refuse_open(self._services, domain.name, [volume.path for volume in doomed])
-        nvram = self._services.read(domain).nvram
-        shared = nvram is not None and any(other.nvram == nvram for other in others)
-        host.undefine(domain.uuid, keep_nvram=shared or (clone is None and not everything))
-        left = {}
-        for volume in doomed:
-            try:
-                host.delete_volume(volume.pool, volume.name)
-            except errors.ClonerError as error:
-                left[f"{volume.pool}/{volume.name}"] = error.reason
+        nvram = self._services.read(domain).nvram or ""
+        keep_nvram = (clone is None and not everything) or bool(needs.users(nvram))
+        # libvirt removes those of a guest that was started meanwhile as well, so the server does it where it can.
+        known = {} if keep_nvram else self._removable(nvram)
+        refuse_open(self._services, domain.name, [*(volume.path for volume in doomed), *([nvram] if known else [])])
+        self._undefine(domain, keep_nvram=keep_nvram or bool(known))
+        left = self._delete_volumes(domain, doomed) | self._remove_nvram(domain, nvram, known)
         journal.clone_is_gone(domain.uuid)
         if left:
             causes = "; ".join(dict.fromkeys(left.values()))
             raise errors.DomainDeletedInPart(name=domain.name, storage=", ".join(left), cause=causes)
+
+    def _removable(self, path: str) -> dict[str, int]:
+        """The identity of a file that the server can remove by itself; empty for any other."""
+        can_remove = self._services.connections.is_local and path and files.can_write(os.path.dirname(path))
+        return files.identity(path) if can_remove else {}
+
+    def _undefine(self, domain: DomainInfo, *, keep_nvram: bool) -> None:
+        """Raises SourceInUse for what was started meanwhile, and leaves it defined: libvirt undefines what runs."""
+        host = self._services.host
+        host.undefine(domain.uuid, keep_nvram=keep_nvram)
+        with suppress(errors.DomainNotFound):
+            if not host.domain_by_uuid(domain.uuid).persistent:
+                host.define_again(domain)
+            cause = "somebody has started or defined it meanwhile; shut it down, and try again"
+            raise errors.SourceInUse(name=domain.name, act="deleted", cause=cause)
+
+    def _delete_volumes(self, domain: DomainInfo, volumes: Collection[VolumeInfo]) -> dict[str, str]:
+        """Deletes volumes; returns which are left, and why."""
+        left = {}
+        for volume in volumes:
+            try:
+                refuse_open(self._services, domain.name, [volume.path])
+                self._services.host.delete_volume(volume.pool, volume.name)
+            except errors.ClonerError as error:
+                left[f"{volume.pool}/{volume.name}"] = error.reason
+        return left
+
+    def _remove_nvram(self, domain: DomainInfo, path: str, known: dict[str, int]) -> dict[str, str]:
+        try:
+            refuse_open(self._services, domain.name, [path] if known else [])
+            files.remove(path, known)
+        except errors.ClonerError as error:
+            return {path: error.reason}
+        return {}
 
 
 def _read_wishes(params: Mapping[str, Any]) -> Wishes:

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import libvirt
 import pytest
 
+from cloner import errors
+from cloner.callers import ANYBODY
+from cloner.model.vms import VMsModel
+from cloner.plugin import build
+from cloner.settings import Settings
 from support.answers import cloned, refusal
-from support.guests import Disk, inventory, stop_guest
+from support.guests import OVMF_VARS, Disk, inventory, stop_guest
 from support.libvirtd import PrivateLibvirtd
-from support.running import wait_until
+from support.running import run, wait_until
 from support.server import Server
-from support.storage import GiB, MiB, allocated, make_raw, pool_path, some_data
+from support.storage import GiB, MiB, allocated, make_qcow2, make_raw, pool_path, some_data
 
 Guest = Callable[..., libvirt.virDomain]
 
@@ -28,10 +35,18 @@ def disk(pool: libvirt.virStoragePool) -> Path:
     return Path(make_raw(pool, "web.img", 16 * MiB, {0: some_data(MiB)}).path())
 
 
+def overlay(path: Path, backing: Path) -> None:
+    """An image that no pool knows, on a backing file; libvirtd may write to it."""
+    form = "qcow2" if backing.suffix == ".qcow2" else "raw"
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-F", form, "-b", backing, path)
+    owner = path.parent.stat()
+    shutil.chown(path, owner.st_uid, owner.st_gid)
+
+
 @contextmanager
-def writer(path: Path) -> Iterator[None]:
+def writer(path: Path, form: str = "raw") -> Iterator[None]:
     """A QEMU that nobody has told libvirt of, with an image open to write."""
-    argv = ["qemu-io", "-f", "raw", str(path)]
+    argv = ["qemu-io", "-f", form, str(path)]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -223,3 +238,94 @@ def test_implied_uefi_variables_are_seen_as_a_guests_own(
     argv = [sys.executable, "-m", "cloner", "audit", "--json", "--connect", libvirtd.uri, "--config", str(conf)]
     said = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
     assert json.loads(said)[f"NVRAM {nvram}/chosen_VARS.fd"] == ["chosen", "other"]
+
+
+def test_a_guest_that_is_started_while_it_is_deleted_keeps_its_disk(
+    libvirtd: PrivateLibvirtd, guest: Guest, disk: Path, tmp_path: Path
+) -> None:
+    """libvirt undefines what runs; QEMU has no lock on the disk yet when that is looked for."""
+    web = guest("web", [disk])
+    services = build(Settings(connect=libvirtd.uri, state_dir=str(tmp_path)))
+    undefine = services.host.undefine
+
+    def start_and_undefine(uuid: str, *, keep_nvram: bool) -> None:
+        web.create()
+        undefine(uuid, keep_nvram=keep_nvram)
+
+    services.connections.start(10)
+    try:
+        with mock.patch.object(services.host, "undefine", start_and_undefine), pytest.raises(errors.SourceInUse):
+            VMsModel(services).delete("web", ANYBODY, storage=True)
+    finally:
+        services.connections.stop()
+        services.journal.close()
+        services.lease.release()
+    assert disk.exists()
+    assert (web.isActive(), web.isPersistent()) == (1, 1)
+
+
+@pytest.mark.parametrize("runs", [False, True])
+@pytest.mark.parametrize("place", ["pool", "elsewhere"])
+def test_a_clones_disk_that_another_guests_image_stands_on_stays(
+    server: Server, pool: libvirt.virStoragePool, guest: Guest, folder: Path, place: str, runs: bool
+) -> None:
+    guest("web", [make_qcow2(pool, "web.qcow2", 16 * MiB, {0: some_data(MiB)})])
+    name = cloned(server, "vms/web")["name"]
+    disk = pool_path(pool) / f"{name}-vda.qcow2"
+    if place == "pool":
+        middle = Path(make_qcow2(pool, "middle.qcow2", 16 * MiB, backing=disk).path())
+        top = Path(make_qcow2(pool, "top.qcow2", 16 * MiB, backing=middle).path())
+    else:
+        middle, top = folder / "middle.qcow2", folder / "top.qcow2"
+        overlay(middle, disk)
+        overlay(top, middle)
+    other = guest("other", [top])
+    if runs:
+        other.create()
+    assert server.request("DELETE", f"vms/{name}").status == 204
+    assert disk.exists()
+    if runs:
+        stop_guest(other)
+    other.create()
+
+
+def test_a_disk_that_a_qemu_reads_as_a_backing_file_is_not_deleted(
+    server: Server, pool: libvirt.virStoragePool, guest: Guest, disk: Path, folder: Path
+) -> None:
+    """Of such a file it has no writer's lock."""
+    guest("web", [disk])
+    top = folder / "top.qcow2"
+    overlay(top, disk)
+    with writer(top, "qcow2"):
+        assert refusal(server.request("DELETE", "vms/web", {"storage": True})) == (409, "CLNVM0007E")
+    assert server.request("DELETE", "vms/web", {"storage": True}).status == 204
+    assert not disk.exists()
+
+
+def test_uefi_variables_that_another_guest_has_by_another_path_stay(
+    libvirtd: PrivateLibvirtd, server: Server, guest: Guest, folder: Path
+) -> None:
+    nvram = folder / "nvram" / "web_VARS.fd"
+    nvram.parent.mkdir()
+    shutil.copy(OVMF_VARS, nvram)
+    for path in (nvram.parent, nvram):
+        shutil.chown(path, libvirtd.uid, libvirtd.gid)
+    (folder / "elsewhere").symlink_to(nvram.parent)
+    guest("web", nvram=nvram)
+    other = guest("other", nvram=folder / "elsewhere" / nvram.name)
+    other.create()
+    assert server.request("DELETE", "vms/web", {"storage": True}).status == 204
+    assert nvram.exists()
+
+
+def test_what_a_linked_clone_stands_on_is_not_started_by_a_hard_link(
+    server: Server, guest: Guest, disk: Path, folder: Path
+) -> None:
+    guest("web", [disk])
+    link = folder / "hard.img"
+    link.hardlink_to(disk)
+    guest("other", [link])
+    clone = cloned(server, "vms/web", method="linked")["name"]
+    assert refusal(server.request("POST", "vms/other/start")) == (409, "CLNVM0007E")
+    assert server.request("DELETE", f"vms/{clone}").status == 204
+    assert server.request("POST", "vms/other/start").status == 200

@@ -65,6 +65,17 @@ def mounted(fs: str, size: int | None = None) -> Iterator[Path]:
             shutil.rmtree(folder)
 
 
+@contextmanager
+def loop_device(image: Path, size: int) -> Iterator[Path]:
+    """A new block device of a size, in bytes, for a `with`. Needs root or `sudo -n`."""
+    image.write_bytes(bytes(size))
+    device = run_as_root("losetup", "--find", "--show", image).strip()
+    try:
+        yield Path(device)
+    finally:
+        run_as_root("losetup", "--detach", device)
+
+
 def _unmount(mount_point: Path) -> None:
     """Unmount, waiting for processes with open files there; in the end without them, and with an error."""
     problem = ""

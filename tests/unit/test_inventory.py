@@ -1,0 +1,112 @@
+"""The inventory of a host that does not always answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import repeat
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cloner import errors
+from cloner.hypervisor import inventory
+from cloner.hypervisor.host import SHUT_OFF, DomainInfo
+from cloner.hypervisor.inventory import Inventory
+from support.running import wait_until
+
+PATIENCE = 20  # seconds
+
+
+class Host:
+    """Domains by UUID. Each question about one meets the next failure, as long as there are any."""
+
+    def __init__(self) -> None:
+        self.domains = {uuid: domain(uuid, "old") for uuid in ("a", "b")}
+        self.failures: Iterator[Exception] = iter(())
+
+    def list_domains(self) -> list[DomainInfo]:
+        return list(self.domains.values())
+
+    def domain_by_uuid(self, uuid: str) -> DomainInfo:
+        failure = next(self.failures, None)
+        if failure is not None:
+            raise failure
+        if uuid not in self.domains:
+            raise errors.DomainNotFound(name=uuid)
+        return self.domains[uuid]
+
+
+class Connection:
+    """Where libvirt's events come from."""
+
+    def __init__(self) -> None:
+        self.callbacks: list[tuple[Callable[..., None], Any]] = []
+
+    def domainEventRegisterAny(self, _domain: None, _event: int, callback: Callable[..., None], opaque: Any) -> None:
+        self.callbacks.append((callback, opaque))
+
+    def tell(self, uuid: str) -> None:
+        callback, opaque = self.callbacks[0]
+        callback(self, SimpleNamespace(UUIDString=lambda: uuid), 0, 0, opaque)
+
+
+def domain(uuid: str, xml: str) -> DomainInfo:
+    return DomainInfo(uuid, uuid, SHUT_OFF, xml, persistent=True, autostart=False, saved_state=False)
+
+
+@pytest.fixture
+def host() -> Host:
+    return Host()
+
+
+@pytest.fixture
+def connection() -> Connection:
+    return Connection()
+
+
+@pytest.fixture
+def followed(host: Host, connection: Connection, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inventory[DomainInfo]]:
+    monkeypatch.setattr(inventory, "_PAUSE_S", 0.1)
+    monkeypatch.setattr(inventory, "_LONG_PAUSE_S", 0.1)
+    connections: Any = SimpleNamespace()
+    stands_in: Any = host
+    found = Inventory(connections, stands_in, lambda each: each, lambda each: {each.xml})
+    found.start()
+    connections.on_connect(connection)
+    wait_until(lambda: found.is_complete, PATIENCE, "everything is read")
+    yield found
+    found.stop()
+
+
+@pytest.mark.parametrize("failure", [errors.Busy(what="a test"), ValueError("an odd domain")])
+def test_a_domain_that_went_while_it_could_not_be_read_is_taken_out(
+    host: Host, connection: Connection, followed: Inventory[DomainInfo], failure: Exception
+) -> None:
+    del host.domains["a"]
+    host.failures = iter([failure])
+    connection.tell("a")
+    wait_until(lambda: names(followed) == {"b"}, PATIENCE, "it is taken out")
+
+
+def test_a_domain_that_changed_while_it_could_not_be_read_is_read_again(
+    host: Host, connection: Connection, followed: Inventory[DomainInfo]
+) -> None:
+    host.domains["a"] = domain("a", "new")
+    host.failures = iter([errors.Busy(what="a test")] * 2)
+    connection.tell("a")
+    wait_until(lambda: followed.is_taken("new"), PATIENCE, "it is read again")
+
+
+def test_it_does_not_know_until_everything_could_be_read(host: Host, followed: Inventory[DomainInfo]) -> None:
+    """What this server undefines is taken out at once, in the thread that does it."""
+    host.failures = repeat(errors.Busy(what="a test"))
+    followed.gone("a")
+    assert not followed.is_complete
+    assert followed.entries() is None
+    host.failures = iter(())
+    wait_until(lambda: names(followed) == {"a", "b"}, PATIENCE, "it knows again")
+
+
+def names(followed: Inventory[DomainInfo]) -> set[str]:
+    return {each.name for each in followed.entries() or ()}
