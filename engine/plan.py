@@ -188,11 +188,17 @@ class Draft:
         ending = extension(name) if not self._own_files.nvram_is_implied else ".fd"
         return os.path.join(folder, compose(clone, "_VARS" + ending, MAX_FILE_NAME_BYTES))
 
-    def own_paths(self, clone: str) -> list[str]:
-        """The sockets, logs and pipes that a clone of this name would have."""
-        domain = parse(self.survey.domain.xml if self.survey.domain else "<domain/>")
-        ownership.make_own(domain, domain.findtext("name", ""), clone, "", drop_hostdevs=self.wishes.drop_hostdevs)
-        return [node.get(attribute, "") for node, attribute in ownership.paths(domain)]
+    def own_paths(self, clone: str, uuid: str) -> dict[str, bool]:
+        """The sockets, logs and pipes that a clone would have, and whether each is made anew when it starts."""
+        if self.survey.domain is None or not any(ownership.paths(self._domain)):
+            return {}
+        domain = parse(self.survey.domain.xml)
+        ownership.make_own(domain, domain.findtext("name", ""), clone, uuid, drop_hostdevs=self.wishes.drop_hostdevs)
+        found: dict[str, bool] = {}
+        for node, attribute in ownership.paths(domain):
+            path = node.get(attribute, "")
+            found[path] = found.get(path, False) or ownership.is_made_anew(node)
+        return found
 
     def max_name_bytes(self) -> int:
         """The longest name whose disks and NVRAM can still be called after it in full."""
