@@ -182,17 +182,17 @@ def _copy(item: str, disk: SourceDisk, volume: VolumeInfo, pool: PoolInfo, way: 
         overlay_of=(volume.path, same) if method == LINKED else None,
         depends_on=(volume.path, *stands_on) if method == LINKED else stands_on,
         allotted=pool.volume_type == "block",
-        written=_written(disk, reached, is_flat=is_flat),
+        below=disk.chain.volumes if is_flat or method == LIBVIRT else (),
+        written=_written(disk, reached, with_chain=is_flat or method == LIBVIRT),
         flat_source=disk.flat_source if is_flat and method == COPY else "",
         note=_note(method, disk, reached, is_flat=is_flat),
     )
 
 
-def _written(disk: SourceDisk, reached: Reach, *, is_flat: bool) -> dict[str, int]:
-    """When what is read was last written: the image, and where it is flattened what it stands on."""
-    if reached.facts is None or disk.volume is None:
-        return {}
-    return {disk.volume.path: reached.facts.written} | (dict(disk.chain.written) if is_flat else {})
+def _written(disk: SourceDisk, reached: Reach, *, with_chain: bool) -> dict[str, int]:
+    """When what is read was last written: the image, and what it stands on where its content is read with that's."""
+    image = {disk.volume.path: reached.facts.written} if disk.volume and reached.facts else {}
+    return image | (dict(disk.chain.written) if with_chain else {})
 
 
 def _note(method: str, disk: SourceDisk, reached: Reach, *, is_flat: bool) -> str:

@@ -70,6 +70,9 @@ class Copy:
     depends_on: tuple[str, ...] = ()
     """Paths of the images that it is lost without: the backing files that it shares with its source."""
 
+    below: tuple[VolumeInfo, ...] = ()
+    """The backing files whose content is in the copy, and which therefore must not change meanwhile either."""
+
     written: Mapping[str, int] = field(default_factory=dict)
     """When the files that are read were last written, in ns, as far as the server can see them."""
 
@@ -83,6 +86,11 @@ class Copy:
     name: str = ""
     is_stamped: bool = False
     """Whether a stamp of the journal is in its name, so that nobody else's is called so."""
+
+    @property
+    def reads(self) -> tuple[VolumeInfo, ...]:
+        """The volumes whose content is copied."""
+        return (self.source, *self.below)
 
     def describe(self) -> dict[str, object]:
         """As a task shows it."""
