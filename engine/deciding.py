@@ -92,7 +92,7 @@ class _Room:
         self._survey = survey
         self._wishes = wishes
         self._room = room
-        self._taken: dict[str, int] = {}
+        self._taken: dict[int | str, int] = {}
 
     def place(self, item: str, disk: SourceDisk, volume: VolumeInfo, wanted: str | None) -> Copy:
         """A copy in the first pool that can take it.
@@ -127,11 +127,11 @@ class _Room:
         copy = _copy(item, disk, volume, pool, way)
         if way.method == COPY:
             copy = replace(copy, bandwidth=self._wishes.bandwidth)
-        needed = copy.size + self._taken.get(pool.name, 0)
+        needed = copy.size + self._taken.get(pool.store, 0)
         available = self._room(pool)
         if needed > available:
             raise errors.NoRoom(pool=pool.name, available=max(available, 0), needed=needed)
-        self._taken[pool.name] = needed
+        self._taken[pool.store] = needed
         return copy
 
 

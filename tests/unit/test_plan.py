@@ -354,6 +354,17 @@ def test_room_that_is_just_enough_is_enough() -> None:
     assert f"KCHVM0034E: Storage pool images has room for {GiB - 1} bytes, and {GiB} are needed" in reason
 
 
+@pytest.mark.parametrize(("device", "fits"), [(None, True), (7, False)])
+def test_pools_on_one_file_system_have_one_room(device: int | None, fits: bool) -> None:
+    pools = tuple(replace(pool(name, available=4 * GiB), device=device) for name in ("images", "data"))
+    elsewhere = disk(volume("data.qcow2", pool="data"), "vdb", reach={"data": NO_REFLINK})
+    disks = (disk(volume(), reach=NO_REFLINK), elsewhere)
+    if fits:
+        assert [copy.pool for copy in draft(*disks, pools=pools).copies] == ["images", "data"]
+    else:
+        assert "data" in refusal(errors.NoRoom, *disks, pools=pools)
+
+
 def test_room_that_was_promised_to_others_does_not_count() -> None:
     found = survey(disk(volume("a.img", "raw"), stored=GiB), pools=NO_DEFAULT)
     assert draft_domain(found, Wishes(), lambda pool: pool.available - 99 * GiB).copies
