@@ -51,6 +51,9 @@ class Chain:
     problem: str | None = None
     """Why the chain cannot be followed to its end, in words."""
 
+    volumes: tuple[VolumeInfo, ...] = ()
+    """The images as libvirt knows them: all of them where there is no problem."""
+
     @property
     def paths(self) -> tuple[str, ...]:
         return tuple(image.path for image in self.images)
@@ -72,6 +75,7 @@ def follow(volume: VolumeInfo, form: str, find: Callable[[str], VolumeInfo | Non
         is_local: whether the server sees the images, and so what they say; else libvirt tells what its pools knew last.
     """
     images: list[Image] = []
+    volumes: list[VolumeInfo] = []
     written: list[tuple[str, int]] = []
     stored, top, problem = 0, volume, _untrusted(volume, form, is_local=is_local)
     while problem is None:
@@ -85,6 +89,7 @@ def follow(volume: VolumeInfo, form: str, find: Callable[[str], VolumeInfo | Non
         elif len(images) > _LONGEST:
             problem = f"it stands on more than {_LONGEST} backing files"
         else:
+            volumes.append(below)
             problem = _untrusted(below, its_form or below.format, is_local=is_local)
             facts = files.look(below.path) if is_local else None
             stored += facts.occupied if facts else below.allocation
@@ -92,7 +97,7 @@ def follow(volume: VolumeInfo, form: str, find: Callable[[str], VolumeInfo | Non
             if facts and facts.has_writer:
                 problem = f"a QEMU that runs may write to its backing file {backing}; end that first"
             top, form = below, its_form or below.format
-    return Chain(tuple(images), stored, tuple(written), problem)
+    return Chain(tuple(images), stored, tuple(written), problem, tuple(volumes))
 
 
 def _below(image: VolumeInfo, form: str, *, is_local: bool) -> tuple[str | None, str | None, str | None]:

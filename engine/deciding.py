@@ -95,7 +95,7 @@ class _Room:
         self._survey = survey
         self._wishes = wishes
         self._room = room
-        self._taken: dict[str, int] = {}
+        self._taken: dict[int | str, int] = {}
 
     def place(self, item: str, disk: SourceDisk, volume: VolumeInfo, wanted: str | None) -> Copy:
         """A copy in the first pool that can take it.
@@ -130,11 +130,11 @@ class _Room:
         copy = replace(_copy(item, disk, volume, pool, way), refusals=refusals)
         if way.method == COPY:
             copy = replace(copy, bandwidth=self._wishes.bandwidth)
-        needed = copy.size + self._taken.get(pool.name, 0)
+        needed = copy.size + self._taken.get(pool.store, 0)
         available = self._room(pool)
         if needed > available:
             raise errors.NoRoom(pool=pool.name, available=max(available, 0), needed=needed)
-        self._taken[pool.name] = needed
+        self._taken[pool.store] = needed
         return copy
 
 
@@ -185,7 +185,8 @@ def _copy(item: str, disk: SourceDisk, volume: VolumeInfo, pool: PoolInfo, way: 
         overlay_of=(volume.path, same) if method == LINKED else None,
         depends_on=(volume.path, *stands_on) if method == LINKED else stands_on,
         allotted=pool.volume_type == "block",
-        written=_written(disk, reached, is_flat=is_flat),
+        below=disk.chain.volumes if is_flat or method == LIBVIRT else (),
+        written=_written(disk, reached, with_chain=is_flat or method == LIBVIRT),
         flat_source=disk.flat_source if is_flat and method == COPY else "",
         note=_note(method, disk, reached, is_flat=is_flat),
     )
@@ -198,11 +199,10 @@ def _size(method: str, total: int, kept: str) -> int:
     return {REFLINK: _REFLINK_BYTES, LINKED: _OVERLAY_BYTES}.get(method, total)
 
 
-def _written(disk: SourceDisk, reached: Reach, *, is_flat: bool) -> dict[str, int]:
-    """When what is read was last written: the image, and where it is flattened what it stands on."""
-    if reached.facts is None or disk.volume is None:
-        return {}
-    return {disk.volume.path: reached.facts.written} | (dict(disk.chain.written) if is_flat else {})
+def _written(disk: SourceDisk, reached: Reach, *, with_chain: bool) -> dict[str, int]:
+    """When what is read was last written: the image, and what it stands on where its content is read with that's."""
+    image = {disk.volume.path: reached.facts.written} if disk.volume and reached.facts else {}
+    return image | (dict(disk.chain.written) if with_chain else {})
 
 
 def _note(method: str, disk: SourceDisk, reached: Reach, *, is_flat: bool) -> str:

@@ -287,7 +287,7 @@ class Executor:
 
 
 def _reads(plan: Plan, places: Collection[str]) -> bool:
-    return any(place in places for copy in plan.copies for place in copy.source.places)
+    return any(place in places for copy in plan.copies for volume in copy.reads for place in volume.places)
 
 
 def _kind(plan: Plan) -> str:

@@ -197,7 +197,7 @@ class Maker:
 
     def _has_users(self, copy: Copy, but: str) -> bool:
         try:
-            return bool(self._users(copy.source, but))
+            return any(self._users(volume, but) for volume in copy.reads)
         except errors.ClonerError as error:
             step = plain(f"Checking that no guest writes to {copy.source.name}")
             raise errors.CloneFailed(step=step, cause=cause_of(error)) from error

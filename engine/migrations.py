@@ -129,4 +129,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (owner, name)
         )""",
     ),
+    (
+        # The file system that the bytes are on, by its device number, which pools may have in common.
+        "ALTER TABLE promises ADD COLUMN device BIGINT",
+        "CREATE INDEX promises_by_device ON promises (device)",
+    ),
 )

@@ -15,6 +15,9 @@ from .xmltree import Element, remove
 
 _CHARACTER_DEVICES = ("serial", "parallel", "console", "channel", "smartcard", "redirdev")
 _PATH_TYPES = ("file", "unix", "pipe")
+_CONNECTING = ("connect", "client")
+"""What libvirt calls the modes of a socket that another program listens on."""
+
 _MAX_SOCKET_BYTES = 107
 """The longest path of a unix socket that a program can bind (unix(7)), in bytes."""
 
@@ -73,6 +76,17 @@ def paths(domain: Element) -> Iterator[tuple[Element, str]]:
     yield from ((node, "socket") for node in domain.iterfind("devices/graphics/listen[@type='socket'][@socket]"))
     yield from ((node, "socket") for node in domain.iterfind("devices/filesystem/source[@socket]"))
     yield from ((node, "path") for node in domain.iterfind("devices/audio[@type='file'][@path]"))
+
+
+def is_made_anew(node: Element) -> bool:
+    """Whether the hypervisor makes what an element of `paths` names, over what is there, when the guest starts.
+
+    A pipe, and a socket that it connects to, are made by somebody else, and should be there before.
+    """
+    parent = node.getparent()
+    if node.tag != "source" or parent is None:
+        return True
+    return not (parent.get("type") == "pipe" or parent.tag == "filesystem" or node.get("mode") in _CONNECTING)
 
 
 def own_path(

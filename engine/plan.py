@@ -70,6 +70,9 @@ class Copy:
     depends_on: tuple[str, ...] = ()
     """Paths of the images that it is lost without: the backing files that it shares with its source."""
 
+    below: tuple[VolumeInfo, ...] = ()
+    """The backing files whose content is in the copy, and which therefore must not change meanwhile either."""
+
     written: Mapping[str, int] = field(default_factory=dict)
     """When the files that are read were last written, in ns, as far as the server can see them."""
 
@@ -86,6 +89,11 @@ class Copy:
     name: str = ""
     is_stamped: bool = False
     """Whether a stamp of the journal is in its name, so that nobody else's is called so."""
+
+    @property
+    def reads(self) -> tuple[VolumeInfo, ...]:
+        """The volumes whose content is copied."""
+        return (self.source, *self.below)
 
     def describe(self) -> dict[str, object]:
         """As a task shows it."""
@@ -193,11 +201,17 @@ class Draft:
         ending = extension(name) if not self._own_files.nvram_is_implied else ".fd"
         return os.path.join(folder, compose(clone, "_VARS" + ending, MAX_FILE_NAME_BYTES))
 
-    def own_paths(self, clone: str) -> list[str]:
-        """The sockets, logs and pipes that a clone of this name would have."""
-        domain = parse(self.survey.domain.xml if self.survey.domain else "<domain/>")
-        ownership.make_own(domain, domain.findtext("name", ""), clone, "", drop_hostdevs=self.wishes.drop_hostdevs)
-        return [node.get(attribute, "") for node, attribute in ownership.paths(domain)]
+    def own_paths(self, clone: str, uuid: str) -> dict[str, bool]:
+        """The sockets, logs and pipes that a clone would have, and whether each is made anew when it starts."""
+        if self.survey.domain is None or not any(ownership.paths(self._domain)):
+            return {}
+        domain = parse(self.survey.domain.xml)
+        ownership.make_own(domain, domain.findtext("name", ""), clone, uuid, drop_hostdevs=self.wishes.drop_hostdevs)
+        found: dict[str, bool] = {}
+        for node, attribute in ownership.paths(domain):
+            path = node.get(attribute, "")
+            found[path] = found.get(path, False) or ownership.is_made_anew(node)
+        return found
 
     def max_name_bytes(self) -> int:
         """The longest name whose disks and NVRAM can still be called after it in full."""

@@ -32,7 +32,7 @@ promises = sa.Table(
     "promises",
     _metadata,
     *(sa.Column(name, sa.String) for name in ("pool", "item")),
-    *(sa.Column(name, sa.BigInteger) for name in ("task", "bytes")),
+    *(sa.Column(name, sa.BigInteger) for name in ("task", "bytes", "device")),
 )
 steps = sa.Table(
     "steps",
@@ -86,12 +86,14 @@ IS_RESERVED = Prepared(
         reservations.c.name == sa.bindparam("called"),
     )
 )
-PROMISED = Prepared(
-    sa.select(sa.func.coalesce(sa.func.sum(promises.c.bytes), 0)).where(promises.c.pool == sa.bindparam("in_pool"))
+# A pool by its name, for what has no device; no row has one that equals NULL.
+_THERE = sa.or_(
+    promises.c.pool == sa.bindparam("in_pool"), promises.c.device == sa.bindparam("on_device", type_=sa.BigInteger)
 )
+PROMISED = Prepared(sa.select(sa.func.coalesce(sa.func.sum(promises.c.bytes), 0)).where(_THERE))
 UNDER_WAY = Prepared(
-    sa.select(promises.c.item, promises.c.bytes).where(
-        promises.c.pool == sa.bindparam("in_pool"), sa.exists().where(steps.c.task == promises.c.task)
+    sa.select(promises.c.pool, promises.c.item, promises.c.bytes).where(
+        _THERE, sa.exists().where(steps.c.task == promises.c.task)
     )
 )
 HELD_AT = Prepared(sa.select(holds.c.path, holds.c.server, holds.c.act).where(holds.c.path == sa.bindparam("at")))

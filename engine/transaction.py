@@ -39,17 +39,20 @@ class Transaction(StampSource):
         """Whether a name is somebody's already."""
         return bool(sql.IS_RESERVED.rows(self._connection, of_kind=kind, in_scope=scope, called=name))
 
-    def promised(self, pool: str) -> int:
-        """Bytes that accepted clones are still going to write to the pool."""
-        return int(sql.PROMISED.value(self._connection, in_pool=pool))
+    def promised(self, pool: str, device: int | None = None) -> int:
+        """Bytes that accepted clones are still going to write to the pool, or to others on the same file system."""
+        return int(sql.PROMISED.value(self._connection, in_pool=pool, on_device=device))
 
-    def promises_under_way(self, pool: str) -> list[tuple[str, int]]:
-        """Volumes of the pool that are being written, with the bytes that each was promised: as many as workers."""
-        return [(item, size) for item, size in sql.UNDER_WAY.rows(self._connection, in_pool=pool)]
+    def promises_under_way(self, pool: str, device: int | None = None) -> list[tuple[str, str, int]]:
+        """Those of these promises whose volumes are being written: pool, volume, bytes. As many as workers."""
+        return [(*row,) for row in sql.UNDER_WAY.rows(self._connection, in_pool=pool, on_device=device)]
 
-    def promise(self, task: int, pool: str, item: str, size: int) -> None:
-        """Counts `size` bytes as taken in the pool until the promise is kept or the task ends."""
-        sql.PROMISE.run(self._connection, task=task, pool=pool, item=item, bytes=size)
+    def promise(self, task: int, pool: str, item: str, size: int, device: int | None = None) -> None:
+        """Counts `size` bytes as taken in the pool until the promise is kept or the task ends.
+
+        `device` is the number of the file system that it lies on, where the server sees that.
+        """
+        sql.PROMISE.run(self._connection, task=task, pool=pool, item=item, bytes=size, device=device)
 
     def dependents(self, paths: Collection[str]) -> tuple[list[int], list[Link]]:
         """Running tasks that read images at these paths, and volumes that are overlays on them."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -81,6 +81,13 @@ class PoolInfo:
     source: dict[str, str]
     autostart: bool
     persistent: bool
+    device: int | None = None
+    """Number of the file system that its files lie on, where the server sees that and a clone is to go there."""
+
+    @property
+    def store(self) -> int | str:
+        """What its free bytes are those of: a file system, which other pools may lie on too, or the pool alone."""
+        return self.name if self.device is None else self.device
 
     @property
     def is_active(self) -> bool:
@@ -261,7 +268,11 @@ class Host:
         Raises PoolNotFound.
         """
         with self._doing("look up a storage pool", pool=name) as connection:
-            return _pool_info(connection.storagePoolLookupByName(name), in_full=False)
+            pool = _pool_info(connection.storagePoolLookupByName(name), in_full=False)
+        if self._connections.is_local and pool.holds_files:
+            with suppress(OSError):
+                return replace(pool, device=os.stat(pool.path).st_dev)
+        return pool
 
     def pool_hosts(self, name: str) -> list[str]:
         """Names of the servers that a network pool lies on. Raises PoolNotFound."""

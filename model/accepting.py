@@ -7,6 +7,7 @@ the end, and takes it all back: so what it tells is what happens.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -85,30 +86,45 @@ class Order(Protocol):
 class Room:
     """Bytes that pools have free and nobody was promised, less what a batch takes of them.
 
-    Of a promise counts what is not written yet.
+    Of a promise counts what is not written yet. Pools that lie on one file system have one room.
     """
 
     def __init__(self, transaction: Transaction, host: Host) -> None:
         self._transaction = transaction
         self._host = host
-        self._left: dict[str, int] = {}
-        self.needed: dict[str, int] = {}
+        self._pools: dict[str, PoolInfo] = {}
+        self._left: dict[int | str, int] = {}
+        self._taken: dict[int | str, int] = {}
+        self._needed: dict[str, int] = {}
 
     def __call__(self, pool: PoolInfo) -> int:
-        if pool.name not in self._left:
+        self._pools[pool.name] = pool
+        if pool.store not in self._left:
             # What is written is looked at first: it only grows, so that a moment's difference errs on the safe side.
-            under_way = self._transaction.promises_under_way(pool.name)
-            written = sum(min(size, self._host.occupied(pool, name)) for name, size in under_way)
-            promised = self._transaction.promised(pool.name) - written
-            self._left[pool.name] = self._host.available(pool) - promised
-        return self._left[pool.name] - self.needed.get(pool.name, 0)
+            written = self._written(pool)
+            promised = self._transaction.promised(pool.name, pool.device) - written
+            self._left[pool.store] = self._host.available(pool) - promised
+        return self._left[pool.store] - self._taken.get(pool.store, 0)
+
+    def _written(self, pool: PoolInfo) -> int:
+        """Bytes that are written of what was promised."""
+        written, pools = 0, {pool.name: pool}
+        for name, volume, size in self._transaction.promises_under_way(pool.name, pool.device):
+            with suppress(errors.PoolNotFound):
+                pools[name] = pools.get(name) or self._host.target(name)
+                written += min(size, self._host.occupied(pools[name], volume))
+        return written
 
     def take(self, plan: Plan) -> None:
         for copy in plan.copies:
-            self.needed[copy.pool] = self.needed.get(copy.pool, 0) + copy.size
+            store = self._pools[copy.pool].store
+            self._taken[store] = self._taken.get(store, 0) + copy.size
+            self._needed[copy.pool] = self._needed.get(copy.pool, 0) + copy.size
 
     def describe(self) -> dict[str, dict[str, int]]:
-        return {name: {"needed": size, "available": self._left[name]} for name, size in self.needed.items()}
+        """Bytes by pool: what is needed of each, and what was free where it lies."""
+        left = {name: self._left[self._pools[name].store] for name in self._needed}
+        return {name: {"needed": size, "available": left[name]} for name, size in self._needed.items()}
 
 
 class _OnlyToSee(Exception):
@@ -186,7 +202,7 @@ def _reserve_all(
         task_id = transaction.new_task_id()
         plan, path = order.reserve(transaction, draft, task_id)
         for copy in plan.copies:
-            transaction.promise(task_id, copy.pool, copy.name, copy.size)
+            transaction.promise(task_id, copy.pool, copy.name, copy.size, draft.pool(copy.pool).device)
         for read in draft.reads:
             transaction.reserve(SOURCE, read, str(task_id), task=task_id)
         uri = f"{request.mount}/{path}/clone"

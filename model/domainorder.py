@@ -15,10 +15,10 @@ from ..engine.deciding import draft_domain
 from ..engine.plan import DomainPlan, Draft, Wishes
 from ..engine.survey import Survey
 from ..engine.transaction import Transaction
-from ..hypervisor.host import Host, PoolInfo
+from ..hypervisor.host import PoolInfo
 from ..utils import byte_length, get_next_clone_name
 from .guests import disk_mark, mac_mark, nvram_mark, path_mark
-from .services import DOMAIN_NAME, MAC, VOLUME_NAME, Services, Skipping
+from .services import DOMAIN_NAME, MAC, PATH, VOLUME_NAME, Services, Skipping
 from .usage import running_users
 
 
@@ -42,14 +42,16 @@ class DomainOrder:
     def reserve(self, transaction: Transaction, draft: Draft, task: int) -> tuple[DomainPlan, str]:
         """Raises InvalidName and NameTaken; SourceInUse while the source, or a disk of it, is still being made."""
         self._refuse_unfinished(transaction, draft)
-        name = self._new_name(transaction, draft)
         uuid = str(uuid4())
+        name = self._new_name(transaction, draft, uuid)
         macs = _reserve_macs(transaction, draft.macs(), self.is_taken, task, uuid)
         identity = domainxml.Identity(name, uuid, str(uuid4()), macs, self.owner)
         plan = draft.domain_plan(identity, is_stamped=self.wanted is None)
         transaction.reserve(DOMAIN_NAME, "", name, task=task)
         for copy in plan.copies:
             transaction.reserve(VOLUME_NAME, copy.pool, copy.name, task=task)
+        for path in draft.own_paths(name, uuid):
+            transaction.reserve(PATH, path, "", task=task)
         return plan, f"vms/{name}"
 
     def _refuse_unfinished(self, transaction: Transaction, draft: Draft) -> None:
@@ -58,20 +60,19 @@ class DomainOrder:
             cause = "it is still being made; wait for its task, or cancel that"
             raise errors.SourceInUse(name=self.name, act="cloned", cause=cause)
 
-    def _new_name(self, transaction: Transaction, draft: Draft) -> str:
-        taken = _TakenNames(self.services.host, transaction, draft, self.is_taken)
+    def _new_name(self, transaction: Transaction, draft: Draft, uuid: str) -> str:
+        taken = _TakenNames(self.services, transaction, draft, self.is_taken, uuid)
         if self.wanted is None:
             free = Skipping(taken, lambda: self.services.observer.name_skipped(DOMAIN_NAME))
             return get_next_clone_name(free, self.name, ts=True, clock=transaction, max_bytes=draft.max_name_bytes())
         if byte_length(self.wanted) > draft.max_wanted_bytes():
             cause = f"it is longer than {draft.max_wanted_bytes()} bytes, which leaves its NVRAM no name of its own"
             raise errors.InvalidName(name=self.wanted[:80], cause=cause)
-        if self.wanted in taken:
+        if taken.has(self.wanted):
             raise errors.NameTaken(name=self.wanted)
-        path = next((path for path in draft.own_paths(self.wanted) if self.is_taken(path_mark(path))), None)
+        path = taken.path_in_the_way(self.wanted)
         if path is not None:
-            cause = f"a clone of that name would have the path {path}, which is another guest's"
-            raise errors.InvalidName(name=self.wanted, cause=cause)
+            raise errors.InvalidName(name=self.wanted, cause=f"a clone of that name would have the path {path}")
         return self.wanted
 
 
@@ -91,15 +92,32 @@ def refuse_written(services: Services, survey: Survey, caller: Caller) -> None:
 class _TakenNames(Container[str]):
     """Names that a clone cannot have: asked one by one, since listing a host costs more the more it has."""
 
-    def __init__(self, host: Host, transaction: Transaction, draft: Draft, is_taken: Callable[[str], bool]) -> None:
-        self._host = host
+    def __init__(
+        self, services: Services, transaction: Transaction, draft: Draft, is_taken: Callable[[str], bool], uuid: str
+    ) -> None:
+        self._host = services.host
+        self._is_local = services.connections.is_local
         self._transaction = transaction
         self._draft = draft
         self._is_taken = is_taken
+        self._uuid = uuid
 
     def __contains__(self, name: object) -> bool:
-        if not isinstance(name, str):
-            return False
+        return isinstance(name, str) and (self.has(name) or self.path_in_the_way(name) is not None)
+
+    def path_in_the_way(self, name: str) -> str | None:
+        """A socket, a log or a pipe that a clone of this name would have and cannot, with the reason, if so."""
+        for path, is_made_anew in self._draft.own_paths(name, self._uuid).items():
+            if self._is_taken(path_mark(path)):
+                return f"{path}, which is another guest's"
+            if self._transaction.is_reserved(PATH, path, ""):
+                return f"{path}, which is that of a clone that is being made"
+            if is_made_anew and self._is_local and os.path.lexists(path):
+                return f"{path}, where there is something already, which its start would overwrite"
+        return None
+
+    def has(self, name: str) -> bool:
+        """Whether a domain has the name, or its variable store or a disk the one that the clone's would have."""
         if self._transaction.is_reserved(DOMAIN_NAME, "", name) or self._host.has_domain(name):
             return True
         nvram = self._draft.nvram_path(name)

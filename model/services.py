@@ -24,8 +24,8 @@ from .feed import Feed
 from .guests import Guest, read_guest
 from .limits import Limits
 
-DOMAIN_NAME, VOLUME_NAME, MAC = "domain", "volume", "mac"
-"""Kinds of reservations."""
+DOMAIN_NAME, VOLUME_NAME, MAC, PATH = "domain", "volume", "mac", "path"
+"""Kinds of reservations. A volume's `scope` is its pool; a socket, a log or a pipe has its path there, and no name."""
 
 _FORBIDDEN = frozenset({".", ".."})
 

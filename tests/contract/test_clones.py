@@ -236,7 +236,9 @@ def test_a_guest_whose_pool_is_full_goes_to_the_pool_default_while_that_has_room
         assert targets(task) == {"vda": ("default", f"{task['name']}-vda.raw")}
         assert volumes(server, "full") == {"big.raw"}
         with closing(sqlite3.connect(tmp_path / "state" / "journal.sqlite")) as journal, journal:
-            journal.execute("INSERT INTO promises VALUES (99, 'default', 'x', ?)", (50 * GIB,))
+            journal.execute(
+                "INSERT INTO promises (task, pool, item, bytes) VALUES (99, 'default', 'x', ?)", (50 * GIB,)
+            )
         assert refusal(server.request("POST", "vms/big/clone")) == (507, "KCHVM0034E")
 
 

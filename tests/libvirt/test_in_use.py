@@ -211,6 +211,58 @@ def test_a_name_whose_socket_would_be_another_guests_is_refused(
     cloned(server, "vms/web", name="copied")
 
 
+@pytest.mark.parametrize(
+    "console",
+    [
+        "<serial type='file'><source path='{0}/web.txt'/></serial>",
+        "<serial type='pty'><log file='{0}/web.txt'/></serial>",
+        "<serial type='unix'><source mode='bind' path='{0}/web.txt'/></serial>",
+        "<graphics type='vnc' socket='{0}/web.txt'/>",
+    ],
+    ids=["file", "log", "socket", "display"],
+)
+def test_a_name_whose_start_would_overwrite_a_file_is_refused(
+    server: Server, conn: libvirt.virConnect, guest: Guest, folder: Path, console: str
+) -> None:
+    """QEMU cuts a log off, and removes what lies where it is going to listen."""
+    guest("web", devices=console.format(folder))
+    (folder / "notes.txt").write_text("precious", "utf-8")
+    before = inventory(conn)
+    answer = server.request("POST", "vms/web/clone", {"name": "notes", "start": True})
+    assert refusal(answer) == (400, "CLNNAME0001E")
+    assert str(folder / "notes.txt") in answer.json["reason"]
+    assert inventory(conn) == before
+    assert (folder / "notes.txt").read_text("utf-8") == "precious"
+    cloned(server, "vms/web")
+
+
+def test_a_socket_that_a_clone_is_going_to_connect_to_may_be_there_before(
+    server: Server, guest: Guest, folder: Path
+) -> None:
+    """Who listens there was started for the clone."""
+    guest("web", devices=f"<serial type='unix'><source mode='connect' path='{folder}/web.sock'/></serial>")
+    (folder / "copy.sock").touch()
+    cloned(server, "vms/web", name="copy")
+
+
+def test_two_clones_on_their_way_never_have_one_socket(
+    server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest, folder: Path
+) -> None:
+    """Neither is defined yet, so that only the journal knows of the first."""
+    console = "<serial type='unix'><source mode='bind' path='{}'/></serial>"
+    piece = some_data(MiB)
+    big = make_raw(pool, "a.img", 256 * MiB, {place * MiB: piece for place in range(64)})
+    guest("a", [big], devices=console.format(folder / "a-b.sock"))
+    guest("s", devices=console.format(folder / "s.sock"))
+    task = server.request("POST", "vms/a/clone", {"method": "copy", "bandwidth": 1, "name": "x"}).json
+    answer = server.request("POST", "vms/s/clone", {"name": "x-b"})
+    assert refusal(answer) == (400, "CLNNAME0001E")
+    assert str(folder / "x-b.sock") in answer.json["reason"]
+    server.request("DELETE", f"tasks/{task['id']}")
+    assert server.wait_task(task["id"])["status"] == "killed"
+    cloned(server, "vms/s", name="x-b")
+
+
 def test_a_name_whose_files_another_guest_names_is_taken_though_they_are_not_there(
     server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest, disk: Path, folder: Path
 ) -> None:

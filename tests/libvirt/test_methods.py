@@ -205,6 +205,22 @@ def test_a_source_that_is_written_to_meanwhile_ends_the_clone(
     assert inventory(conn) == before
 
 
+def test_a_backing_file_that_is_written_to_while_libvirt_reads_it_ends_the_clone(
+    server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest
+) -> None:
+    base = big(pool, "base.img")
+    guest("web", [make_qcow2(pool, "web.qcow2", 4 * GiB, backing=base)])
+    before = inventory(conn)
+    task = server.request("POST", "vms/web/clone", body={"method": "libvirt"}).json
+    copy = pool_path(pool) / f"{task['name']}-vda.qcow2"
+    wait_until(lambda: copy.exists() and allocated(copy) > MiB, 30, "the copy is under way", lambda: server.log)
+    with base.open("r+b") as file:
+        file.write(b"changed")
+    ended = server.wait_task(task["id"])
+    assert (ended["status"], "CLNTASK0007E" in ended["message"]) == ("failed", True)
+    assert inventory(conn) == before
+
+
 def test_a_quick_clone_does_not_wait_behind_long_ones(
     server: Server,
     conn: libvirt.virConnect,

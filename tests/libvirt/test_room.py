@@ -11,7 +11,7 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from support.answers import cloned
+from support.answers import at_once, cloned, refusal
 from support.guests import inventory
 from support.libvirtd import PrivateLibvirtd
 from support.server import Response, Server
@@ -56,6 +56,47 @@ def test_of_ten_requests_with_room_for_three_exactly_three_are_accepted(  # noqa
     made = {entry for entry in inventory(conn) - before if any(task["name"] in entry for task in tasks)}
     assert inventory(conn) - before == made
     assert len(made) == 9, "a domain, a volume and a file each"
+
+
+def test_pools_on_one_file_system_have_one_room(
+    libvirtd: PrivateLibvirtd,
+    conn: libvirt.virConnect,
+    pool: libvirt.virStoragePool,
+    file_system: Callable[..., Path],
+    guest: Callable[..., libvirt.virDomain],
+    tmp_path: Path,
+) -> None:
+    mount = file_system("ext4", 64 * MiB)
+    pools = [make_pool(conn, name, mount / name) for name in ("one", "two")]
+    size = _quarter(pools[0]) + MiB  # three fit, in whichever pool
+    guest("web", [make_raw(pool, "web.img", size, {0: some_data(size)})])
+    with Server(libvirtd.uri, tmp_path / "state") as server:
+
+        def ask(number: int) -> Response:
+            return server.request("POST", "vms/web/clone", {"method": "copy", "pool": ("one", "two")[number % 2]})
+
+        answers = at_once(10, ask)
+        assert sorted(answer.status for answer in answers) == [202] * 3 + [507] * 7
+        tasks = [server.wait_task(answer.json["id"]) for answer in answers if answer.status == 202]
+    assert [task["status"] for task in tasks] == ["finished"] * 3
+
+
+def test_the_disks_of_a_guest_in_pools_on_one_file_system_have_one_room(
+    server: Server,
+    conn: libvirt.virConnect,
+    file_system: Callable[..., Path],
+    guest: Callable[..., libvirt.virDomain],
+) -> None:
+    mount = file_system("ext4", 64 * MiB)
+    pools = [make_pool(conn, name, mount / name) for name in ("one", "two")]
+    size = _quarter(pools[0]) + MiB  # two are there; of two more one fits
+    piece = some_data(size)
+    guest("web", [make_raw(pool, f"{pool.name()}.img", size, {0: piece}) for pool in pools])
+    before = inventory(conn)
+    answer = server.request("POST", "vms/web/clone", {"method": "copy", "dry_run": True})
+    assert refusal(answer) == (507, "KCHVM0034E")
+    assert "two" in answer.json["reason"]
+    assert inventory(conn) == before
 
 
 @pytest.mark.parametrize("method", ["reflink", "copy"])

@@ -315,6 +315,23 @@ def test_promises_add_up_for_each_pool(journal: Journal) -> None:
     assert promised(journal, "other") == 3
 
 
+def test_promises_add_up_for_all_pools_on_a_file_system(journal: Journal) -> None:
+    """One of a server of an older version, which knows of no file system, counts for its pool alone."""
+    with journal.transaction() as transaction:
+        transaction.promise(1, "one", "vda", 1, device=7)
+        transaction.promise(2, "two", "vda", 2, device=7)
+        transaction.promise(3, "one", "vda", 4)
+        transaction.promise(4, "far", "vda", 8)
+        transaction.promise(5, "three", "vda", 16, device=9)
+        assert [transaction.promised("one", 7), transaction.promised("two", 7)] == [7, 3]
+        assert [transaction.promised("far"), transaction.promised("three", 9)] == [8, 16]
+    task = accepted(journal)
+    begun(journal, task)
+    with journal.transaction() as transaction:
+        transaction.promise(task.id, "two", "vdb", 32, device=7)
+        assert transaction.promises_under_way("one", 7) == [("two", "vdb", 32)]
+
+
 def test_a_promise_goes_when_its_item_is_written(journal: Journal) -> None:
     first, second = accepted(journal, "a"), accepted(journal, "b")
     with journal.transaction() as transaction:

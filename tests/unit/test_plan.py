@@ -39,7 +39,6 @@ NEAR = Reach({}, {}, FileFacts(device=1, inode=2, length=20 * GiB, occupied=3 * 
 """Files on one file system that can share blocks."""
 
 ON_ITS_OWN = Chain()
-ON_BASE = Chain((Image("/base", "raw"),), GiB, (("/base", NOON),))
 OURS = Identity("web-clone-7", "6f1ecb8e-6c61-4d4b-8d52-1a4f5f1a0c11", "", ("52:54:00:00:00:01",))
 
 
@@ -50,6 +49,10 @@ def pool(name: str, kind: str = "dir", *, state: str = "active", available: int 
 def volume(name: str = "web.qcow2", form: str = "qcow2", *, capacity: int = 20 * GiB, **more: Any) -> VolumeInfo:
     known = VolumeInfo("images", name, f"/images/{name}", "file", form, capacity, 0, None, (), None, None, False, None)
     return replace(known, **more)
+
+
+BASE = volume("base", "raw", path="/base")
+ON_BASE = Chain((Image("/base", "raw"),), GiB, (("/base", NOON),), volumes=(BASE,))
 
 
 def disk(
@@ -351,6 +354,17 @@ def test_room_that_is_just_enough_is_enough() -> None:
     assert f"KCHVM0034E: Storage pool images has room for {GiB - 1} bytes, and {GiB} are needed" in reason
 
 
+@pytest.mark.parametrize(("device", "fits"), [(None, True), (7, False)])
+def test_pools_on_one_file_system_have_one_room(device: int | None, fits: bool) -> None:
+    pools = tuple(replace(pool(name, available=4 * GiB), device=device) for name in ("images", "data"))
+    elsewhere = disk(volume("data.qcow2", pool="data"), "vdb", reach={"data": NO_REFLINK})
+    disks = (disk(volume(), reach=NO_REFLINK), elsewhere)
+    if fits:
+        assert [copy.pool for copy in draft(*disks, pools=pools).copies] == ["images", "data"]
+    else:
+        assert "data" in refusal(errors.NoRoom, *disks, pools=pools)
+
+
 def test_room_that_was_promised_to_others_does_not_count() -> None:
     found = survey(disk(volume("a.img", "raw"), stored=GiB), pools=NO_DEFAULT)
     assert draft_domain(found, Wishes(), lambda pool: pool.available - 99 * GiB).copies
@@ -482,6 +496,18 @@ def test_an_overlay_keeps_its_backing_file_where_its_file_is_copied(method: str,
     assert list(copy_of(disk(volume(), chain=ON_BASE, reach=NEAR), method=method).depends_on) == stands_on
 
 
+@pytest.mark.parametrize("method", [REFLINK, COPY, LINKED, LIBVIRT])
+def test_a_backing_file_is_read_by_libvirt_alone_and_must_not_change_then(method: str) -> None:
+    copy = copy_of(disk(volume(), chain=ON_BASE, reach=NEAR), method=method)
+    below = {"/base": NOON} if method == LIBVIRT else {}
+    assert copy.written == {"/images/web.qcow2": NOON * 1000, **below}
+    assert copy.reads == (volume(), *([BASE] if method == LIBVIRT else []))
+
+
+def test_a_backing_file_is_watched_though_the_pool_is_out_of_reach() -> None:
+    assert copy_of(disk(volume(), chain=ON_BASE, reach=FAR)).written == {"/base": NOON}
+
+
 def test_a_linked_clone_stands_on_its_source_and_on_what_that_stands_on() -> None:
     copy = copy_of(disk(volume(), chain=ON_BASE, reach=NEAR), method=LINKED)
     assert copy.depends_on == ("/images/web.qcow2", "/base")
@@ -494,6 +520,7 @@ def test_a_flat_clone_stands_on_nothing_and_takes_what_all_of_it_takes() -> None
     assert "it would keep the link" in copy.reason
     assert copy.size == copy.total == 5 * GiB + MiB
     assert copy.written == {"/images/web.qcow2": NOON * 1000, "/base": NOON}
+    assert copy.reads == (volume(), BASE)
     assert copy.note == (
         "not in the clone: internal snapshots (before) and the link to its backing file, whose content is copied"
     )

@@ -1,0 +1,95 @@
+"""What ends a clone while it is made, and what is told of it; on libvirt's test driver and a real journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from cloner.callers import ANYBODY
+from cloner.engine.copying import ThroughLibvirt
+from cloner.engine.job import Job
+from cloner.engine.plan import Copy, VolumePlan
+from cloner.engine.records import RUNNING, Task
+from cloner.model.accepting import Request
+from cloner.model.services import Services
+from cloner.model.storagevolumes import StorageVolumesModel
+from cloner.plugin import build
+from cloner.settings import Settings, demo_uri
+from support.running import wait_until
+
+MOUNT = "/plugins/kimchi"
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Iterator[Services]:
+    """A server's parts, connected. No worker runs yet."""
+    found = build(Settings(connect=demo_uri(), state_dir=str(tmp_path)))
+    found.connections.start()
+    found.inventory.start()
+    yield found
+    found.executor.stop(10)
+    found.inventory.stop()
+    found.connections.stop()
+    found.journal.close()
+    found.lease.release()
+
+
+def clone_volume(services: Services) -> int:
+    return StorageVolumesModel(services).clone("default", "web.qcow2", Request({}, MOUNT, ANYBODY)).tasks[0].id
+
+
+def ended(services: Services, task: int) -> Task:
+    """The task as it is when it has ended."""
+
+    def has_ended() -> bool:
+        found = services.journal.task(task)
+        return found is not None and found.status != RUNNING
+
+    wait_until(has_ended, 20, "it ends")
+    found = services.journal.task(task)
+    assert found is not None
+    return found
+
+
+def filling(act: Callable[[Copy, Job], object]) -> Any:
+    """Does something where a volume is filled."""
+
+    def fill(_method: ThroughLibvirt, copy: Copy, _made: Mapping[str, Any], job: Job) -> None:
+        act(copy, job)
+        job.check()
+
+    return mock.patch.object(ThroughLibvirt, "fill", fill)
+
+
+# --- What is read ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["/base", "default/base"])
+def test_a_guest_that_writes_to_a_backing_file_whose_content_is_copied_ends_the_clone(
+    services: Services, place: str
+) -> None:
+    with mock.patch.object(services.executor, "submit") as submitted:
+        task = clone_volume(services)
+    copy = submitted.call_args.args[1].copy
+    services.executor.submit(task, VolumePlan(replace(copy, below=(replace(copy.source, name="base", path="/base"),))))
+    with filling(lambda *_: services.executor.images_written({place})):
+        services.executor.start()
+        found = ended(services, task)
+    assert (found.status, found.message[:12]) == ("failed", "CLNTASK0006E")
+
+
+def test_a_backing_file_whose_content_is_copied_must_have_no_user(services: Services) -> None:
+    asked = []
+    with mock.patch.object(services.executor, "submit") as submitted:
+        clone_volume(services)
+    copy = submitted.call_args.args[1].copy
+    base = replace(copy.source, name="base", path="/base")
+    maker = services.executor._maker
+    with mock.patch.object(maker, "_users", side_effect=lambda volume, _: asked.append(volume)):
+        maker._check_unchanged([replace(copy, below=(base,))])
+    assert asked == [copy.source, base]
