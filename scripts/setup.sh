@@ -11,7 +11,7 @@ packages=(gcc libvirt-dev pkg-config) # PyPI has libvirt-python as source only
 packages+=(qemu-utils)                # qemu-img flattens overlays
 case $stage in
 run) extras="[pam]" ;;
-check) extras="[test,check,pam]" ;; # mypy reads the tests too
+check) extras="[test,bench,check,pam]" ;; # mypy reads the tests and the bench too
 test | bench)
     extras="[test,pam]"
     # Not libvirt-daemon-system: the tests start a libvirtd of their own, and none is to run on the host because of them.
@@ -21,7 +21,8 @@ test | bench)
     packages+=(openssl systemd) # certificates; systemd-analyze, which checks our unit: systemd itself need not run
     # Debian 13 took the storage driver out of libvirt-daemon.
     [ "$(. /etc/os-release && echo "$ID${VERSION_ID:-}")" != debian13 ] || packages+=(libvirt-daemon-driver-storage)
-    [ "$stage" != bench ] || packages+=(virtinst) # virt-clone, which clones are measured against
+    # virt-clone, which clones are measured against; the plots.
+    [ "$stage" != bench ] || { packages+=(virtinst) && extras="[test,bench,pam]"; }
     ;;
 *) echo "usage: $0 run|test|bench|check" >&2 && exit 2 ;;
 esac
