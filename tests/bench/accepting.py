@@ -32,6 +32,7 @@ _IN_A_ROW = 10
 _EACH = {8: 10, 64: 2}
 """How many requests each of so many clients makes in a turn."""
 
+_PLOTTED = "Accepting a clone as the host has more guests and more clients ask at once"
 _AIMS = {8: "≥ 600/s"}
 _REST_TIMEOUT = 120.0  # seconds
 _MS = 1000
@@ -113,16 +114,20 @@ def _crowded(crowd: int, rounds: Rounds, scale: Scale) -> Result:
         relations=[*_flat(rounds, least, others), faster(rounds, least, bare)],
         notes=[_note(_WARM_UP + scale.crowd_rounds * sum(each * _EACH[each] for each in scale.crowds))],
         aims={least: _AIMS[crowd]} if crowd in _AIMS else {},
-        plot=Plot("guests of the host", "p50 of POST → 202, ms", _curves(scale)) if crowd == scale.crowds[-1] else None,
+        plot=Plot("guests of the host", "p50 of POST → 202, ms", _curves(scale), _PLOTTED)
+        if crowd == scale.crowds[-1]
+        else None,
     )
 
 
 def _curves(scale: Scale) -> list[Curve]:
-    ways: list[tuple[str, Callable[[str], str]]] = [("1 client", lambda row: row)]
-    ways += [(f"{crowd} clients", partial(_latency_by, crowd)) for crowd in scale.crowds]
+    ways: list[tuple[str, Callable[[str], str]]] = [("cloner, 1 client", lambda row: row)]
+    ways += [(f"cloner, {crowd} clients", partial(_latency_by, crowd)) for crowd in scale.crowds]
     ends = (scale.sizes[0], scale.sizes[-1])
     curves = [Curve(label, [(size, row(_guests(size))) for size in scale.sizes]) for label, row in ways]
-    return curves + [Curve(f"{label}, the bare handler", [(end, row(_BARE)) for end in ends]) for label, row in ways]
+    return curves + [
+        Curve(label.replace("cloner", "bare handler"), [(end, row(_BARE)) for end in ends]) for label, row in ways
+    ]
 
 
 # --- The hosts -------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from .scale import Scale
 
 _OURS, _PLAIN = "cloner", "CherryPy as it comes"
 _GUESTS = 10
-_PATIENCE_S = 15.0
+_PATIENCE_S = 10.0
 _RARELY = 3  # rounds; whom it does not serve it keeps waiting
 _MS = 1000
 _SLOW, _ALL = 200, 1000

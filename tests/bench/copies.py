@@ -20,7 +20,7 @@ from .sites import GUEST, Sites, sites
 
 VIRSH, VIRT_CLONE = "virsh vol-clone + define", "virt-clone"
 OURS, QEMU_IMG, CP, KIMCHI = "cloner", "qemu-img convert -W -m 16", "cp --sparse=always", "createXMLFrom as Kimchi does"
-SPARSE_SIZE, SPARSE_DATA = 4 * GiB, 64 * MiB
+SPARSE_DATA = 64 * MiB
 _CHUNK = 4 * MiB
 _CACHE = "Warm: the source is in the page cache, and nothing waits to be written."
 
@@ -46,13 +46,13 @@ def results(scale: Scale) -> Iterator[Result]:
 
 
 def sparse(scale: Scale) -> Iterator[Result]:
-    with sites("ext4", "raw", SPARSE_SIZE, SPARSE_DATA) as found:
+    with sites("ext4", "raw", scale.sparse, SPARSE_DATA) as found:
         ways = {
             OURS: _clone(found),
             KIMCHI: lambda: rivals.seconds(lambda: rivals.create_from(found.theirs)),
         }
         rounds = _compared("sparse", found, ways, scale.copy_rounds)
-    title = f"Cloning a guest of {SPARSE_SIZE // GiB} GiB with {SPARSE_DATA // MiB} MiB of data, raw, on ext4"
+    title = f"Cloning a guest of {scale.sparse / GiB:g} GiB with {SPARSE_DATA // MiB} MiB of data, raw, on ext4"
     yield _result("sparse", title, rounds, {KIMCHI: "≥ 4"})
 
 

@@ -65,7 +65,10 @@ def _hosts(scale: Scale) -> Result:
         plot=Plot(
             "other guests of the host",
             "ms a clone",
-            [Curve("one by one", list(alone.items())), Curve(f"{_CLIENTS} clients", list(many.items()))],
+            [
+                Curve("cloner, one by one", list(alone.items())),
+                Curve(f"cloner, {_CLIENTS} clients", list(many.items())),
+            ],
         ),
     )
 
@@ -144,7 +147,9 @@ def _batch(found: Sites, count: int) -> Contender:
 
 def _grown(scale: Scale, found: Sites, what: str, guests: Mapping[int, str]) -> Result:
     """One guest after the other, each of which has so many of something."""
-    ours, bare = ({count: f"{way}, {count:,} {what}" for count in guests} for way in ("cloner", BARE))
+    ours, bare = (
+        {count: f"{way}, {count:,} {what if count > 1 else what[:-1]}" for count in guests} for way in ("cloner", BARE)
+    )
     contenders = [_one(found, guest, ours[count], bare[count]) for count, guest in guests.items()]
     rounds = take_turns(what, contenders, scale.growth_rounds)
     titles = {"disks": "as it has more disks", "extents": "as its disk lies in more extents"}

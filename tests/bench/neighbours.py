@@ -15,7 +15,7 @@ import libvirt
 from support.storage import GiB, MiB
 
 from . import clones, rivals
-from .report import Plot, Result, faster
+from .report import Column, Plot, Result, faster, p99
 from .rounds import Contender, Measured, take_turns
 from .scale import Scale
 from .sites import GUEST, Guest, Site, Sites, sites_of
@@ -38,12 +38,14 @@ def results(scale: Scale) -> Iterator[Result]:
         }
         contenders = [_contender(found, row, site, act) for row, (site, act) in acts.items()]
         rounds = take_turns("neighbours", contenders, scale.neighbour_rounds)
+    every = {row: row for row in (alone, ours, kimchi)}
     yield Result(
         key="neighbours",
         title=f"Small calls of another libvirt client while guests with {data // MiB} MiB of data are copied on ext4",
         unit="ms a call",
         rounds=rounds,
         rows=[alone, ours, kimchi],
+        columns=[Column("p99", every, p99), Column("longest", every, max)],
         relations=[faster(rounds, ours, alone), faster(rounds, ours, kimchi)],
         notes=[
             f"A call is lookupByName and info() of a guest, every {_MS * _NAP_S:.0f} ms, over a connection of its own."

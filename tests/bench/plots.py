@@ -32,6 +32,7 @@ _STYLE: Any = {  # to mypy, its keys are literals
 }
 _COLOURS = ("#0969da", "#cf222e", "#1a7f37", "#8250df", "#bf8700", "#57606a", "#1b7c83", "#bf3989", "#953800")
 _MARKERS = "os^Dv<>pX"
+_MANY_CURVES = 4
 _SIZE = (9.0, 5.0)  # inches
 
 
@@ -40,14 +41,17 @@ def draw(result: Result, plot: Plot, caption: str, path: Path) -> None:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=_SIZE, facecolor="white", layout="constrained")
         axes = figure.add_subplot()
-        axes.set_title(result.title, loc="left", fontsize=11)
+        figure.suptitle(plot.title or result.title, x=0.01, ha="left", fontsize=11)
         axes.set_xlabel(plot.x)
         axes.set_ylabel(plot.y)
         if plot.curves:
             _curves(axes, plot.curves, result.rounds)
         else:
             _distributions(axes, result.rows, result.rounds)
-        figure.legend(loc="outside right upper" if len(plot.curves) > 4 else "outside lower left", frameon=False)
+        if len(plot.curves) > _MANY_CURVES:
+            figure.legend(loc="outside right upper", frameon=False)
+        else:
+            axes.legend(loc="best", framealpha=0.8, edgecolor="#e3e5e8")
         figure.supxlabel(caption, fontsize=7, color="#57606a", x=0.01, ha="left")
         figure.savefig(path, format="svg", metadata={"Date": None, "Description": caption})
 
@@ -60,7 +64,8 @@ def _curves(axes: Axes, curves: Sequence[Curve], rounds: Rounds) -> None:
         figures = [summary(rounds.samples(row)) for _, row in curve.points]
         colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
         medians = [figure.median for figure in figures]
-        axes.plot(xs, medians, label=curve.label, color=colour, marker=marker, markersize=5)
+        width = 2.4 if curve.label.startswith("cloner") else 1.3
+        axes.plot(xs, medians, label=curve.label, color=colour, marker=marker, markersize=5, linewidth=width)
         low, high = [figure.low for figure in figures], [figure.high for figure in figures]
         axes.fill_between(xs, low, high, color=colour, alpha=0.12, linewidth=0)
     ticks = sorted({x for curve in curves for x, _ in curve.points})

@@ -57,6 +57,8 @@ class Plot:
     x: str
     y: str
     curves: Sequence[Curve] = ()
+    title: str = ""
+    """Where it is not the result's."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,9 @@ def number(value: float) -> str:
 
 
 def _has_tail(result: Result) -> bool:
-    return all(len(result.rounds.samples(row)) >= _ENOUGH_FOR_P99 for row in result.rows)
+    """Whether a p99 is shown of itself: with enough samples, and where no column has it anyway."""
+    has_column = any(column.figure is p99 for column in result.columns)
+    return not has_column and all(len(result.rounds.samples(row)) >= _ENOUGH_FOR_P99 for row in result.rows)
 
 
 def as_json(result: Result) -> Mapping[str, Any]:

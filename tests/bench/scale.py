@@ -43,9 +43,15 @@ class Scale:
     guest_data: int
     """What is written of it."""
 
+    file_systems: tuple[str, ...]
+    """Those that share blocks."""
+
     disk_sizes: tuple[int, ...]
     disk_rounds: int
     copies: tuple[int, ...]
+    sparse: int
+    """Size of a sparse disk that is copied."""
+
     copy_rounds: int
     growth_rounds: int
     hosts: tuple[int, ...]
@@ -71,7 +77,7 @@ class Scale:
 
 FULL = Scale(
     name_rounds=5,
-    names=400,
+    names=1000,
     namers=((1, 1), (1, 4), (1, 16), (1, 64), (2, 1), (2, 8), (4, 1), (4, 16)),
     sizes=(10, 1000, 10_000),
     accept_rounds=30,
@@ -85,9 +91,11 @@ FULL = Scale(
     images=("raw", "qcow2"),
     guest_size=10 * GiB,
     guest_data=2 * GiB,
+    file_systems=("xfs", "btrfs"),
     disk_sizes=(GiB, 10 * GiB, 100 * GiB, TiB),
     disk_rounds=4,
     copies=(GiB, 4 * GiB),
+    sparse=4 * GiB,
     copy_rounds=4,
     growth_rounds=3,
     hosts=(10, 1000, 5000),
@@ -118,9 +126,11 @@ QUICK = Scale(
     images=("raw",),
     guest_size=2 * GiB,
     guest_data=GiB // 4,
+    file_systems=("xfs",),
     disk_sizes=(GiB, TiB),
     disk_rounds=2,
     copies=(GiB // 2,),
+    sparse=GiB,
     copy_rounds=2,
     growth_rounds=2,
     hosts=(10, 300),

@@ -26,7 +26,7 @@ _MS = 1000
 
 
 def results(scale: Scale) -> Iterator[Result]:
-    for file_system in ("xfs", "btrfs"):
+    for file_system in scale.file_systems:
         yield _result(scale, file_system)
 
 
