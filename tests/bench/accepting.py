@@ -22,7 +22,7 @@ from support.server import Server
 from .bare import Bare
 from .client import Client, Serving
 from .report import Column, Curve, Plot, Relation, Result, faster, p99
-from .rounds import Contender, Measured, Rounds, take_turns
+from .rounds import Contender, Measured, Rounds, say, take_turns
 from .scale import Scale
 
 GUEST = "guest-1"
@@ -41,10 +41,17 @@ _BARE = "a bare CherryPy handler with one SQLite commit"
 
 def results(scale: Scale) -> Iterator[Result]:
     with _hosts(scale) as hosts:
+        first = Rounds([{row: [host.first_s] for row, host in hosts.items() if row != _BARE}])
         rounds = take_turns("accepting", [_one(host, row) for row, host in hosts.items()], scale.accept_rounds)
-    with _hosts(scale) as hosts:
         contenders = [_many(host, row, crowd) for crowd in scale.crowds for row, host in hosts.items()]
         crowded = take_turns("accepting from many", contenders, scale.crowd_rounds)
+    yield Result(
+        key="accepting-first",
+        title="From the start of the server until it has accepted its first clone, on the test driver",
+        unit="s",
+        rounds=first,
+        rows=[_guests(size) for size in scale.sizes],
+    )
     alone = "Accepting a clone (POST → 202, one client) while nothing else goes on"
     yield _result("accepting", alone, rounds, scale, lambda row: row, "≤ 2")
     busy = f"Accepting a clone, {_IN_A_ROW} in a row by one client, while the ones before are made"
@@ -85,12 +92,14 @@ def _result(key: str, title: str, rounds: Rounds, scale: Scale, row: Callable[[s
         rounds=rounds,
         rows=[least, *others, bare],
         relations=[*_flat(rounds, least, others), faster(rounds, least, bare)],
-        notes=[_note(_WARM_UP + scale.accept_rounds * (1 + _IN_A_ROW))],
+        notes=[_note(scale, 0)],
         aims={least: aim} if aim else {},
     )
 
 
-def _note(accepted: int) -> str:
+def _note(scale: Scale, crowd_rounds: int) -> str:
+    accepted = 1 + _WARM_UP + scale.accept_rounds * (1 + _IN_A_ROW)
+    accepted += crowd_rounds * sum(crowd * _EACH[crowd] for crowd in scale.crowds)
     return f"The guests are those at the beginning; in the end there were {accepted:,} clones beside them."
 
 
@@ -112,22 +121,21 @@ def _crowded(crowd: int, rounds: Rounds, scale: Scale) -> Result:
         rows=rows,
         columns=[Column("p50 of a request, ms", latencies), Column("p99, ms", latencies, p99)],
         relations=[*_flat(rounds, least, others), faster(rounds, least, bare)],
-        notes=[_note(_WARM_UP + scale.crowd_rounds * sum(each * _EACH[each] for each in scale.crowds))],
+        notes=[_note(scale, scale.crowd_rounds)],
         aims={least: _AIMS[crowd]} if crowd in _AIMS else {},
-        plot=Plot("guests of the host", "p50 of POST → 202, ms", _curves(scale), _PLOTTED)
-        if crowd == scale.crowds[-1]
-        else None,
+        plot=_plot(scale) if crowd == scale.crowds[-1] else None,
     )
 
 
-def _curves(scale: Scale) -> list[Curve]:
+def _plot(scale: Scale) -> Plot:
     ways: list[tuple[str, Callable[[str], str]]] = [("cloner, 1 client", lambda row: row)]
     ways += [(f"cloner, {crowd} clients", partial(_latency_by, crowd)) for crowd in scale.crowds]
     ends = (scale.sizes[0], scale.sizes[-1])
     curves = [Curve(label, [(size, row(_guests(size))) for size in scale.sizes]) for label, row in ways]
-    return curves + [
-        Curve(label.replace("cloner", "bare handler"), [(end, row(_BARE)) for end in ends]) for label, row in ways
-    ]
+    for label, row in ways:
+        bare = label.replace("cloner", "bare handler")
+        curves.append(Curve(bare, [(end, row(_BARE)) for end in ends]))
+    return Plot("guests of the host", "p50 of POST → 202, ms", curves, _PLOTTED)
 
 
 # --- The hosts -------------------------------------------------------------------------------------------------------
@@ -139,7 +147,9 @@ def _hosts(scale: Scale) -> Iterator[dict[str, Host]]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         hosts = {_BARE: Host(stack, stack.enter_context(Bare(_made(folder / "bare"), BACKLOG)))}
         for size in scale.sizes:
-            hosts[_guests(size)] = Host(stack, stack.enter_context(serving(folder, size)))
+            say(f"starts a server with {size:,} guests")
+            begun = time.perf_counter()
+            hosts[_guests(size)] = Host(stack, stack.enter_context(serving(folder, size)), begun)
         yield hosts
 
 
@@ -158,12 +168,14 @@ def serving(folder: Path, size: int) -> Server:
 class Host:
     """A server that accepts clones, with clients that are connected to it."""
 
-    def __init__(self, stack: ExitStack, server: Serving) -> None:
+    def __init__(self, stack: ExitStack, server: Serving, begun: float = 0.0) -> None:
         self._stack = stack
         self._server = server
-        self._clients = [self._client()]
         if isinstance(server, Server):
             wait_until(lambda: server.request("GET", "/readyz").status == 200, _REST_TIMEOUT, "libvirt answers")
+            server.request("POST", f"vms/{GUEST}/clone", timeout=_REST_TIMEOUT)
+        self.first_s = time.perf_counter() - begun
+        self._clients = [self._client()]
         self.times(_WARM_UP)
         self.rest()
 

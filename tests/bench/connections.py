@@ -10,7 +10,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,6 @@ from .scale import Scale
 
 _OURS, _PLAIN = "cloner", "CherryPy as it comes"
 _GUESTS = 10
-_PATIENCE_S = 10.0
 _RARELY = 3  # rounds; whom it does not serve it keeps waiting
 _MS = 1000
 _SLOW, _ALL = 200, 1000
@@ -59,7 +58,7 @@ def results(scale: Scale) -> Iterator[Result]:
 def _burst(scale: Scale, host: Host, ours: Server, plain: Bare) -> Result:
     contenders = []
     for count in scale.connections:
-        contenders += [_all_at_once(_OURS, count, ours, host), _all_at_once(_PLAIN, count, plain, every=_RARELY)]
+        contenders += [_all_at_once(scale, count, ours, host), _all_at_once(scale, count, plain)]
     rounds = take_turns("connections", contenders, scale.connection_rounds)
     rows = [_row(way, count) for count in scale.connections for way in (_OURS, _PLAIN)]
     return Result(
@@ -73,23 +72,29 @@ def _burst(scale: Scale, host: Host, ours: Server, plain: Bare) -> Result:
             Column("served", {row: _served(row) for row in rows}),
         ],
         notes=[
-            f"Within {_PATIENCE_S:.0f} s; served is the median of the rounds. "
+            f"Within {scale.patience_s:.0f} s; served is the median of the rounds. "
             f"{_PLAIN} has a handler that does one SQLite commit."
         ],
     )
 
 
-def _all_at_once(way: str, count: int, server: Serving, host: Host | None = None, every: int = 1) -> Contender:
-    row = _row(way, count)
+def _all_at_once(scale: Scale, count: int, server: Serving, host: Host | None = None) -> Contender:
+    """Ours, of which the host is given, takes part in every round."""
+    row = _row(_OURS if host else _PLAIN, count)
 
     def measure() -> Measured:
-        answers = asyncio.run(_ask_all(server, head(server, "POST", f"vms/{GUEST}/clone", "Content-Length: 0"), count))
+        request = head(server, "POST", f"vms/{GUEST}/clone", "Content-Length: 0")
+        answers = asyncio.run(_ask_all(server, request, count, scale.patience_s))
         if host:
             host.rest()
-        served = [answer.ms for answer in answers if answer.is_served]
-        return {row: served, _asked(row): [count], _served(row): [len(served)]}
+        return _counted(row, answers)
 
-    return Contender(measure, every)
+    return Contender(measure, every=1 if host else _RARELY)
+
+
+def _counted(row: str, answers: Sequence[Answered]) -> Measured:
+    served = [answer.ms for answer in answers if answer.is_served]
+    return {row: served or [answers[0].ms], _asked(row): [len(answers)], _served(row): [len(served)]}
 
 
 def _row(way: str, count: int) -> str:
@@ -109,9 +114,7 @@ def _beside_slow(scale: Scale, ours: Server) -> Result:
     request = head(ours, "GET", "config")
 
     def measure(row: str) -> Measured:
-        answers = asyncio.run(_ask_all(ours, request, _ALL - _SLOW))
-        served = [answer.ms for answer in answers if answer.is_served]
-        return {row: served, _asked(row): [len(answers)], _served(row): [len(served)]}
+        return _counted(row, asyncio.run(_ask_all(ours, request, _ALL - _SLOW, scale.patience_s)))
 
     def measure_beside() -> Measured:
         with _slow_ones(ours):
@@ -135,14 +138,14 @@ def _beside_slow(scale: Scale, ours: Server) -> Result:
     )
 
 
-async def _ask_all(server: Serving, request: bytes, count: int) -> list[Answered]:
-    return await asyncio.gather(*(_ask(server, request) for _ in range(count)))
+async def _ask_all(server: Serving, request: bytes, count: int, patience_s: float) -> list[Answered]:
+    return await asyncio.gather(*(_ask(server, request, patience_s) for _ in range(count)))
 
 
-async def _ask(server: Serving, request: bytes) -> Answered:
+async def _ask(server: Serving, request: bytes, patience_s: float) -> Answered:
     begun = time.perf_counter()
     try:
-        async with asyncio.timeout(_PATIENCE_S):
+        async with asyncio.timeout(patience_s):
             reader, writer = await asyncio.open_connection(*server.address)
             try:
                 writer.write(request)

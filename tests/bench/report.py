@@ -206,11 +206,16 @@ def _has_tail(result: Result) -> bool:
     return not has_column and all(len(result.rounds.samples(row)) >= _ENOUGH_FOR_P99 for row in result.rows)
 
 
+def _short(samples: Sequence[float]) -> list[float]:
+    """With the digits that can count."""
+    return [float(f"{value:.5g}") for value in samples]
+
+
 def as_json(result: Result) -> Mapping[str, Any]:
     """A result with all of its samples."""
-    samples = {row: result.rounds.samples(row) for row in result.rows}
+    samples = {row: _short(result.rounds.samples(row)) for row in result.rows}
     columns = {
-        column.head: {row: result.rounds.samples(name) for row, name in column.names.items()}
+        column.head: {row: _short(result.rounds.samples(name)) for row, name in column.names.items()}
         for column in result.columns
     }
     return {

@@ -30,6 +30,8 @@ class Scale:
 
     connections: tuple[int, ...]
     connection_rounds: int
+    patience_s: float
+    """How long a connection waits to be served."""
 
     clones: int
     """How many clones make a batch."""
@@ -80,11 +82,12 @@ FULL = Scale(
     names=1000,
     namers=((1, 1), (1, 4), (1, 16), (1, 64), (2, 1), (2, 8), (4, 1), (4, 16)),
     sizes=(10, 1000, 10_000),
-    accept_rounds=30,
+    accept_rounds=20,
     crowd_rounds=4,
     crowds=(8, 64),
     connections=(500, 1000),
     connection_rounds=3,
+    patience_s=15.0,
     clones=100,
     clone_rounds=5,
     tool_every=3,
@@ -120,6 +123,7 @@ QUICK = Scale(
     crowds=(8, 64),
     connections=(500,),
     connection_rounds=1,
+    patience_s=6.0,
     clones=24,
     clone_rounds=2,
     tool_every=2,
