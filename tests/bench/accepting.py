@@ -149,7 +149,9 @@ def _hosts(scale: Scale) -> Iterator[dict[str, Host]]:
         for size in scale.sizes:
             say(f"starts a server with {size:,} guests")
             begun = time.perf_counter()
-            hosts[_guests(size)] = Host(stack, stack.enter_context(serving(folder, size)), begun)
+            server = stack.enter_context(serving(folder, size))
+            stack.callback(server.kill)  # in order, one with 10,000 guests takes longer than the tests allow for
+            hosts[_guests(size)] = Host(stack, server, begun)
         yield hosts
 
 
