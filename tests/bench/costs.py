@@ -19,12 +19,13 @@ from . import clones, processes
 from .accepting import Host, serving
 from .client import Client
 from .report import Column, Result, faster
-from .rounds import Contender, Measured, take_turns
+from .rounds import Contender, Measured, Rounds, take_turns
 from .scale import Scale
 from .sites import Guest, Sites, sites_of
 
-IDLE, LISTS, REFLINKS, COPIES = (
-    "idle",
+FRESH, IDLE, LISTS, REFLINKS, COPIES = (
+    "idle, nothing cloned yet",
+    "idle, after work",
     "a page that asks for guests and tasks",
     "reflinks, 8 clients",
     "copies, 4 at once",
@@ -52,6 +53,7 @@ def results(scale: Scale) -> Iterator[Result]:
 
 def _loads(scale: Scale) -> Result:
     with sites_of("xfs", [_SMALL, _BIG], _ROOM) as found:
+        fresh = _load(found, FRESH, lambda: time.sleep(_INTERVAL_S), scale.cost_s).measure()
         clones.at_once(found, 1, 1)  # so that what is loaded at the first clone is there
         found.clear()
         acts: dict[str, Callable[[], object]] = {
@@ -61,16 +63,17 @@ def _loads(scale: Scale) -> Result:
             COPIES: lambda: clones.copies(found, 4, _BIG.name),
         }
         contenders = [_load(found, row, act, scale.cost_s) for row, act in acts.items()]
-        rounds = take_turns("loads", contenders, scale.cost_rounds)
+        rounds = Rounds([fresh, *take_turns("loads", contenders, scale.cost_rounds).rounds])
+    rows = [FRESH, *acts]
     heads = ("processor, %", "open files", "threads", "wake-ups/s")
     return Result(
         key="cost",
         title="What the server takes, idle and under load",
         unit="MiB of memory (peak)",
         rounds=rounds,
-        rows=list(acts),
-        columns=[Column(head, {row: f"{row}: {head}" for row in acts}) for head in heads],
-        aims={IDLE: "≤ 80"},
+        rows=rows,
+        columns=[Column(head, {row: f"{row}: {head}" for row in rows}) for head in heads],
+        aims={FRESH: "≤ 80"},
         notes=[
             "Memory is the resident set; of the processors 100 % is one of them. Wake-ups are voluntary context "
             "switches of all threads; those of an idle server are its heartbeats."
