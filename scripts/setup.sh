@@ -12,7 +12,7 @@ packages=(gcc libvirt-dev pkg-config) # PyPI has libvirt-python as source only
 packages+=(qemu-utils)                # qemu-img flattens overlays
 case $stage in
 run) extras="[pam]" ;;
-check) extras="[test,check,pam]" ;; # mypy reads the tests too
+check) extras="[test,bench,check,pam]" ;; # mypy reads the tests and the bench too
 test | bench)
     extras="[test,pam]"
     # Not libvirt-daemon-system: the tests start a libvirtd of their own, and none is to run on the host because of them.
@@ -26,7 +26,8 @@ test | bench)
         packages+=(python3-cheroot python3-cherrypy3 python3-jsonschema python3-libvirt python3-lxml python3-venv)
     # Debian 13 took the storage driver out of libvirt-daemon.
     [ "$(. /etc/os-release && echo "$ID${VERSION_ID:-}")" != debian13 ] || packages+=(libvirt-daemon-driver-storage)
-    [ "$stage" != bench ] || packages+=(virtinst) # virt-clone, which clones are measured against
+    # virt-clone, which clones are measured against; the plots.
+    [ "$stage" != bench ] || { packages+=(virtinst) && extras="[test,bench,pam]"; }
     ;;
 *) echo "usage: $0 run|test|bench|check" >&2 && exit 2 ;;
 esac

@@ -8,32 +8,58 @@ import socket
 import time
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
-from support.server import MOUNT_POINT, REQUEST_TIMEOUT, Server
+from support.server import MOUNT_POINT, REQUEST_TIMEOUT
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
+_HANGS_UP = re.compile(rb"\r\nconnection: *close\b", re.IGNORECASE)
 _STALE_S = 3.0
 """The server hangs up on a connection that is idle for a while, so after this a new one is made."""
+
+
+class Serving(Protocol):
+    """What a client has to know of a server."""
+
+    @property
+    def address(self) -> tuple[str, int]: ...
+
+    @property
+    def token(self) -> str: ...
+
+    @property
+    def log(self) -> str: ...
+
+
+def head(server: Serving, method: str, path: str, *fields: str) -> bytes:
+    """The head of a request to a path below the plugin's root."""
+    host, port = server.address
+    lines = [f"{method} {MOUNT_POINT}/{path} HTTP/1.1", f"Host: {host}:{port}", f"Authorization: Bearer {server.token}"]
+    return "\r\n".join([*lines, *fields, "", ""]).encode()
 
 
 class Client:
     """A connection to a server that stays open. Every call raises RuntimeError for an answer that is no success."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Serving) -> None:
         self._server = server
+        self._used = 0.0
         self._connect()
-        host, port = server.address
-        self._fields = f"HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {server.token}\r\n\r\n"
 
-    def clone(self, guest: str) -> str:
-        """Asks for a clone; the id of its task."""
-        answer = self.ask(f"POST {MOUNT_POINT}/vms/{guest}/clone {self._fields}".encode())
-        return str(json.loads(answer)["id"])
+    def clone(self, guest: str, **body: object) -> dict[str, Any]:
+        """Asks for a clone; the answer."""
+        content = json.dumps(body).encode() if body else b""
+        fields = [f"Content-Length: {len(content)}", *(["Content-Type: application/json"] if body else [])]
+        request = head(self._server, "POST", f"vms/{guest}/clone", *fields) + content
+        answer: dict[str, Any] = json.loads(self.ask(request))
+        return answer
+
+    def delete(self, path: str) -> None:
+        self.ask(head(self._server, "DELETE", path))
 
     def get(self, path: str) -> Any:
         """The JSON at a path below the plugin's root."""
-        return json.loads(self.ask(f"GET {MOUNT_POINT}/{path} {self._fields}".encode()))
+        return json.loads(self.ask(head(self._server, "GET", path)))
 
     def ask(self, request: bytes) -> bytes:
         """Sends a request as it is; the answer's body."""
@@ -44,14 +70,17 @@ class Client:
         received = b""
         while b"\r\n\r\n" not in received:
             received += self._more()
-        head, _, body = received.partition(b"\r\n\r\n")
-        length = _LENGTH.search(head + b"\r\n")
-        if length is None:
-            raise RuntimeError(f"an answer without a length: {head.decode()}")
-        while len(body) < int(length[1]):
+        begin, _, body = received.partition(b"\r\n\r\n")
+        length = _LENGTH.search(begin + b"\r\n")
+        status = int(begin.split(b" ", 2)[1])
+        if length is None and status != HTTPStatus.NO_CONTENT:
+            raise RuntimeError(f"an answer without a length: {begin.decode()}")
+        while length and len(body) < int(length[1]):
             body += self._more()
-        if int(head.split(b" ", 2)[1]) not in (HTTPStatus.OK, HTTPStatus.ACCEPTED):
-            raise RuntimeError(f"{head.decode()}\n{body.decode()}")
+        if _HANGS_UP.search(begin):
+            self._used = -_STALE_S
+        if status not in (HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.NO_CONTENT):
+            raise RuntimeError(f"{begin.decode()}\n{body.decode()}")
         return body
 
     def _connect(self) -> None:

@@ -23,12 +23,12 @@ _NAP_S = 0.02
 """Between two questions of how far the clones are. Ten times as many would take a tenth of a processor from them."""
 
 
-def one_by_one(sites: Sites, count: int) -> list[float]:
+def one_by_one(sites: Sites, count: int, guest: str = GUEST, **body: object) -> list[float]:
     """Seconds of each of `count` clones, each asked for when the one before is finished."""
     taken = []
     for _ in range(count):
         before, begun = sites.ours.count(), time.time()
-        task = sites.client.clone(GUEST)
+        task = str(sites.client.clone(guest, **body)["id"])
         _wait(sites, before + 1)
         taken.append(_ended(sites, [task]) - begun)
     return taken
@@ -43,14 +43,31 @@ class Batch:
     libvirtd: float
 
 
-def at_once(sites: Sites, clients: int, count: int) -> Batch:
+def batch(sites: Sites, count: int, guest: str = GUEST, **body: object) -> float:
+    """Seconds of `count` clones that one request asks for."""
+    before, begun = sites.ours.count(), time.time()
+    batch_id = sites.client.clone(guest, count=count, **body)["batch"]
+    _wait(sites, before + count)
+    while sites.client.get(f"tasks?batch={batch_id}&status=running"):
+        time.sleep(_NAP_S)
+    return max(_end_of(task) for task in sites.client.get(f"tasks?batch={batch_id}")) - begun
+
+
+def copies(sites: Sites, count: int, guest: str) -> float:
+    """Seconds of `count` full copies that one request asks for."""
+    return batch(sites, count, guest, method="copy")
+
+
+def at_once(sites: Sites, clients: int, count: int, guest: str = GUEST) -> Batch:
     """`count` clones that some clients ask for back to back."""
     with ExitStack() as stack:
         connections = [stack.enter_context(Client(sites.server)) for _ in range(clients)]
         threads = stack.enter_context(ThreadPoolExecutor(clients))
         ready = threading.Barrier(clients + 1)
         shares = [len(range(number, count, clients)) for number in range(clients)]
-        asking = [threads.submit(_ask, client, share, ready) for client, share in zip(connections, shares, strict=True)]
+        asking = [
+            threads.submit(_ask, client, guest, share, ready) for client, share in zip(connections, shares, strict=True)
+        ]
         before, server, daemon = sites.ours.count(), cpu_seconds(sites.server.pid), sites.ours.cpu_seconds()
         ready.wait()
         begun = time.time()
@@ -60,9 +77,9 @@ def at_once(sites: Sites, clients: int, count: int) -> Batch:
         return Batch(_ended(sites, tasks) - begun, *used)
 
 
-def _ask(client: Client, count: int, ready: threading.Barrier) -> list[str]:
+def _ask(client: Client, guest: str, count: int, ready: threading.Barrier) -> list[str]:
     ready.wait()
-    return [client.clone(GUEST) for _ in range(count)]
+    return [str(client.clone(guest)["id"]) for _ in range(count)]
 
 
 def _wait(sites: Sites, guests: int) -> None:
@@ -73,8 +90,13 @@ def _wait(sites: Sites, guests: int) -> None:
 
 def _ended(sites: Sites, tasks: Sequence[str]) -> float:
     """When the last of the tasks ended, in seconds since 1970. Raises RuntimeError when one did not end well."""
-    ended = [_result(sites.client, task) for task in tasks]
-    return max(datetime.fromisoformat(task["ended"]).timestamp() for task in ended)
+    return max(_end_of(_result(sites.client, task)) for task in tasks)
+
+
+def _end_of(task: dict[str, Any]) -> float:
+    if task["status"] != "finished":
+        raise RuntimeError(f"task {task['id']} is {task['status']}: {task['message']}")
+    return datetime.fromisoformat(task["ended"]).timestamp()
 
 
 def _are_there(sites: Sites, guests: int) -> bool:
@@ -92,6 +114,4 @@ def _result(client: Client, task_id: str) -> dict[str, Any]:
     while task["status"] == "running":
         time.sleep(_NAP_S)
         task = client.get(f"tasks/{task_id}")
-    if task["status"] != "finished":
-        raise RuntimeError(f"task {task_id} is {task['status']}: {task['message']}")
     return task

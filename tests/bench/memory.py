@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 from support.storage import GiB
 
@@ -17,8 +15,7 @@ from .rounds import Contender, Measured, take_turns
 from .scale import Scale
 from .sites import Sites, sites
 
-IDLE, PEAK, TOOL = "server, idle", "server, peak of the copy", "its qemu-img beside it, peak"
-_INTERVAL_S = 0.05
+IDLE, PEAK = "server, idle", "server, peak of the copy"
 _REST_S = 2.0
 _SHARE_OF_FREE = 4
 """Of the free space of the disk a fourth may be the source; the copy takes as much again."""
@@ -36,7 +33,7 @@ def results(scale: Scale) -> Iterator[Result]:
         title=f"Memory of the server while it copies {size / GiB:.2g} GiB of data on ext4 (resident set)",
         unit="MiB",
         rounds=rounds,
-        rows=[IDLE, PEAK, TOOL],
+        rows=[IDLE, PEAK],
         relations=[more(rounds, PEAK, IDLE, "MiB", "≤ 20")],
     )
 
@@ -46,18 +43,7 @@ def _measure(found: Sites) -> Measured:
     pid = found.server.pid
     idle = processes.resident(pid)
     processes.reset_peak(pid)
-    with ThreadPoolExecutor(1) as threads:
-        ended = threading.Event()
-        watched = threads.submit(_peak_of_qemu_img, pid, ended)
-        clones.at_once(found, 1, 1)
-        ended.set()
+    clones.at_once(found, 1, 1)
     peak = processes.peak_resident(pid)
     found.clear()
-    return {IDLE: [idle], PEAK: [peak], TOOL: [watched.result()]}
-
-
-def _peak_of_qemu_img(pid: int, ended: threading.Event) -> float:
-    peak = 0.0
-    while not ended.wait(_INTERVAL_S):
-        peak = max(peak, sum(map(processes.resident, processes.children(pid, "qemu-img"))))
-    return peak
+    return {IDLE: [idle], PEAK: [peak]}

@@ -28,16 +28,27 @@ def reset_peak(pid: int) -> None:
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
-def children(pid: int, name: str) -> list[int]:
-    """Processes of a name that a process has started. One that is only just forked has its parent's name still."""
-    lists = Path(f"/proc/{pid}/task").glob("*/children")
-    found = (int(child) for each in lists for child in _read(each).split())
-    return [child for child in found if _read(Path(f"/proc/{child}/comm")).strip() == name]
+def open_files(pid: int) -> int:
+    """How many descriptors a process has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def threads(pid: int) -> int:
+    return int(_field(_read(Path(f"/proc/{pid}/status")), "Threads") or 0)
+
+
+def wake_ups(pid: int) -> int:
+    """How often the threads that a process has now have begun to wait so far, and thus are woken."""
+    statuses = Path(f"/proc/{pid}/task").glob("*/status")
+    return sum(int(_field(_read(path), "voluntary_ctxt_switches") or 0) for path in statuses)
 
 
 def _status(pid: int, field: str) -> float:
-    lines = _read(Path(f"/proc/{pid}/status")).splitlines()
-    return next((int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), 0) * KiB / MiB
+    return int(_field(_read(Path(f"/proc/{pid}/status")), field).removesuffix("kB") or 0) * KiB / MiB
+
+
+def _field(status: str, name: str) -> str:
+    return next((line.partition(":")[2].strip() for line in status.splitlines() if line.startswith(f"{name}:")), "")
 
 
 def _read(path: Path) -> str:

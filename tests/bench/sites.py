@@ -1,4 +1,4 @@
-"""Places to clone in: a libvirt of its own with one guest, and for ours a server. Sizes are bytes.
+"""Places to clone in: a libvirt of its own with some guests, and for ours a server. Sizes are bytes.
 
 Ours and theirs have a libvirt each, on one file system and one file: so the server, which follows its libvirt's events,
 is not kept busy by what the others do.
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import libvirt
@@ -26,25 +26,43 @@ from .processes import cpu_seconds
 from .rounds import say
 
 GUEST = "web"
-MAC = "52:54:00:12:34:56"
+MAC = "52:54:00:12:34:"
 SETTLE_TIMEOUT = 60.0  # seconds
 _PIECE = 16 * MiB
 _ROOM = GiB
+_OTHER = "other-"
+
+
+@dataclass(frozen=True)
+class Guest:
+    """What a guest that is cloned has: disks of a size, of which `data` is written in pieces, evenly spread."""
+
+    size: int
+    data: int
+    name: str = GUEST
+    image: str = "raw"
+    disks: int = 1
+    piece: int = _PIECE
 
 
 @dataclass(frozen=True)
 class Site:
-    """A libvirt with a pool, `default`, in a folder, and in that the disk of a guest that is shut off."""
+    """A libvirt with a pool, `default`, in a folder, and in that the disks of guests that are shut off."""
 
     daemon: PrivateLibvirtd
     conn: libvirt.virConnect
     pool: libvirt.virStoragePool
     folder: Path
-    disk: Path
+    disks: dict[str, list[Path]] = field(default_factory=dict)
+    """Of each guest."""
 
     @property
-    def guest_xml(self) -> str:
-        xml: str = self.conn.lookupByName(GUEST).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    def disk(self) -> Path:
+        """The first disk of the first guest."""
+        return next(iter(self.disks.values()))[0]
+
+    def guest_xml(self, guest: str) -> str:
+        xml: str = self.conn.lookupByName(guest).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
         return xml
 
     def count(self) -> int:
@@ -56,16 +74,20 @@ class Site:
         return sum(map(cpu_seconds, self.daemon.processes()))
 
     def clear(self) -> None:
-        """Removes all but the guest and its disk."""
+        """Removes all but the guests and their disks."""
         for domain in self.conn.listAllDomains():
-            if domain.name() != GUEST:
+            if domain.name() not in self.disks and not domain.name().startswith(_OTHER):
                 domain.undefine()
+        copies = self.copies()
         for volume in self.pool.listAllVolumes():
-            if volume.path() != str(self.disk):
+            if Path(volume.path()) in copies:
                 volume.delete(0)
-        for path in self.folder.iterdir():
-            if path != self.disk:
-                path.unlink()
+        for path in self.copies():
+            path.unlink()
+
+    def copies(self) -> set[Path]:
+        """The files that are there beside the guests' disks."""
+        return set(self.folder.iterdir()) - {disk for disks in self.disks.values() for disk in disks}
 
 
 @dataclass(frozen=True)
@@ -76,11 +98,12 @@ class Sites:
     theirs: Site
     server: Server
     client: Client
+    guests: int
+    """How many guests ours has that are no clones."""
 
-    def copies(self) -> list[Path]:
-        """The files that either has beside the guest's disk."""
-        files = ((path, site) for site in (self.ours, self.theirs) for path in site.folder.iterdir())
-        return [path for path, site in files if path != site.disk]
+    def copies(self) -> set[Path]:
+        """The files that either has beside the guests' disks."""
+        return self.ours.copies() | self.theirs.copies()
 
     def clear(self) -> None:
         """Removes every clone, and waits until the server has heard of it."""
@@ -94,7 +117,7 @@ class Sites:
         )
 
     def _is_settled(self) -> bool:
-        return len(self.client.get("vms")) == 1
+        return len(self.client.get("vms")) == self.guests
 
 
 @contextmanager
@@ -108,46 +131,66 @@ def sites(file_system: str, image: str, size: int, data: int) -> Iterator[Sites]
         data: how much of it is written, evenly spread.
     """
     room = size + 2 * data + _ROOM  # the image is sparse, so room that is not needed costs nothing
-    with ExitStack() as stack:
-        state = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-        mount_point = stack.enter_context(mounted(file_system, room))
-        say(f"makes a {image} disk with {data / GiB:.2g} GiB of data on {file_system}")
-        disk = _make_disk(mount_point, image, size, data)
-        ours, theirs = (stack.enter_context(_site(mount_point / side, disk)) for side in ("ours", "theirs"))
-        server = stack.enter_context(Server(ours.daemon.uri, state))
-        yield Sites(ours, theirs, server, stack.enter_context(Client(server)))
+    with sites_of(file_system, [Guest(size, data, image=image)], room) as found:
+        yield found
 
 
 @contextmanager
-def _site(folder: Path, disk: Path) -> Iterator[Site]:
+def sites_of(file_system: str, guests: Sequence[Guest], room: int, others: int = 0) -> Iterator[Sites]:
+    """Two sites on a new file system with `room` in it, with the same guests; ours has `others` without disks, too."""
+    with ExitStack() as stack:
+        state = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        mount_point = stack.enter_context(mounted(file_system, room))
+        disks = {guest.name: _make_disks(mount_point, guest, file_system) for guest in guests}
+        ours, theirs = (stack.enter_context(_site(mount_point / side, disks)) for side in ("ours", "theirs"))
+        if others:
+            say(f"defines {others:,} other guests")
+        for number in range(others):
+            define_guest(ours.conn, f"{_OTHER}{number}")
+        server = stack.enter_context(Server(ours.daemon.uri, state))
+        yield Sites(ours, theirs, server, stack.enter_context(Client(server)), len(guests) + others)
+
+
+@contextmanager
+def _site(folder: Path, disks: dict[str, list[Path]]) -> Iterator[Site]:
     folder.mkdir()
-    own = folder / disk.name
-    os.link(disk, own)
+    own = {guest: [folder / path.name for path in paths] for guest, paths in disks.items()}
+    for guest, paths in disks.items():
+        for path, link in zip(paths, own[guest], strict=True):
+            os.link(path, link)
     with PrivateLibvirtd() as daemon:
         conn = daemon.open()
         pool = make_pool(conn, "default", folder)
-        define_guest(conn, GUEST, [own], macs=[MAC])
+        for number, (guest, paths) in enumerate(own.items()):
+            define_guest(conn, guest, paths, macs=[f"{MAC}{number:02x}"])
         yield Site(daemon, conn, pool, folder, own)
         conn.close()
 
 
-def _make_disk(folder: Path, image: str, size: int, data: int) -> Path:
-    raw = folder / f"{GUEST}.img"
-    write_pieces(raw, size, data)
-    if image == "raw":
+def _make_disks(folder: Path, guest: Guest, file_system: str) -> list[Path]:
+    content = f"{guest.size / GiB:,.4g} GiB with {guest.data / GiB:.2g} GiB of data"
+    say(f"makes {guest.disks} {guest.image} × {content} on {file_system}")
+    names = [guest.name, *(f"{guest.name}-{number}" for number in range(1, guest.disks))]
+    return [_make_disk(folder / name, guest) for name in names]
+
+
+def _make_disk(path: Path, guest: Guest) -> Path:
+    raw = path.with_suffix(".img")
+    write_pieces(raw, guest.size, guest.data, guest.piece)
+    if guest.image == "raw":
         return raw
-    disk = folder / f"{GUEST}.{image}"
-    run("qemu-img", "convert", "-f", "raw", "-O", image, raw, disk, timeout=600)
+    disk = path.with_suffix(f".{guest.image}")
+    run("qemu-img", "convert", "-f", "raw", "-O", guest.image, raw, disk, timeout=600)
     os.chown(disk, *unprivileged_ids())
     raw.unlink()
     return disk
 
 
-def write_pieces(path: Path, size: int, data: int) -> None:
+def write_pieces(path: Path, size: int, data: int, piece: int = _PIECE) -> None:
     """A sparse file of a size, of which pieces are written that are spread evenly, and no block is empty."""
-    pieces = max(1, data // _PIECE)
+    pieces = max(1, data // piece)
     stride = size // pieces // (64 * KiB) * (64 * KiB)
-    content = os.urandom(min(data, _PIECE))
+    content = os.urandom(min(data, piece))
     with path.open("wb") as file:
         file.truncate(size)
         for number in range(pieces):
@@ -155,3 +198,9 @@ def write_pieces(path: Path, size: int, data: int) -> None:
             file.write(content)
         os.fsync(file.fileno())
     os.chown(path, *unprivileged_ids())
+
+
+def extents(path: Path) -> int:
+    """How many extents a file has, which is what the time of a FICLONE follows."""
+    lines = (line.split(":")[0].strip() for line in run("filefrag", "-v", path).splitlines())
+    return sum(number.isdigit() for number in lines)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from bench.report import Result, as_json, faster, more, table
+from bench.naming import take_many
+from bench.page import text
+from bench.report import Aim, Column, Result, aims, as_json, faster, more, number, table
 from bench.rounds import Contender, Measured, Rounds, Summary, summary, take_turns
+from bench.scale import FULL, QUICK, Scale
+from cloner.engine.journal import Journal
 
 
 def logged(log: list[str], name: str) -> Callable[[], Measured]:
@@ -88,3 +93,86 @@ def test_json_has_every_sample() -> None:
     assert content["rows"]["ours"]["samples"] == [8.0, 10.0, 12.0]
     assert content["rows"]["theirs"]["median"] == 1200.0
     assert content["relations"][0]["aim"] == "≥ 50"
+    assert content["aims"] == [
+        {"what": "ours : theirs", "figure": 125.0, "unit": "times as fast", "aim": "≥ 50", "is_met": True}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("aim", "figure", "is_met"),
+    [
+        ("≥ 0.5", 0.5, True),
+        ("≥ 0.5", 0.49, False),
+        ("≤ 80", 80.0, True),
+        ("≤ 80", 80.1, False),
+        ("0.9 – 1.1", 1.0, True),
+        ("0.9 – 1.1", 0.8, False),
+        ("0.9 – 1.1", 1.2, False),
+        ("≥ 600/s", 599.0, False),
+    ],
+)
+def test_an_aim_is_met_by_its_numbers(aim: str, figure: float, is_met: bool) -> None:
+    assert Aim("what", figure, "ms", aim).is_met == is_met
+
+
+def test_an_aim_of_a_row_is_of_its_unit_or_of_its_rate() -> None:
+    rounds = Rounds([{"few": [8.0], "many": [5.0]}])
+    found = aims(
+        Result(
+            "key", "A title", "ms", rounds, ["few", "many"], rate="clones/s", aims={"few": "≤ 10", "many": "≥ 300/s"}
+        )
+    )
+    assert [(aim.what, aim.figure, aim.unit, aim.is_met) for aim in found] == [
+        ("few", 8.0, "ms", True),
+        ("many", 200.0, "clones/s", False),
+    ]
+
+
+def test_a_table_has_what_else_was_counted() -> None:
+    rounds = Rounds([{"ours": [8.0], "made": [3], "took": [1.5]}, {"ours": [8.0], "made": [4], "took": [2.5]}])
+    columns = [Column("made", {"ours": "made"}, sum), Column("took", {"ours": "took"}), Column("no", {})]
+    _, heads, ours = table(Result("key", "A title", "ms", rounds, ["ours"], columns=columns)).splitlines()
+    assert heads.split()[-3:] == ["made", "took", "no"]
+    assert ours.split()[-2:] == ["7", "2.00"]
+
+
+def test_what_is_small_keeps_the_digits_that_count() -> None:
+    assert [number(value) for value in (0.0, 0.0012, 0.12, 1.234, 12.34, 1234.5)] == [
+        "0.00",
+        "0.0012",
+        "0.12",
+        "1.23",
+        "12.3",
+        "1,234",
+    ]
+
+
+def test_a_page_has_the_machine_every_aim_every_row_and_the_pictures() -> None:
+    page = "\n".join(text({"date": "today"}, [result()], {"key": "img/bench-key.svg"}))
+    assert "| date | today |" in page
+    assert "| [A title](#a-title) | ours : theirs | 125 times as fast | ≥ 50 | met |" in page
+    assert "| ours | 10.0 | 9.00 – 11.0 | 3 | 100 |" in page
+    assert "![A title](img/bench-key.svg)" in page
+    assert "A note." in page
+
+
+def test_what_is_missed_is_said() -> None:
+    slow = Rounds([{"ours": [10.0], "theirs": [5.0]}])
+    missed = Result("key", "A title", "ms", slow, ["ours"], [faster(slow, "ours", "theirs", "≥ 1")])
+    assert "| 0.50 times as fast | ≥ 1 | **missed** |" in "\n".join(text({}, [missed], {}))
+
+
+def test_names_of_the_journal_are_told_with_their_time(tmp_path: Path) -> None:
+    journal = Journal(f"sqlite:///{tmp_path / 'journal.sqlite'}")
+    begun, ended, names = take_many(journal, 4, 10)
+    journal.close()
+    assert begun <= ended
+    assert len(set(names)) == 10
+
+
+@pytest.mark.parametrize("scale", [FULL, QUICK])
+def test_a_scale_has_something_to_compare(scale: Scale) -> None:
+    """Each that grows has a least and a most, or nothing could be said of the growth."""
+    for grown in (scale.sizes, scale.hosts, scale.batches, scale.extents, scale.disk_sizes, scale.namers):
+        assert len(grown) > 1
+        assert list(grown) == sorted(grown)
