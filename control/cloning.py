@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cherrypy
 
 from ..model import accepting
@@ -20,7 +22,12 @@ def asked(request: Request) -> accepting.Request:
     """The request as the model takes it. Raises BadRequest for a key that is none."""
     header = cherrypy.serving.request.headers.get(KEY_HEADER, "")
     key = read_key(header, request.caller.name, cherrypy.serving.request.path_info, request.body)
-    return accepting.Request(request.body, request.mount, request.caller, key)
+    return accepting.Request(request.body, request.mount, request.caller, key, _after_the_answer)
+
+
+def _after_the_answer(call: Callable[[], None]) -> None:
+    """CherryPy ends a request when its answer was sent, or could not be."""
+    cherrypy.serving.request.hooks.attach("on_end_request", call)
 
 
 def accepted(result: Accepted, mount: str) -> Answer:

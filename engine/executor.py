@@ -110,10 +110,15 @@ class Executor:
     def submit(self, task: int, plan: Plan) -> None:
         """Queues a task that the journal has accepted."""
         lane = LONG if any(self._methods[copy.method].is_long for copy in plan.copies) else QUICK
-        with self._lock:
-            self._lanes[lane].append(Waiting(task, plan, context.current().of_task(task), time.monotonic()))
-            self._waiting[lane].notify()
+        item = Waiting(task, plan, context.current().of_task(task), time.monotonic())
         self._observer.started(_kind(plan), _method(plan))
+        with self._lock:
+            is_late = self._stopping.is_set()
+            if not is_late:
+                self._lanes[lane].append(item)
+                self._waiting[lane].notify()
+        if is_late:
+            self._give_up(item, FAILED, errors.ServerStopped())
 
     def cancel(self, task: int) -> bool:
         """Asks for a running task's end: it ends at once, and what it made is undone. False if it has ended."""
@@ -245,10 +250,10 @@ class Executor:
             self._ledger.fail(ending)
         except LATER as error:
             log.warning("task %d: what it made cannot be removed yet: %s", ending.task, error)
-            self._endings.append(replace(ending, tries=ending.tries + 1))
+            self._endings.append(ending)
         except Exception:  # an ending must not be lost, nor end its thread; the stack is in the log
             log.exception("task %d cannot be ended yet", ending.task)
-            self._endings.append(replace(ending, tries=ending.tries + 1))
+            self._endings.append(ending)
 
     # --- Reporting -------------------------------------------------------------------------------------------------
 

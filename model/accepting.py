@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
-from .. import errors
+from .. import context, errors
 from ..callers import Caller
+from ..context import Context
 from ..engine.plan import DomainPlan, Draft, VolumePlan
 from ..engine.records import SOURCE, Task
 from ..engine.transaction import Transaction
@@ -35,6 +37,8 @@ class Request:
     mount: str
     caller: Caller
     key: Key | None = None
+    after: Callable[[Callable[[], None]], None] = lambda begin: begin()
+    """Is given what has the workers begin: they need not do that before it is answered, and would keep that waiting."""
 
     @property
     def count(self) -> int:
@@ -148,9 +152,14 @@ def _accept(services: Services, request: Request, order: Order) -> Accepted:
                 raise _OnlyToSee
     except _OnlyToSee:
         return Accepted((), foreseen=foreseen)
-    for task, plan in zip(made.tasks, made.plans, strict=True):
-        services.executor.submit(task.id, plan)
+    request.after(partial(_begin, services, made, context.current()))
     return Accepted(made.tasks, made.batch)
+
+
+def _begin(services: Services, made: _Made, here: Context) -> None:
+    with context.use(here):
+        for task, plan in zip(made.tasks, made.plans, strict=True):
+            services.executor.submit(task.id, plan)
 
 
 def _reserve_all(

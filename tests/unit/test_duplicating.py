@@ -69,9 +69,10 @@ def test_nothing_of_what_was_there_is_left(
     assert (folder / "target").read_bytes() == source.read_bytes()
 
 
-def test_a_file_that_is_longer_than_it_should_be_is_cut_off(tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", [4 * KiB, 3 * MiB, 6 * MiB])
+def test_a_target_gets_the_length_of_the_source_and_its_holes(tmp_path: Path, before: int) -> None:
     source = written(tmp_path / "source", 3 * MiB, {0: b"new"})
-    copied(source, tmp_path / "target", b"old" * (2 * MiB))
+    copied(source, tmp_path / "target", b"x" * before)
     assert (tmp_path / "target").read_bytes() == source.read_bytes()
 
 
@@ -84,6 +85,15 @@ def test_in_larger_blocks_a_file_occupies_more(tmp_path: Path) -> None:
         assert duplicating.occupied_in_blocks(reader, MiB) == MiB
     with files.opened(str(written(tmp_path / "hole", MiB, {})), os.O_RDONLY) as reader:
         assert duplicating.occupied_in_blocks(reader, 64 * KiB) == 0
+
+
+def test_a_target_without_data_is_not_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As libvirt makes a raw volume; ext4 and XFS would write the whole copy to the disk when it is closed."""
+    cut: list[int] = []
+    monkeypatch.setattr(os, "ftruncate", lambda _, length: cut.append(length))
+    with written(tmp_path / "target", 1 << 40, {}).open("r+b") as file:
+        files.clear(file.fileno(), 1 << 40)
+    assert cut == [1 << 40]
 
 
 @pytest.mark.parametrize("number", [errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP])
