@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
@@ -122,16 +123,18 @@ class Executor:
 
     def cancel(self, task: int) -> bool:
         """Asks for a running task's end: it ends at once, and what it made is undone. False if it has ended."""
-        if not self._journal.cancel(task):
-            return False
         with self._lock:
             waiting = next(filter(None, (_take_out(queue, task) for queue in self._lanes.values())), None)
             running = self._jobs.get(task)
+        if running is not None:
+            running[0].stop(errors.CloneCancelled())  # now: the journal may have to wait for others
+        was_running = self._journal.cancel(task)
         if waiting is not None:
             self._give_up(waiting, KILLED, errors.CloneCancelled())
-        if running is not None:
-            running[0].stop(errors.CloneCancelled())
-        return True
+        if was_running or running is None:
+            return was_running
+        ended = self._journal.task(task)
+        return ended is not None and ended.status == KILLED  # because of us, sooner than it was written down
 
     def domain_started(self, uuid: str) -> None:
         """Ends the clones of a domain that runs: what they read may change under their hands."""
@@ -154,6 +157,12 @@ class Executor:
         with self._lock:
             running = self._jobs.get(task)
         return running[0].done() if running else None
+
+    def all_progress(self) -> Mapping[int, dict[str, int]]:
+        """Bytes done by item, of each task that this server works on."""
+        with self._lock:
+            jobs = {task: job for task, (job, _) in self._jobs.items()}
+        return {task: job.done() for task, job in jobs.items()}
 
     def stop(self, patience_s: float) -> bool:
         """Ends every task, and undoes it. False if something went on for `patience_s`, which libvirt's own copies may.
@@ -223,6 +232,8 @@ class Executor:
             log.exception("task %d failed, reference %s", task, reference)
             ending = Ending(task, FAILED, errors.ClonerError(reference=reference))
         if ending is not None:
+            with suppress(errors.ClonerError):  # who has seen how far it was is not told of less afterwards
+                self._journal.report({task: job.done()})
             ending = replace(ending, not_ours=frozenset(job.not_ours), marks=tuple(job.take_marks()))
             self._finish(replace(ending, context=context.current()))
         with self._lock:
@@ -263,13 +274,24 @@ class Executor:
         while not self._stopping.wait(_REPORT_INTERVAL_S):
             with self._lock:
                 jobs = {task: job for task, (job, _) in self._jobs.items()}
+                is_idle = not jobs and not any(self._lanes.values())
             news = {task: done for task, job in jobs.items() if (done := job.done()) != told.get(task)}
             told = {task: told.get(task, {}) for task in jobs} | news
             try:
-                for task in self._journal.report(news, set(jobs)) if jobs else ():
-                    jobs[task].stop(errors.CloneCancelled())
+                for task in self._journal.report(news) if not is_idle else ():
+                    self._cancelled_elsewhere(task)
             except errors.ClonerError as error:
                 log.warning("progress cannot be reported: %s", error)
+
+    def _cancelled_elsewhere(self, task: int) -> None:
+        """Ends a task, if it is one of this server's, of which another server was asked for that."""
+        with self._lock:
+            waiting = next(filter(None, (_take_out(queue, task) for queue in self._lanes.values())), None)
+            running = self._jobs.get(task)
+        if waiting is not None:
+            self._give_up(waiting, KILLED, errors.CloneCancelled())
+        if running is not None:
+            running[0].stop(errors.CloneCancelled())
 
     # --- The janitor -------------------------------------------------------------------------------------------------
 

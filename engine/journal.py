@@ -180,15 +180,15 @@ class Journal:
         with self._write() as connection:
             return connection.execute(sa.update(sql.tasks).where(*here).values(server=by)).rowcount == 1
 
-    def report(self, news: Mapping[int, Mapping[str, int]], running: Collection[int]) -> list[int]:
-        """Writes how far tasks are, and returns which of those that run somebody asked to cancel."""
+    def report(self, news: Mapping[int, Mapping[str, int]]) -> list[int]:
+        """Writes how far tasks are, and returns those of all that run which somebody asked to cancel."""
         if news:
             with self._write() as connection:
                 change = next_change(connection)
                 for task_id, done in news.items():
                     told = sa.update(sql.tasks).where(sql.tasks.c.id == task_id, sql.tasks.c.status == RUNNING)
                     connection.execute(told.values(done=json.dumps(done), changed=change))
-        query = sa.select(sql.tasks.c.id).where(sql.tasks.c.id.in_(running), sql.tasks.c.cancelled == 1)
+        query = sa.select(sql.tasks.c.id).where(sql.tasks.c.status == RUNNING, sql.tasks.c.cancelled == 1)
         with self._read() as connection:
             return list(connection.execute(query).scalars())
 

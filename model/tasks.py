@@ -28,15 +28,18 @@ class TasksModel:
     def get_list(self, caller: Caller, status: str | None = None) -> list[dict[str, Any]]:
         """Every task that is there for the caller, or those of one status."""
         owner = None if caller.is_admin else caller.name
-        return [self.resource(task) for task in self._services.journal.tasks(status, owner)]
+        live = self._services.executor.all_progress()  # first, since what ended since has it in the journal
+        tasks = self._services.journal.tasks(status, owner)
+        return [resource(task, live.get(task.id) if task.status == RUNNING else None) for task in tasks]
 
     def lookup(self, task_id: str, caller: Caller, wait_s: float = 0.0) -> dict[str, Any]:
         """A task; with `wait_s` as it is when it has ended, or after so many seconds. Raises TaskNotFound."""
         task = self._find(task_id, caller)
-        found = self._services.feed.wait_for_end(task, wait_s) if wait_s else task
-        if found is None:
+        if wait_s and self._services.feed.wait_for_end(task, wait_s) is None:
             raise errors.TaskNotFound(id=task_id)
-        return self.resource(found)
+        live = self._services.executor.progress(task.id)  # first, since what has ended since has it in the journal
+        now = self._find(task_id, caller)
+        return resource(now, live if now.status == RUNNING else None)
 
     def delete(self, task_id: str, caller: Caller, *, only_cancel: bool = False) -> dict[str, Any] | None:
         """Cancels a running task, and returns it; takes an ended one out of the list.

@@ -15,6 +15,7 @@ import libvirt
 import pytest
 
 from support.guests import inventory
+from support.libvirtd import PrivateLibvirtd
 from support.server import Server
 from support.storage import GiB, MiB, make_raw, qemu_img_compare, some_data
 from support.trials import journalled
@@ -104,3 +105,41 @@ def test_a_copy_of_4_gib_that_is_cancelled_at_a_random_moment_is_gone(
     for name, value in measured.items():
         log.info("%s: %s", name, value)
         record_property(name, value)
+
+
+def test_a_task_that_waits_is_cancelled_by_another_server(
+    libvirtd: PrivateLibvirtd,
+    pool: libvirt.virStoragePool,
+    guest: Callable[..., libvirt.virDomain],
+    tmp_path: Path,
+) -> None:
+    guest("web", [disk_without_holes(pool, 256 * MiB)])
+    conf = tmp_path / "cloner.conf"
+    conf.write_text("[cloner]\ncopies = 1\n", "utf-8")
+    with (
+        Server(libvirtd.uri, tmp_path / "state", args=["--config", str(conf)]) as one,
+        Server(libvirtd.uri, tmp_path / "state") as other,
+    ):
+        first, second = (
+            one.request("POST", "vms/web/clone", {"method": "copy", "bandwidth": 5}).json["id"] for _ in range(2)
+        )
+        assert other.request("DELETE", f"tasks/{second}").status == 202
+        assert other.wait_task(second)["status"] == "killed"
+        assert one.request("GET", f"tasks/{first}").json["status"] == "running"
+        one.request("DELETE", f"tasks/{first}")
+        assert one.wait_task(first)["status"] == "killed"
+
+
+def test_what_a_cancelled_copy_had_done_is_not_less_when_it_has_ended(
+    server: Server, pool: libvirt.virStoragePool, guest: Callable[..., libvirt.virDomain]
+) -> None:
+    guest("web", [disk_without_holes(pool, 256 * MiB)])
+    number = server.request("POST", "vms/web/clone", {"method": "copy", "bandwidth": 100}).json["id"]
+    seen = []
+    while (task := server.request("GET", f"tasks/{number}").json)["status"] == "running":
+        seen.append(task["bytes_done"])
+        if task["bytes_done"] > 20 * MiB:
+            server.request("DELETE", f"tasks/{number}")
+    seen.append(task["bytes_done"])
+    assert task["status"] == "killed"
+    assert seen == sorted(seen)

@@ -318,11 +318,11 @@ def test_promises_add_up_for_each_pool(journal: Journal) -> None:
 def test_promises_add_up_for_all_pools_on_a_file_system(journal: Journal) -> None:
     """One of a server of an older version, which knows of no file system, counts for its pool alone."""
     with journal.transaction() as transaction:
-        transaction.promise(1, "one", "vda", 1, device=7)
-        transaction.promise(2, "two", "vda", 2, device=7)
-        transaction.promise(3, "one", "vda", 4)
-        transaction.promise(4, "far", "vda", 8)
-        transaction.promise(5, "three", "vda", 16, device=9)
+        transaction.promise(101, "one", "vda", 1, device=7)
+        transaction.promise(102, "two", "vda", 2, device=7)
+        transaction.promise(103, "one", "vda", 4)
+        transaction.promise(104, "far", "vda", 8)
+        transaction.promise(105, "three", "vda", 16, device=9)
         assert [transaction.promised("one", 7), transaction.promised("two", 7)] == [7, 3]
         assert [transaction.promised("far"), transaction.promised("three", 9)] == [8, 16]
     task = accepted(journal)
@@ -436,15 +436,15 @@ def test_a_task_that_does_not_run_cannot_be_cancelled(journal: Journal) -> None:
 def test_progress_is_kept_and_a_wish_to_cancel_is_told(journal: Journal) -> None:
     tasks = [accepted(journal, name) for name in "abc"]
     journal.cancel(tasks[1].id)
-    assert journal.report({tasks[0].id: {"vda": 5}}, [task.id for task in tasks]) == [tasks[1].id]
-    assert journal.report({tasks[0].id: {"vda": 9, "vdb": 1}}, [tasks[0].id]) == []
+    assert journal.report({tasks[0].id: {"vda": 5}}) == [tasks[1].id]
+    assert journal.report({tasks[0].id: {"vda": 9, "vdb": 1}}) == [tasks[1].id]
     assert [task.done for task in journal.tasks()] == [{"vda": 9, "vdb": 1}, {}, {}]
 
 
 def test_progress_of_an_ended_task_comes_too_late(journal: Journal) -> None:
     task = accepted(journal)
     journal.end(task.id, FAILED, "", done={"vda": 7})
-    journal.report({task.id: {"vda": 5}}, [])
+    journal.report({task.id: {"vda": 5}})
     assert journal.tasks()[0].done == {"vda": 7}
 
 
