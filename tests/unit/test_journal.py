@@ -318,11 +318,11 @@ def test_promises_add_up_for_each_pool(journal: Journal) -> None:
 def test_promises_add_up_for_all_pools_on_a_file_system(journal: Journal) -> None:
     """One of a server of an older version, which knows of no file system, counts for its pool alone."""
     with journal.transaction() as transaction:
-        transaction.promise(1, "one", "vda", 1, device=7)
-        transaction.promise(2, "two", "vda", 2, device=7)
-        transaction.promise(3, "one", "vda", 4)
-        transaction.promise(4, "far", "vda", 8)
-        transaction.promise(5, "three", "vda", 16, device=9)
+        transaction.promise(101, "one", "vda", 1, device=7)
+        transaction.promise(102, "two", "vda", 2, device=7)
+        transaction.promise(103, "one", "vda", 4)
+        transaction.promise(104, "far", "vda", 8)
+        transaction.promise(105, "three", "vda", 16, device=9)
         assert [transaction.promised("one", 7), transaction.promised("two", 7)] == [7, 3]
         assert [transaction.promised("far"), transaction.promised("three", 9)] == [8, 16]
     task = accepted(journal)
