@@ -10,11 +10,11 @@ has (snapshots, bitmaps, a backing file, its features) travels.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from .. import errors
-from ..hypervisor.host import Host
+from ..hypervisor.host import Host, VolumeInfo
 from ..hypervisor.making import VolumeMaker
 from . import files, qemuimg
 from .duplicating import duplicate
@@ -25,6 +25,9 @@ from .volumexml import new_volume
 
 _MIB = 1 << 20
 
+Note = Callable[[Mapping[str, Any]], None]
+"""Is told what a volume is known by."""
+
 
 class Method(Protocol):
     """A way to make one volume from another."""
@@ -33,8 +36,10 @@ class Method(Protocol):
     is_long: bool
     """Whether it may take long, so that not many of its copies may run at once."""
 
-    def reserve(self, copy: Copy, job: Job) -> Mapping[str, Any]:
+    def reserve(self, copy: Copy, job: Job, note: Note) -> Mapping[str, Any]:
         """Makes the volume, exclusively: what is there already stays. Returns what the volume is known by.
+
+        Where that takes long, `note` is told it as soon as the volume can be seen.
 
         Raises VolumeInTheWay when something of that name is there, which is then not ours; StepFailed with the cause;
         LibvirtUnavailable when the connection broke, and it is unknown whether the volume was made.
@@ -50,9 +55,8 @@ class _Placed:
     def __init__(self, maker: VolumeMaker) -> None:
         self._maker = maker
 
-    def reserve(self, copy: Copy, job: Job) -> Mapping[str, Any]:  # noqa: ARG002 - the protocol's signature
-        volume = self._maker.create(copy.pool, copy.name, new_volume(copy))
-        return {"path": volume.path, "type": volume.type, "file": files.identity(volume.path)}
+    def reserve(self, copy: Copy, job: Job, note: Note) -> Mapping[str, Any]:  # noqa: ARG002 - the protocol's signature
+        return _known_by(self._maker.create(copy.pool, copy.name, new_volume(copy)), self._maker)
 
 
 class Reflink(_Placed):
@@ -98,18 +102,20 @@ class FileCopy(_Placed):
         progress = job.progress(copy.item)
         try:
             if copy.flat_source:
-                self._flatten(copy, made["path"], job)
+                self._flatten(copy, made, job)
             else:
                 _duplicate(copy, made, job)
         except OSError as error:
             raise errors.StepFailed(cause=error) from error
         progress(copy.total)
 
-    def _flatten(self, copy: Copy, target: str, job: Job) -> None:
+    def _flatten(self, copy: Copy, made: Mapping[str, Any], job: Job) -> None:
         progress = job.progress(copy.item)
         options = ["-r", str(copy.bandwidth * _MIB)] if copy.bandwidth else []
-        options += ["-O", copy.format, copy.flat_source, qemuimg.plain_file(target)]
-        qemuimg.convert(options, job, lambda part: progress(int(copy.total * part)), self._program)
+        with files.opened_own(made["path"], made["file"]) as writer:
+            # As it is opened here: what its name leads to may change.
+            options += ["-O", copy.format, copy.flat_source, qemuimg.plain_file(f"/dev/fd/{writer}")]
+            qemuimg.convert(options, job, lambda part: progress(int(copy.total * part)), self._program, (writer,))
 
 
 def _duplicate(copy: Copy, made: Mapping[str, Any], job: Job) -> None:
@@ -128,13 +134,26 @@ class ThroughLibvirt:
     def __init__(self, maker: VolumeMaker) -> None:
         self._maker = maker
 
-    def reserve(self, copy: Copy, job: Job) -> Mapping[str, Any]:
-        progress = job.progress(copy.item)
-        volume = self._maker.create_from(copy.source, copy.pool, copy.name, new_volume(copy), progress)
-        return {"path": volume.path, "type": volume.type, "file": files.identity(volume.path)}
+    def reserve(self, copy: Copy, job: Job, note: Note) -> Mapping[str, Any]:
+        progress, known = job.progress(copy.item), False
+
+        def see(volume: VolumeInfo) -> None:
+            nonlocal known
+            progress(volume.allocation)
+            if not known:
+                known = True
+                note(_known_by(volume, self._maker))
+
+        volume = self._maker.create_from(copy.source, copy.pool, copy.name, new_volume(copy), see)
+        return _known_by(volume, self._maker)
 
     def fill(self, copy: Copy, made: Mapping[str, Any], job: Job) -> None:  # noqa: ARG002 - it is filled already
         job.progress(copy.item)(copy.total)
+
+
+def _known_by(volume: VolumeInfo, maker: VolumeMaker) -> dict[str, Any]:
+    known = files.identity(volume.path) if maker.is_local else {}
+    return {"path": volume.path, "type": volume.type, "file": known}
 
 
 def methods(maker: VolumeMaker) -> dict[str, Method]:

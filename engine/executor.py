@@ -250,10 +250,10 @@ class Executor:
             self._ledger.fail(ending)
         except LATER as error:
             log.warning("task %d: what it made cannot be removed yet: %s", ending.task, error)
-            self._endings.append(replace(ending, tries=ending.tries + 1))
+            self._endings.append(ending)
         except Exception:  # an ending must not be lost, nor end its thread; the stack is in the log
             log.exception("task %d cannot be ended yet", ending.task)
-            self._endings.append(replace(ending, tries=ending.tries + 1))
+            self._endings.append(ending)
 
     # --- Reporting -------------------------------------------------------------------------------------------------
 

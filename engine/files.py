@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ _FICLONE = 0x40049409
 _FICLONERANGE = 0x4020940D
 _TRIAL_BYTES = 4096
 _MOST_TO_CLEAR = 1 << 20
+_PIECE_BYTES = 1 << 16
 _GET_GENERATION = 0x80087601
 _LOCK = "hhqqi4x"
 """`struct flock` of fcntl(2) on 64 bits: type, whence, start, length, process."""
@@ -125,7 +126,7 @@ def _range(descriptor: int, length: int) -> bytes:
     return b"".join(number.to_bytes(8, "little", signed=True) for number in (descriptor, 0, length, 0))
 
 
-def reflink(source: str, target: str, known: dict[str, int]) -> None:
+def reflink(source: str, target: str, known: Mapping[str, int]) -> None:
     """Makes our file `target` share all of another's blocks; at any size, and independent from then on. OSError."""
     with opened(source, os.O_RDONLY) as reader, opened_own(target, known) as writer:
         if os.fstat(writer).st_size > os.fstat(reader).st_size:  # what is longer keeps its end
@@ -134,7 +135,7 @@ def reflink(source: str, target: str, known: dict[str, int]) -> None:
 
 
 @contextmanager
-def opened_own(path: str, known: dict[str, int]) -> Iterator[int]:
+def opened_own(path: str, known: Mapping[str, int]) -> Iterator[int]:
     """A file that we made, to be written, if it is still the one whose identity is given. Raises OSError."""
     with opened(path, os.O_RDWR) as descriptor:
         if known and _differ(_identity(descriptor, os.fstat(descriptor)), known):
@@ -187,7 +188,7 @@ def made_since(path: str, moment: int) -> dict[str, int]:
     return identity(path) if status is not None and status.st_ctime_ns // 1000 >= moment else {}
 
 
-def is_anothers(path: str, known: dict[str, int]) -> bool:
+def is_anothers(path: str, known: Mapping[str, int]) -> bool:
     """Whether a path leads to something else than the file that `identity` saw; no where it saw none.
 
     Devices are numbered anew at each start of the host, so their number counts only where there is no generation.
@@ -198,7 +199,7 @@ def is_anothers(path: str, known: dict[str, int]) -> bool:
     return _differ(identity(path), known)
 
 
-def _differ(now: dict[str, int], known: dict[str, int]) -> bool:
+def _differ(now: Mapping[str, int], known: Mapping[str, int]) -> bool:
     names = ("inode", "generation") if {"generation"} <= known.keys() & now.keys() else ("inode", "device")
     return any(now.get(name) != known[name] for name in names)
 
@@ -211,6 +212,23 @@ def _status(path: str) -> os.stat_result | None:
         return None
     except OSError as error:
         raise errors.StepFailed(cause=error) from error
+
+
+def begins(whole: str, part: str) -> bool:
+    """Whether a small file is the beginning of another. False where one of them cannot be read."""
+    try:
+        with (
+            opened(whole, os.O_RDONLY) as one,
+            opened(part, os.O_RDONLY) as other,
+            open(one, "rb", closefd=False) as first,
+            open(other, "rb", closefd=False) as second,
+        ):
+            while piece := second.read(_PIECE_BYTES):
+                if first.read(len(piece)) != piece:
+                    return False
+    except OSError:
+        return False
+    return True
 
 
 def copy_small(source: str, target: str) -> dict[str, int]:
@@ -311,7 +329,7 @@ def remove_folder(path: str) -> None:
         raise errors.StepFailed(cause=error) from error
 
 
-def remove(path: str, known: dict[str, int]) -> None:
+def remove(path: str, known: Mapping[str, int]) -> None:
     """Removes a file if it is still the one whose identity is given. Raises StepFailed."""
     if not known or is_anothers(path, known):
         return

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from .. import context, errors
 from ..context import NOBODY, Context
-from ..hypervisor.host import Host
-from . import files
+from ..hypervisor.host import Host, VolumeInfo
+from . import domainxml, files
 from .copying import take_back
 from .journal import Journal
 from .lease import Lease
 from .observer import Observer
 from .records import DONE, FAILED, FINISHED, KILLED, RUNNING, UNDONE, Clone, Link, Mark, Step, Task
+from .xmltree import parse
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +29,6 @@ VOLUME, FILL, NVRAM, TPM, DOMAIN, START = "volume", "fill", "nvram", "tpm", "dom
 
 LATER = (errors.LibvirtUnavailable, errors.Busy, errors.JournalUnavailable, errors.PoolInactive)
 """What may pass, so that undoing is tried again."""
-
-_MOST_TRIES = 300
-"""How often, about once a second, something that libvirt is busy with is tried again before it is given up."""
-
-_EMPTY_BYTES = 1 << 20
-"""What a volume that was made empty occupies at most."""
 
 _COARSE_CLOCK_US = 50_000
 """A file system takes its times from the kernel's coarse clock, which lags: a file this much older may be ours."""
@@ -52,7 +47,6 @@ class Ending:
     marks: tuple[Mark, ...] = ()
     """How steps went that the journal has not been told yet."""
 
-    tries: int = 0
     context: Context = NOBODY
     """For whom the task was."""
 
@@ -163,8 +157,7 @@ class Ledger:
             try:
                 _UNDO[step.kind](self, step)
             except errors.ClonerError as error:
-                is_stuck = isinstance(error, errors.Busy | errors.PoolInactive) and ending.tries >= _MOST_TRIES
-                if isinstance(error, LATER) and not is_stuck:
+                if isinstance(error, LATER):
                     raise
                 log.error("task %d: step %d cannot be undone: %s", task, step.number, error)
                 leftovers.append(f"{step.args.get('name')} ({cause_of(error)})")
@@ -173,7 +166,7 @@ class Ledger:
         return leftovers
 
     def _undo_volume(self, step: Step) -> None:
-        if step.state == DONE or self._is_ours(step):
+        if step.state == DONE or step.result or self._is_ours(step):
             take_back(self._host, step.args["pool"], step.args["name"], step.result)
 
     def _undo_fill(self, step: Step) -> None:
@@ -182,23 +175,45 @@ class Ledger:
     def _is_ours(self, step: Step) -> bool:
         """Whether the volume of a step that was interrupted is the one that the step was about to make.
 
-        It was made exclusively or not at all, and in most ways empty: one that was last changed before the step began,
-        or that has content, is another's. Where there is no time to go by, as in Ceph, a name that has a stamp of the
-        journal in it tells. Raises StepFailed for what is another's, lest it be passed over in silence.
+        It was made exclusively or not at all: one that was last changed before the step began is another's. A name that
+        has a stamp of the journal in it is nobody else's. By a name that a person chose somebody may have made another
+        one since the server died: it is ours as long as it is empty and no domain names it. Raises StepFailed for what
+        is another's, lest it be passed over in silence.
         """
         try:
             volume = self._host.volume(step.args["pool"], step.args["name"])
         except errors.VolumeNotFound:
             return False
-        is_new = volume.changed >= step.begun - _COARSE_CLOCK_US if volume.changed else step.args.get("stamped", False)
-        if is_new and (not step.args.get("empty") or volume.allocation <= _EMPTY_BYTES):
+        is_new = volume.changed is None or volume.changed >= step.begun - _COARSE_CLOCK_US
+        if is_new and (step.args.get("stamped") or (volume.changed is not None and self._is_unused(volume, step))):
             return True
         raise errors.StepFailed(cause=f"{volume.path} cannot be told from another's, and is left alone")
 
+    def _is_unused(self, volume: VolumeInfo, step: Step) -> bool:
+        return volume.allocation <= step.args.get("empty_bytes", 0) and not self._is_named(volume.places)
+
+    def _is_named(self, places: Collection[str]) -> bool:
+        """Whether a disk or the NVRAM of any domain lies in one of these places."""
+        for domain in self._host.list_domains():
+            for root in map(parse, filter(None, (domain.xml, domain.live_xml))):
+                named = {disk.place for disk in domainxml.disks(root)} | {domainxml.nvram(root)}
+                if not named.isdisjoint(places):
+                    return True
+        return False
+
     def _undo_nvram(self, step: Step) -> None:
         path = step.args["target"]
-        since = step.begun - _COARSE_CLOCK_US
-        files.remove(path, files.made_since(path, since) if step.result is None else dict(step.result))
+        if step.result is not None:
+            files.remove(path, dict(step.result))
+            return
+        made = files.made_since(path, step.begun - _COARSE_CLOCK_US)
+        if not made:
+            return
+        # What the step had copied when it was interrupted is the beginning of its source.
+        is_ours = files.begins(step.args["source"], path) and not self._is_named([path])
+        if not (step.args.get("stamped") or is_ours):
+            raise errors.StepFailed(cause=f"{path} cannot be told from another's, and is left alone")
+        files.remove(path, made)
 
     def _undo_tpm(self, step: Step) -> None:
         """The folder is named by the clone's UUID, which is new: nobody else has made it, finished or not."""
@@ -208,7 +223,16 @@ class Ledger:
         self._host.stop(step.args["uuid"])
 
     def _undo_domain(self, step: Step) -> None:
-        self._host.undefine(step.args["uuid"], keep_nvram=True)
+        """Somebody may have started it, before it is undefined or meanwhile; then it would go on without a disk.
+
+        What QEMU and libvirt made because of that, where nothing was before, goes as well.
+        """
+        uuid = step.args["uuid"]
+        self._host.stop(uuid)
+        self._host.undefine(uuid, keep_nvram=True)
+        self._host.stop(uuid)
+        for path in step.args.get("files", ()) if self._host.is_local else ():
+            files.remove(path, files.made_since(path, step.begun - _COARSE_CLOCK_US))
 
 
 _UNDO: Mapping[str, Callable[[Ledger, Step], None]] = {

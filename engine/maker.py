@@ -13,23 +13,29 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from .. import context, errors
 from ..errors import plain
 from ..hypervisor.host import SHUT_OFF, Host, VolumeInfo
-from . import domainxml, files
+from . import domainxml, files, ownership
 from .copying import Method
 from .job import Job
 from .journal import Journal
 from .ledger import DOMAIN, FILL, NVRAM, START, TPM, VOLUME, Ledger, cause_of
 from .plan import Copy, DomainPlan, VolumePlan
 from .reach import LIBVIRT
-from .records import DONE, UNDONE, Mark
+from .records import BEGUN, DONE, UNDONE, Mark
+from .xmltree import parse
 
 Plan = DomainPlan | VolumePlan
 
 _TURN_POLL_S = 0.1
+
+_EMPTY_BYTES = 1 << 20
+_QCOW2_CLUSTER = 1 << 16
+"""What a cluster has where nobody says otherwise, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ class Maker:
         sources = self._copy_side_by_side(job, plan.copies, numbers)
         if isinstance(plan, DomainPlan):
             if plan.nvram is not None:
-                self._take(job, next(numbers), _copy_nvram(*plan.nvram))
+                self._take(job, next(numbers), _copy_nvram(*plan.nvram, is_stamped=plan.is_stamped))
             if plan.tpm is not None:
                 self._take(job, next(numbers), _copy_tpm(*plan.tpm))
             self._take(job, next(numbers), self._define(plan, sources))
@@ -117,13 +123,22 @@ class Maker:
         method = self._methods[copy.method]
         names = {"pool": copy.pool, "name": copy.name}
         made_empty = names | {"empty": copy.method != LIBVIRT, "parents": list(copy.depends_on)}
-        made_empty |= {"stamped": copy.is_stamped}
-        reserve = Action(VOLUME, made_empty, plain(f"Making {copy.name}"), lambda: method.reserve(copy, job))
+        made_empty |= {"stamped": copy.is_stamped, "empty_bytes": _most_of_empty(copy)}
+
+        def reserve_it() -> Mapping[str, Any]:
+            return method.reserve(copy, job, partial(self._note, job, first))
+
+        reserve = Action(VOLUME, made_empty, plain(f"Making {copy.name}"), reserve_it)
         with self._turn(job) if method.is_long else nullcontext():
             made = self._take(job, first, reserve)
             title = plain(f"Copying {copy.source.name} to {copy.name}")
             self._take(job, second, Action(FILL, names, title, lambda: _fill(method, copy, made, job), copy.name))
         return domainxml.NewSource(made["type"], made["path"], copy.pool, copy.name, copy.format)
+
+    def _note(self, job: Job, number: int, result: Mapping[str, Any]) -> None:
+        """Writes what a step is making as soon as that is known: a server that dies in it is followed by another."""
+        with suppress(errors.ClonerError):
+            self._journal.mark(job.task, [Mark(number, BEGUN, result)])
 
     @contextmanager
     def _turn(self, job: Job) -> Iterator[None]:
@@ -219,11 +234,31 @@ class Maker:
             return {}
 
         args = {"uuid": plan.identity.uuid, "name": plan.identity.name, "start": plan.wishes.start}
+        args["files"] = _made_by_start(plan)
         return Action(DOMAIN, args, plain(f"Defining {plan.identity.name}"), define)
 
 
-def _copy_nvram(source: str, target: str) -> Action:
-    args = {"source": source, "target": target, "name": target}
+def _most_of_empty(copy: Copy) -> int:
+    """Bytes that a volume occupies at most before it has content: qcow2's first table is made at once.
+
+    It has 8 bytes for each cluster of tables, which have 8 bytes for each cluster (QEMU, docs/interop/qcow2.rst).
+    """
+    cluster = copy.source.cluster_size or _QCOW2_CLUSTER
+    return _EMPTY_BYTES + 64 * copy.source.capacity // cluster**2
+
+
+def _made_by_start(plan: DomainPlan) -> list[str]:
+    """Where libvirt and QEMU are going to make files when the clone starts: its variables, logs, and the like."""
+    domain = parse(plan.xml)
+    drop = plan.wishes.drop_hostdevs
+    ownership.make_own(domain, plan.source, plan.identity.name, plan.identity.uuid, drop_hostdevs=drop)
+    found = [node.get(attribute, "") for node, attribute in ownership.paths(domain)]
+    found += [plan.nvram[1]] if plan.nvram else []
+    return [path for path in dict.fromkeys(found) if os.path.isabs(path) and not os.path.lexists(path)]
+
+
+def _copy_nvram(source: str, target: str, *, is_stamped: bool) -> Action:
+    args = {"source": source, "target": target, "name": target, "stamped": is_stamped}
     return Action(
         NVRAM, args, plain(f"Copying the NVRAM to {os.path.basename(target)}"), lambda: files.copy_small(source, target)
     )

@@ -133,6 +133,8 @@ class DomainPlan:
     """Folders of the source's and the clone's TPM state."""
 
     wishes: Wishes = field(default_factory=Wishes)
+    is_stamped: bool = False
+    """Whether a stamp of the journal is in its name, so that nobody else's is called so."""
 
     def foresee(self) -> dict[str, object]:
         """As a dry run shows it: what is made up anew each time is left out."""
@@ -243,6 +245,7 @@ class Draft:
             nvram_in_xml=not own.nvram_is_implied,
             tpm=(own.tpm, tpm_folder(identity.uuid, self.survey.places)) if own.tpm else None,
             wishes=self.wishes,
+            is_stamped=is_stamped,
         )
 
     def volume_plan(self, name: str, *, is_stamped: bool = False) -> VolumePlan:

@@ -64,6 +64,7 @@ def convert(
     job: Job,
     progress: Callable[[float], None],
     program: str = PROGRAM,
+    descriptors: Sequence[int] = (),
 ) -> None:
     """Runs `qemu-img convert` into a target that is there.
 
@@ -72,12 +73,13 @@ def convert(
         job: whose end is the process's: it is killed within a tenth of a second.
         progress: gets the part that is done, 0 to 1.
         program: what is run.
+        descriptors: files that stay open for it.
 
     Raises StepFailed with what it said, OSError when it cannot be started, and the job's reason when that is stopped.
     """
     command = [*_dies_with_us(), program, "convert", "-p", "-n", "-W", "-m", "16", *options]
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=descriptors
     ) as process:
         try:
             output = _follow(process, job, progress)

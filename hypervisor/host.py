@@ -149,6 +149,11 @@ class Host:
         self.undefined: Callable[[str], None] = lambda _uuid: None
         """Is told the UUID of a domain that is gone."""
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the server sees the host's files as its own."""
+        return self._connections.is_local
+
     # --- Domains -----------------------------------------------------------------------------------------------------
 
     def domain(self, name: str) -> DomainInfo:

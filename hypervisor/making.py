@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 import libvirt
@@ -12,6 +13,8 @@ from .connection import Connections
 from .host import Host, VolumeInfo
 
 _POLL_S = 0.25
+_COARSE_CLOCK_US = 50_000
+"""How far a file system's clock may lag."""
 
 
 class VolumeMaker:
@@ -20,6 +23,7 @@ class VolumeMaker:
     def __init__(self, connections: Connections, host: Host) -> None:
         self._connections = connections
         self._host = host
+        self.is_local = connections.is_local
         self._in_the_way = {libvirt.VIR_ERR_STORAGE_VOL_EXIST, libvirt.VIR_ERR_OPERATION_INVALID}
         if connections.is_test_driver:
             self._in_the_way.add(libvirt.VIR_ERR_OPERATION_FAILED)
@@ -38,15 +42,15 @@ class VolumeMaker:
             return self._host.volume_made(pool, volume)
 
     def create_from(
-        self, source: VolumeInfo, pool: str, name: str, xml: str, progress: Callable[[int], None]
+        self, source: VolumeInfo, pool: str, name: str, xml: str, see: Callable[[VolumeInfo], None]
     ) -> VolumeInfo:
         """Makes a volume with the content of another, in libvirt's own way: that can take long and cannot be stopped.
 
-        `progress` is told how many bytes the new volume occupies, now and then. Raises as `create` does.
+        `see` is shown the new volume now and then. Raises as `create` does.
         """
         with self._connections.long_call() as connection:
             ended = threading.Event()
-            watcher = threading.Thread(target=self._watch, args=(pool, name, progress, ended), daemon=True)
+            watcher = threading.Thread(target=self._watch, args=(pool, name, see, ended), daemon=True)
             watcher.start()
             try:
                 self._copy(connection, source, pool, xml)
@@ -65,12 +69,16 @@ class VolumeMaker:
         volume = connection.storagePoolLookupByName(source.pool).storageVolLookupByName(source.name)
         target.createXMLFrom(xml, volume, 0)
 
-    def _watch(self, pool: str, name: str, progress: Callable[[int], None], ended: threading.Event) -> None:
+    def _watch(self, pool: str, name: str, see: Callable[[VolumeInfo], None], ended: threading.Event) -> None:
+        began = time.time_ns() // 1000 - _COARSE_CLOCK_US
         while not ended.wait(_POLL_S):
             try:
-                progress(self._host.volume(pool, name).allocation)
+                volume = self._host.volume(pool, name)
             except errors.ClonerError:
                 continue  # not there yet, or libvirt is away, which the copy will say
+            is_new = volume.changed is None or volume.changed >= began
+            if is_new and not ended.is_set():  # else it is what was in the way
+                see(volume)
 
     def _explained(
         self, error: libvirt.libvirtError, connection: libvirt.virConnect, pool: str, name: str

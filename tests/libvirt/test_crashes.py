@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import pytest
 
 from support.guests import define_guest, inventory, remove_guest, stop_guest
 from support.libvirtd import PrivateLibvirtd
+from support.mortal import MortalServer, journal_is_clean
 from support.running import wait_until
 from support.server import Server
 from support.storage import (
@@ -24,14 +23,12 @@ from support.storage import (
     make_qcow2,
     make_raw,
     mounted,
-    pool_path,
     qemu_img_compare,
     remove_pool,
     sha256,
     some_data,
 )
 
-TESTS = Path(__file__).resolve().parents[1]
 POINTS = 42
 """The moments at which the clone below can be interrupted."""
 
@@ -49,22 +46,6 @@ def told_places(uri: str, state_dir: Path) -> list[str]:
     conf = state_dir.parent / "cloner.conf"
     conf.write_text(f"[cloner]\ntpm_dir = {tpm_dir(uri)}\n", "utf-8")
     return ["--config", str(conf)]
-
-
-class MortalServer(Server):
-    """A server that dies at one of the points of support/crashing.py; 0 for none."""
-
-    def __init__(self, uri: str, state_dir: Path, deadly: int, *, pauses: bool = False) -> None:
-        self.points = state_dir.parent / f"points-{deadly}"
-        self.pause = state_dir.parent / "pause"
-        env = {"PYTHONPATH": str(TESTS), "CLONER_POINTS": str(self.points)}
-        env |= {"CLONER_PAUSE": str(self.pause)} if pauses else {}
-        super().__init__(uri, state_dir, args=told_places(uri, state_dir), env=env)
-        place = self._argv.index("cloner")
-        self._argv[place : place + 1] = ["support.crashing", str(deadly)]
-
-    def died(self) -> bool:
-        return not self.running
 
 
 @dataclass(frozen=True)
@@ -107,13 +88,6 @@ def source(libvirtd: PrivateLibvirtd, web: tuple[Path, tuple[Path, ...]], conn: 
     return Source(files, tuple(map(sha256, files)), inventory(conn, *own), folder, own)
 
 
-def journal_is_clean(state_dir: Path) -> bool:
-    with closing(sqlite3.connect(state_dir / "journal.sqlite")) as journal:
-        held = "SELECT count(*) FROM reservations WHERE task IS NOT NULL"
-        tables = [held, "SELECT count(*) FROM promises", "SELECT count(*) FROM steps"]
-        return all(journal.execute(table).fetchone()[0] == 0 for table in tables)
-
-
 def assert_whole_or_nothing(
     conn: libvirt.virConnect, source: Source, task: dict[str, Any], state_dir: Path, codes: tuple[str, ...]
 ) -> None:
@@ -138,10 +112,8 @@ def assert_whole_or_nothing(
 
 def crash_and_recover(libvirtd: PrivateLibvirtd, state_dir: Path, deadly: int) -> dict[str, Any]:
     """Clones with a server that dies on the way, starts another, and returns the task as it ended."""
-    with MortalServer(libvirtd.uri, state_dir, deadly) as mortal:
-        with suppress(OSError, HTTPException):  # it may be dead before it has answered
-            mortal.request("POST", "vms/web/clone")
-        wait_until(mortal.died, 30, f"it dies at point {deadly}", lambda: mortal.log)
+    with MortalServer(libvirtd.uri, state_dir, deadly, args=told_places(libvirtd.uri, state_dir)) as mortal:
+        mortal.clone_and_die("vms/web", {})
     with Server(libvirtd.uri, state_dir, args=told_places(libvirtd.uri, state_dir)) as heir:
         (task,) = heir.request("GET", "tasks").json
         ended: dict[str, Any] = heir.wait_task(task["id"], 60)
@@ -149,10 +121,9 @@ def crash_and_recover(libvirtd: PrivateLibvirtd, state_dir: Path, deadly: int) -
 
 
 def test_there_are_enough_points(libvirtd: PrivateLibvirtd, source: Source, tmp_path: Path) -> None:
-    with MortalServer(libvirtd.uri, tmp_path / "state", 0) as server:
-        task = server.wait_task(server.request("POST", "vms/web/clone").json["id"])
-        assert task["status"] == "finished"
-        assert len(server.points.read_text("utf-8").splitlines()) == POINTS
+    args = told_places(libvirtd.uri, tmp_path / "state")
+    with MortalServer(libvirtd.uri, tmp_path / "state", 0, args=args) as server:
+        assert len(server.points_of("vms/web", {})) == POINTS
 
 
 @pytest.mark.parametrize("deadly", range(1, POINTS + 1))
@@ -168,7 +139,8 @@ def test_a_libvirtd_killed_at_any_point_leaves_all_or_nothing(
     libvirtd: PrivateLibvirtd, conn: libvirt.virConnect, source: Source, tmp_path: Path, point: int
 ) -> None:
     """The server waits at the point while libvirtd is killed and started again, and goes on."""
-    with MortalServer(libvirtd.uri, tmp_path / "state", point, pauses=True) as server:
+    args = told_places(libvirtd.uri, tmp_path / "state")
+    with MortalServer(libvirtd.uri, tmp_path / "state", point, args=args, pauses=True) as server:
         task = server.request("POST", "vms/web/clone").json
         wait_until(server.pause.exists, 30, f"it comes to point {point}", lambda: server.log)
         libvirtd.kill()
@@ -177,72 +149,3 @@ def test_a_libvirtd_killed_at_any_point_leaves_all_or_nothing(
         ended = server.wait_task(task["id"], 60)
     with closing(libvirtd.open()) as again:
         assert_whole_or_nothing(again, source, ended, tmp_path / "state", ("CLNTASK0001E",))
-
-
-def test_a_volume_of_which_it_is_unclear_whose_it_is_stays_and_is_named(
-    libvirtd: PrivateLibvirtd, pool: libvirt.virStoragePool, guest: Callable[..., libvirt.virDomain], tmp_path: Path
-) -> None:
-    """The server dies when it is about to make a volume, and somebody else makes one of that name before it is back."""
-    guest("single", [make_qcow2(pool, "single.qcow2", MiB)])
-    with MortalServer(libvirtd.uri, tmp_path / "state", 0) as server:
-        server.wait_task(server.request("POST", "vms/single/clone", {"name": "first"}).json["id"])
-        deadly = server.points.read_text("utf-8").splitlines().index("before create") + 1
-    with MortalServer(libvirtd.uri, tmp_path / "state", deadly) as mortal:
-        with suppress(OSError, HTTPException):
-            mortal.request("POST", "vms/single/clone", {"name": "second"})
-        wait_until(mortal.died, 30, "it dies before it makes the volume", lambda: mortal.log)
-    another = Path(make_raw(pool, "second-vda.qcow2", 4 * MiB, {0: some_data(2 * MiB)}).path())
-    before = sha256(another)
-    with Server(libvirtd.uri, tmp_path / "state") as heir:
-        task = heir.wait_task(heir.request("GET", "tasks").json[-1]["id"])
-    assert task["status"] == "failed"
-    assert task["message"].startswith("CLNTASK0002E")
-    assert "second-vda.qcow2 (" in task["message"]
-    assert sha256(another) == before
-    assert journal_is_clean(tmp_path / "state")
-
-
-def points_of(server: MortalServer, path: str, body: dict[str, Any]) -> list[str]:
-    """The points that a clone comes to."""
-    before = len(server.points.read_text("utf-8").splitlines()) if server.points.exists() else 0
-    assert server.wait_task(server.request("POST", f"{path}/clone", body).json["id"])["status"] == "finished"
-    return server.points.read_text("utf-8").splitlines()[before:]
-
-
-def inherited(
-    libvirtd: PrivateLibvirtd, state_dir: Path, deadly: int, path: str, body: dict[str, Any]
-) -> dict[str, Any]:
-    """A clone whose server dies at a point, as the next server ends it."""
-    with MortalServer(libvirtd.uri, state_dir, deadly) as mortal:
-        with suppress(OSError, HTTPException):
-            mortal.request("POST", f"{path}/clone", body)
-        wait_until(mortal.died, 30, f"it dies at point {deadly}", lambda: mortal.log)
-    with Server(libvirtd.uri, state_dir) as heir:
-        ended: dict[str, Any] = heir.wait_task(heir.request("GET", "tasks").json[-1]["id"])
-    return ended
-
-
-def test_a_clone_that_was_to_be_started_when_its_server_died_says_so(
-    libvirtd: PrivateLibvirtd, pool: libvirt.virStoragePool, guest: Callable[..., libvirt.virDomain], tmp_path: Path
-) -> None:
-    guest("single", [make_qcow2(pool, "single.qcow2", MiB)])
-    with MortalServer(libvirtd.uri, tmp_path / "state", 0) as server:
-        deadly = points_of(server, "vms/single", {"start": True}).index("after define") + 1
-    task = inherited(libvirtd, tmp_path / "state", deadly, "vms/single", {"start": True})
-    assert task["status"] == "finished"
-    assert task["warning"].startswith("CLNTASK0008E")
-    assert journal_is_clean(tmp_path / "state")
-
-
-def test_the_clone_of_a_volume_that_lacks_its_last_mark_alone_is_finished(
-    libvirtd: PrivateLibvirtd, pool: libvirt.virStoragePool, tmp_path: Path
-) -> None:
-    make_raw(pool, "data.img", MiB, {0: some_data(MiB)})
-    volume = f"storagepools/{pool.name()}/storagevolumes/data.img"
-    with MortalServer(libvirtd.uri, tmp_path / "state", 0) as server:
-        points = points_of(server, volume, {})
-    last = len(points) - points[::-1].index("before a write")  # with which the task ends
-    task = inherited(libvirtd, tmp_path / "state", last, volume, {})
-    assert (task["status"], task["progress"]) == ("finished", 100)
-    assert qemu_img_compare(pool_path(pool) / "data.img", pool_path(pool) / task["name"], strict=True)
-    assert journal_is_clean(tmp_path / "state")
