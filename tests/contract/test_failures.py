@@ -68,7 +68,9 @@ class Application:
             "wsgi.multiprocess": False,
         }
         answer: list[Any] = []
-        content = b"".join(self._wsgi(environ, lambda status, headers, _=None: answer.extend([status, headers])))
+        # PEP 3333: whoever takes an answer closes it, and what is to be done after it is done then.
+        with closing(self._wsgi(environ, lambda status, headers, _=None: answer.extend([status, headers]))) as parts:
+            content = b"".join(parts)
         message = Message()
         for name, value in answer[1]:
             message[name] = value
