@@ -139,11 +139,17 @@ class DomainPlan:
     is_stamped: bool = False
     """Whether a stamp of the journal is in its name, so that nobody else's is called so."""
 
+    not_made: frozenset[str] = frozenset()
+    """Of the source's own files those that are not there, so that there is nothing to copy."""
+
     def foresee(self) -> dict[str, object]:
         """As a dry run shows it: what is made up anew each time is left out."""
         shown = {key: value for key, value in self.describe().items() if key != "uuid"}
-        nvram = None if self.nvram is None else {"source": self.nvram[0], "target": self.nvram[1]}
-        return {**shown, "nvram": nvram, "tpm": self.tpm is not None, "start": self.wishes.start}
+        nvram, tpm = (
+            {"source": paths[0], "target": paths[1]} if paths and paths[0] not in self.not_made else None
+            for paths in (self.nvram, self.tpm)
+        )
+        return {**shown, "nvram": nvram, "tpm": tpm is not None, "start": self.wishes.start}
 
     def describe(self) -> dict[str, object]:
         items: tuple[Copy | Left, ...] = (*self.copies, *self.left)
@@ -249,6 +255,7 @@ class Draft:
             tpm=(own.tpm, tpm_folder(identity.uuid, self.survey.places)) if own.tpm else None,
             wishes=self.wishes,
             is_stamped=is_stamped,
+            not_made=self.survey.not_made,
         )
 
     def volume_plan(self, name: str, *, is_stamped: bool = False) -> VolumePlan:

@@ -12,7 +12,7 @@ from ..hypervisor.host import DomainInfo, Host, PoolInfo, VolumeInfo
 from ..hypervisor.places import Places
 from . import domainxml, files, locks, qemuimg
 from .chain import Chain, Image, follow, is_link
-from .ownfiles import problems
+from .ownfiles import own_files, problems
 from .qcow2 import read_header
 from .reach import COPY, Reach, reach
 from .xmltree import parse
@@ -59,6 +59,9 @@ class Survey:
     refusals: tuple[str, ...] = ()
     """Why its NVRAM or TPM state cannot be copied."""
 
+    not_made: frozenset[str] = frozenset()
+    """Where they would lie and do not: libvirt makes them when a guest starts for the first time."""
+
 
 class Surveyor:
     """Looks a source up on one host.
@@ -93,7 +96,10 @@ class Surveyor:
             for disk, volume in found
         )
         refusals = () if self._is_test else tuple(problems(root, self._places, is_local=self._is_local))
-        return Survey(disks, pools, domain, self._places, refusals)
+        own = own_files(root, self._places)
+        paths = filter(None, (own.nvram, own.tpm) if self._is_local else ())
+        not_made = frozenset(path for path in paths if not os.path.lexists(path))
+        return Survey(disks, pools, domain, self._places, refusals, not_made)
 
     def volume(self, pool: str, name: str, target_pool: str | None, *, flatten: bool = False) -> Survey:
         """Raises PoolNotFound, PoolInactive, VolumeNotFound."""

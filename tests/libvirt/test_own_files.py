@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import libvirt
 import pytest
@@ -56,6 +57,12 @@ def define_uefi(conn: libvirt.virConnect, name: str) -> libvirt.virDomain:
     )
 
 
+def foreseen(server: Server, **body: object) -> dict[str, Any]:
+    """What a dry run tells of a clone."""
+    plan: dict[str, Any] = server.request("POST", "vms/web/clone", {"dry_run": True, **body}).json["plans"][0]
+    return plan
+
+
 def state_of(folder: Path) -> dict[str, tuple[str, int, int]]:
     """Content, mode and owner of each file of a TPM's state."""
     found = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
@@ -89,9 +96,22 @@ def test_a_tpm_that_was_never_started_has_no_state_to_clone(
     server: Server, conn: libvirt.virConnect, guest: Guest, tpm_dir: Path
 ) -> None:
     guest("web", devices=TPM)
+    assert foreseen(server)["tpm"] is False
     task = cloned(server, "vms/web")
     assert not (tpm_dir / task["uuid"]).exists()
     started_once(conn.lookupByName(task["name"]))
+
+
+def test_a_dry_run_tells_of_what_is_there_to_copy(server: Server, conn: libvirt.virConnect, nvram_dir: Path) -> None:
+    source = define_uefi(conn, "web")
+    assert foreseen(server, name="copy")["nvram"] is None
+    cloned(server, "vms/web", name="copy")
+    assert not (nvram_dir / "copy_VARS.fd").exists()
+    started_once(source)
+    paths = {"source": str(nvram_dir / "web_VARS.fd"), "target": str(nvram_dir / "second_VARS.fd")}
+    assert foreseen(server, name="second")["nvram"] == paths
+    cloned(server, "vms/web", name="second")
+    assert (nvram_dir / "second_VARS.fd").exists()
 
 
 def test_a_clone_that_fails_after_the_tpm_was_copied_leaves_nothing(
