@@ -128,9 +128,11 @@ class Executor:
             running = self._jobs.get(task)
         if running is not None:
             running[0].stop(errors.CloneCancelled())  # now: the journal may have to wait for others
-        was_running = self._journal.cancel(task)
-        if waiting is not None:
-            self._give_up(waiting, KILLED, errors.CloneCancelled())
+        try:
+            was_running = self._journal.cancel(task)
+        finally:
+            if waiting is not None:  # it is in no lane any more; what cannot be written yet, the janitor writes
+                self._give_up(waiting, KILLED, errors.CloneCancelled())
         if was_running or running is None:
             return was_running
         ended = self._journal.task(task)

@@ -231,7 +231,10 @@ class Ledger:
         uuid = step.args["uuid"]
         self._host.stop(uuid)
         self._host.undefine(uuid, keep_nvram=True)
-        self._host.stop(uuid)
+        try:
+            self._host.stop(uuid)
+        except errors.LibvirtFailed as error:  # it is undefined already, so the step is begun again
+            raise errors.Busy(what=f"the clone: {error.data['cause']}") from error
         for path in step.args.get("files", ()) if self._host.is_local else ():
             files.remove(path, files.made_since(path, step.begun - _COARSE_CLOCK_US))
 

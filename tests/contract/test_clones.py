@@ -69,7 +69,8 @@ def test_a_clone_is_accepted_made_and_there(server: Server) -> None:
     clone, source = server.request("GET", f"vms/{task['name']}").json, server.request("GET", "vms/web").json
     own = {"name": task["name"], "uuid": task["uuid"], "title": ""}
     assert clone["uuid"] != source["uuid"]
-    assert clone == source | own | {"state": "shutoff"}
+    assert clone["disks"][0]["place"] != source["disks"][0]["place"]
+    assert clone == source | own | {"state": "shutoff", "disks": clone["disks"]}
 
 
 def test_a_clones_disk_is_named_after_it_and_used_by_it_alone(server: Server) -> None:
