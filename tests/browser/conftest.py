@@ -48,7 +48,7 @@ def tab(browser: Browser) -> Iterator[Callable[..., Tab]]:
 
 @pytest.fixture(scope="session")
 def demo_site() -> Site:
-    return Site(None, ("default", 1000), "web", {"count": 600})
+    return Site(None, ("default", 1000), "web", {"count": 300})
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,15 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from support.browser import Site, Tab
 from support.server import TOKEN, Server
 
 Open = Callable[..., Tab]
+SLOW = ["libvirt"]
+"""Where a clone can be made to take as long as it takes to look at it: the test driver copies nothing."""
 
 
 def open_dialog(page: Page, name: str = "web") -> None:
@@ -200,6 +203,7 @@ def test_a_session_that_has_ended_is_asked_for_without_losing_the_dialog(shared:
     expect(page.locator(".notice", has_text=f"{wanted} is ready")).to_be_visible()
 
 
+@pytest.mark.parametrize("site", SLOW, indirect=True)
 def test_what_is_cancelled_is_gone(own: Server, site: Site, tab: Open) -> None:
     page = tab(own).open("activity")
     before = names(own)
@@ -215,6 +219,7 @@ def test_what_is_cancelled_is_gone(own: Server, site: Site, tab: Open) -> None:
     page.locator(".tasks > .task").first.get_by_text("cancelled").first.wait_for()
 
 
+@pytest.mark.parametrize("site", SLOW, indirect=True)
 def test_reloading_in_the_middle_loses_nothing(own: Server, site: Site, tab: Open) -> None:
     page = tab(own).open()
     tasks = ask_slowly(own, site)
@@ -229,6 +234,7 @@ def test_reloading_in_the_middle_loses_nothing(own: Server, site: Site, tab: Ope
     expect(page.locator(".bubble")).to_be_hidden()
 
 
+@pytest.mark.parametrize("site", SLOW, indirect=True)
 def test_a_restart_in_the_middle_is_survived_and_what_failed_says_why(own: Server, site: Site, tab: Open) -> None:
     opened = tab(own)
     opened.allowed |= {"401", "ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "ERR_INCOMPLETE_CHUNKED_ENCODING"}
