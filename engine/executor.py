@@ -123,20 +123,25 @@ class Executor:
 
     def cancel(self, task: int) -> bool:
         """Asks for a running task's end: it ends at once, and what it made is undone. False if it has ended."""
-        with self._lock:
-            waiting = next(filter(None, (_take_out(queue, task) for queue in self._lanes.values())), None)
-            running = self._jobs.get(task)
-        if running is not None:
-            running[0].stop(errors.CloneCancelled())  # now: the journal may have to wait for others
+        waiting, is_running = self._stop_here(task)  # now: the journal may have to wait for others
         try:
             was_running = self._journal.cancel(task)
         finally:
             if waiting is not None:  # it is in no lane any more; what cannot be written yet, the janitor writes
                 self._give_up(waiting, KILLED, errors.CloneCancelled())
-        if was_running or running is None:
+        if was_running or not is_running:
             return was_running
         ended = self._journal.task(task)
         return ended is not None and ended.status == KILLED  # because of us, sooner than it was written down
+
+    def _stop_here(self, task: int) -> tuple[Waiting | None, bool]:
+        """Takes a task out of those that wait, for the caller to give up, or has it end; whether it was being made."""
+        with self._lock:
+            waiting = next(filter(None, (_take_out(queue, task) for queue in self._lanes.values())), None)
+            running = self._jobs.get(task)
+        if running is not None:
+            running[0].stop(errors.CloneCancelled())
+        return waiting, running is not None
 
     def domain_started(self, uuid: str) -> None:
         """Ends the clones of a domain that runs: what they read may change under their hands."""
@@ -287,13 +292,9 @@ class Executor:
 
     def _cancelled_elsewhere(self, task: int) -> None:
         """Ends a task, if it is one of this server's, of which another server was asked for that."""
-        with self._lock:
-            waiting = next(filter(None, (_take_out(queue, task) for queue in self._lanes.values())), None)
-            running = self._jobs.get(task)
+        waiting, _ = self._stop_here(task)
         if waiting is not None:
             self._give_up(waiting, KILLED, errors.CloneCancelled())
-        if running is not None:
-            running[0].stop(errors.CloneCancelled())
 
     # --- The janitor -------------------------------------------------------------------------------------------------
 

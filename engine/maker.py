@@ -25,7 +25,6 @@ from .job import Job
 from .journal import Journal
 from .ledger import DOMAIN, FILL, NVRAM, START, TPM, VOLUME, Ledger, cause_of
 from .plan import Copy, DomainPlan, VolumePlan
-from .reach import LIBVIRT
 from .records import BEGUN, DONE, UNDONE, Mark
 from .xmltree import parse
 
@@ -122,13 +121,13 @@ class Maker:
     def _copy(self, job: Job, copy: Copy, first: int, second: int) -> domainxml.NewSource:
         method = self._methods[copy.method]
         names = {"pool": copy.pool, "name": copy.name}
-        made_empty = names | {"empty": copy.method != LIBVIRT, "parents": list(copy.depends_on)}
-        made_empty |= {"stamped": copy.is_stamped, "empty_bytes": _most_of_empty(copy)}
+        known = names | {"parents": list(copy.depends_on), "stamped": copy.is_stamped}
+        known |= {"empty_bytes": _most_of_empty(copy)}
 
         def reserve_it() -> Mapping[str, Any]:
             return method.reserve(copy, job, partial(self._note, job, first))
 
-        reserve = Action(VOLUME, made_empty, plain(f"Making {copy.name}"), reserve_it)
+        reserve = Action(VOLUME, known, plain(f"Making {copy.name}"), reserve_it)
         with self._turn(job) if method.is_long else nullcontext():
             made = self._take(job, first, reserve)
             title = plain(f"Copying {copy.source.name} to {copy.name}")

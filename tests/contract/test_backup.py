@@ -109,7 +109,7 @@ def make_half_a_clone(services: Services, volume: str) -> int:
     with journal.transaction() as transaction:
         number = transaction.new_task_id()
         transaction.add_task(number, "domain", "/vms/new/clone", "a server that was killed", {"name": "new"})
-    args = {"pool": "default", "name": volume, "empty": False, "parents": []}
+    args = {"pool": "default", "name": volume, "parents": []}
     step = journal.begin(number, 1, VOLUME, args, "Making it")
     made = {"path": f"/var/lib/libvirt/images/{volume}", "type": "file", "file": {}}
     journal.mark(number, [Mark(step.number, DONE, made)])

@@ -75,7 +75,7 @@ def test_without_times_a_stamp_tells_whose_a_volume_is(services: Services, stamp
     """The test driver's volumes have none, like Ceph's: the server died while it made one, or somebody else did."""
     with services.journal.transaction() as transaction:
         task = transaction.add_task(transaction.new_task_id(), VOLUME_NAME, "", "a dead server", {})
-    args = {"pool": "default", "name": "new.img", "empty": True, "parents": [], "stamped": stamped}
+    args = {"pool": "default", "name": "new.img", "parents": [], "stamped": stamped}
     services.journal.begin(task.id, 1, VOLUME, args, "Making new.img")
     xml = "<volume><name>new.img</name><capacity>1024</capacity></volume>"
     assert VolumeMaker(services.connections, services.host).create("default", "new.img", xml).changed is None
