@@ -19,14 +19,13 @@ from typing import Any
 from .. import context, errors
 from ..errors import plain
 from ..hypervisor.host import SHUT_OFF, Host, VolumeInfo
-from . import domainxml, files, ownership
+from . import domainxml, files
 from .copying import Method
 from .job import Job
 from .journal import Journal
 from .ledger import DOMAIN, FILL, NVRAM, START, TPM, VOLUME, Ledger, cause_of
 from .plan import Copy, DomainPlan, VolumePlan
 from .records import BEGUN, DONE, UNDONE, Mark
-from .xmltree import parse
 
 Plan = DomainPlan | VolumePlan
 
@@ -248,12 +247,8 @@ def _most_of_empty(copy: Copy) -> int:
 
 def _made_by_start(plan: DomainPlan) -> list[str]:
     """Where libvirt and QEMU are going to make files when the clone starts: its variables, logs, and the like."""
-    domain = parse(plan.xml)
-    drop = plan.wishes.drop_hostdevs
-    ownership.make_own(domain, plan.source, plan.identity.name, plan.identity.uuid, drop_hostdevs=drop)
-    found = [node.get(attribute, "") for node, attribute in ownership.paths(domain)]
-    found += [plan.nvram[1]] if plan.nvram else []
-    return [path for path in dict.fromkeys(found) if os.path.isabs(path) and not os.path.lexists(path)]
+    found = [*plan.paths, *([plan.nvram[1]] if plan.nvram else [])]
+    return [path for path in found if os.path.isabs(path) and not os.path.lexists(path)]
 
 
 def _copy_nvram(source: str, target: str, *, is_stamped: bool) -> Action:

@@ -136,6 +136,9 @@ class DomainPlan:
     """Folders of the source's and the clone's TPM state."""
 
     wishes: Wishes = field(default_factory=Wishes)
+    paths: tuple[str, ...] = ()
+    """The sockets, logs and pipes that the clone has."""
+
     is_stamped: bool = False
     """Whether a stamp of the journal is in its name, so that nobody else's is called so."""
 
@@ -254,6 +257,7 @@ class Draft:
             nvram_in_xml=not own.nvram_is_implied,
             tpm=(own.tpm, tpm_folder(identity.uuid, self.survey.places)) if own.tpm else None,
             wishes=self.wishes,
+            paths=tuple(self.own_paths(identity.name, identity.uuid)),
             is_stamped=is_stamped,
             not_made=self.survey.not_made,
         )

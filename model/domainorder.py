@@ -50,7 +50,7 @@ class DomainOrder:
         transaction.reserve(DOMAIN_NAME, "", name, task=task)
         for copy in plan.copies:
             transaction.reserve(VOLUME_NAME, copy.pool, copy.name, task=task)
-        for path in draft.own_paths(name, uuid):
+        for path in plan.paths:
             transaction.reserve(PATH, path, "", task=task)
         return plan, f"vms/{name}"
 
