@@ -7,8 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -25,7 +24,7 @@ from support.guests import OVMF_VARS, Disk, inventory, stop_guest
 from support.libvirtd import PrivateLibvirtd
 from support.running import run, wait_until
 from support.server import Server
-from support.storage import GiB, MiB, allocated, make_qcow2, make_raw, pool_path, some_data
+from support.storage import GiB, MiB, allocated, make_qcow2, make_raw, open_in_qemu, pool_path, some_data
 
 Guest = Callable[..., libvirt.virDomain]
 
@@ -41,20 +40,6 @@ def overlay(path: Path, backing: Path) -> None:
     run("qemu-img", "create", "-q", "-f", "qcow2", "-F", form, "-b", backing, path)
     owner = path.parent.stat()
     shutil.chown(path, owner.st_uid, owner.st_gid)
-
-
-@contextmanager
-def writer(path: Path, form: str = "raw") -> Iterator[None]:
-    """A QEMU that nobody has told libvirt of, with an image open to write."""
-    argv = ["qemu-io", "-f", form, str(path)]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write("length\n")  # it answers when the image is open
-        process.stdin.flush()
-        process.stdout.readline()
-        yield
-        process.stdin.close()
 
 
 def hears_of(server: Server, name: str) -> None:
@@ -120,7 +105,7 @@ def test_a_disk_that_a_qemu_unknown_to_libvirt_writes_to(
     server: Server, pool: libvirt.virStoragePool, guest: Guest, disk: Path
 ) -> None:
     guest("web", [disk])
-    with writer(disk):
+    with open_in_qemu(disk):
         refused_throughout(server, pool)
         assert refusal(server.request("DELETE", "vms/web", {"storage": True})) == (409, "CLNVM0007E")
     cloned(server, "vms/web")
@@ -136,7 +121,7 @@ def test_a_qemu_that_opens_the_source_meanwhile_ends_the_clone(
     task = server.request("POST", "vms/web/clone", {"method": "libvirt"}).json
     copy = pool_path(pool) / f"{task['name']}-vda.img"
     wait_until(lambda: copy.exists() and allocated(copy) > MiB, 30, "the copy is under way", lambda: server.log)
-    with writer(big):
+    with open_in_qemu(big):
         ended = server.wait_task(task["id"])
     assert (ended["status"], ended["message"][:12]) == ("failed", "CLNTASK0006E")
     assert inventory(conn) == before
@@ -348,7 +333,7 @@ def test_a_disk_that_a_qemu_reads_as_a_backing_file_is_not_deleted(
     guest("web", [disk])
     top = folder / "top.qcow2"
     overlay(top, disk)
-    with writer(top, "qcow2"):
+    with open_in_qemu(top, form="qcow2"):
         assert refusal(server.request("DELETE", "vms/web", {"storage": True})) == (409, "CLNVM0007E")
     assert server.request("DELETE", "vms/web", {"storage": True}).status == 204
     assert not disk.exists()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +14,7 @@ from cloner.hypervisor.host import SHUT_OFF, DomainInfo
 from cloner.hypervisor.places import Places
 from cloner.model.needs import Needs
 from support.running import run
-from support.storage import MiB, loop_device
+from support.storage import MiB, loop_device, open_in_qemu
 
 XML = "<domain><name>other</name><os>{os}</os><devices>{disks}</devices></domain>"
 DISK = "<disk type='{type}'><driver type='{form}'/><source {attribute}='{path}'/>{more}<target dev='vda'/></disk>"
@@ -53,20 +51,6 @@ def names_of(device: Path, folder: Path) -> tuple[Path, Path]:
         name.parent.mkdir()
         name.symlink_to(device)
     return found
-
-
-@contextmanager
-def opened(path: Path, *options: str) -> Iterator[None]:
-    """A QEMU that has an image open."""
-    argv = ["qemu-io", *options, "-f", "raw", str(path)]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write("length\n")  # it answers when the image is open
-        process.stdin.flush()
-        process.stdout.readline()
-        yield
-        process.stdin.close()
 
 
 def test_a_block_device_is_the_same_by_all_its_names(device: Path, tmp_path: Path) -> None:
@@ -110,9 +94,9 @@ def test_an_image_that_a_qemu_has_open_is_known(kind: str, device: Path, tmp_pat
     if kind == "file":
         path.write_bytes(bytes(MiB))
     assert states(path) == (False, False)
-    with opened(path):
+    with open_in_qemu(path):
         assert states(path) == (True, True)
-    with opened(path, "-r"):
+    with open_in_qemu(path, "-r"):
         assert states(path) == (True, False)
     assert states(path) == (False, False)
 

@@ -230,3 +230,17 @@ def owned_bytes(path: Path) -> int:
 def listing(folder: Path) -> list[str]:
     """The names of a folder's entries, sorted; a pool's volumes and whatever else lies there."""
     return sorted(os.listdir(folder))
+
+
+@contextmanager
+def open_in_qemu(path: Path, *options: str, form: str = "raw") -> Iterator[None]:
+    """A QEMU that nobody has told libvirt of, with an image open to write, or as qemu-io's `options` have it."""
+    argv = ["qemu-io", *options, "-f", form, str(path)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("length\n")  # it answers when the image is open
+        process.stdin.flush()
+        process.stdout.readline()
+        yield
+        process.stdin.close()

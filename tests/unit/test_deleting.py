@@ -16,18 +16,13 @@ from cloner.model.accepting import Request
 from cloner.model.services import DOMAIN_NAME, VOLUME_NAME, Services
 from cloner.model.storagevolumes import StorageVolumesModel
 from cloner.model.vms import VMsModel
-from cloner.plugin import build
-from cloner.settings import Settings, demo_uri
+from support.services import connected
 
 
 @pytest.fixture
 def services(tmp_path: Path) -> Iterator[Services]:
-    built = build(Settings(connect=demo_uri(), state_dir=str(tmp_path)))
-    built.connections.start(10)
-    yield built
-    built.connections.stop()
-    built.journal.close()
-    built.lease.release()
+    with connected(tmp_path) as found:
+        yield found
 
 
 def test_a_volume_that_cannot_be_deleted_is_named_and_the_others_go(services: Services) -> None:

@@ -18,25 +18,16 @@ from cloner.engine.records import RUNNING, Task
 from cloner.model.accepting import Request
 from cloner.model.services import Services
 from cloner.model.storagevolumes import StorageVolumesModel
-from cloner.plugin import build
-from cloner.settings import Settings, demo_uri
 from support.running import wait_until
+from support.services import connected
 
 MOUNT = "/plugins/kimchi"
 
 
 @pytest.fixture
 def services(tmp_path: Path) -> Iterator[Services]:
-    """A server's parts, connected. No worker runs yet."""
-    found = build(Settings(connect=demo_uri(), state_dir=str(tmp_path)))
-    found.connections.start()
-    found.inventory.start()
-    yield found
-    found.executor.stop(10)
-    found.inventory.stop()
-    found.connections.stop()
-    found.journal.close()
-    found.lease.release()
+    with connected(tmp_path) as found:
+        yield found
 
 
 def clone_volume(services: Services) -> int:

@@ -20,9 +20,8 @@ from cloner.model.accepting import Request
 from cloner.model.services import Services
 from cloner.model.storagevolumes import StorageVolumesModel
 from cloner.model.vms import VMsModel
-from cloner.plugin import build
-from cloner.settings import Settings, demo_uri
 from support.running import wait_until
+from support.services import connected
 
 MOUNT = "/plugins/kimchi"
 NOON = 4_000_000_000_000_000  # µs since 1970, later than any stamp before
@@ -59,16 +58,8 @@ def recorder() -> Recorder:
 
 @pytest.fixture
 def services(tmp_path: Path, recorder: Recorder) -> Iterator[Services]:
-    """A server's parts, connected. No worker runs yet."""
-    found = build(Settings(connect=demo_uri(), state_dir=str(tmp_path)), recorder)
-    found.connections.start()
-    found.inventory.start()
-    yield found
-    found.executor.stop(10)
-    found.inventory.stop()
-    found.connections.stop()
-    found.journal.close()
-    found.lease.release()
+    with connected(tmp_path, recorder) as found:
+        yield found
 
 
 def clone(services: Services, source: str = "web", **params: str) -> int:

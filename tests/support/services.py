@@ -1,0 +1,26 @@
+"""A server's parts in this process, without a server: on libvirt's test driver, whose host is the demo's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cloner.engine.observer import Observer
+from cloner.model.services import Services
+from cloner.plugin import build
+from cloner.settings import Settings, demo_uri
+
+
+@contextmanager
+def connected(state_dir: Path, observer: Observer | None = None) -> Iterator[Services]:
+    """The parts, connected. No worker runs until a test starts them."""
+    found = build(Settings(connect=demo_uri(), state_dir=str(state_dir)), observer)
+    found.connections.start(10)
+    found.inventory.start()
+    yield found
+    found.executor.stop(10)
+    found.inventory.stop()
+    found.connections.stop()
+    found.journal.close()
+    found.lease.release()
