@@ -366,10 +366,14 @@ def _check_guest(site: Site, plan: Body, task: Body, made: Made, wishes: Body) -
             assert disk["action"] == ("share" if place else "empty")
             assert place == _source(was)
     nvram = clone.findtext("os/nvram")
-    assert nvram == (plan["nvram"] and plan["nvram"]["target"].replace(plan["name"], task["name"]))
-    if nvram:
-        assert Path(nvram).exists() == made.nvram
-        assert not made.nvram or Path(nvram).read_bytes() == Path(plan["nvram"]["source"]).read_bytes()
+    assert nvram == (None if made.nvram is None else str(site.nvram / f"{task['name']}_VARS.fd"))
+    if made.nvram:
+        assert nvram is not None
+        assert nvram == plan["nvram"]["target"].replace(plan["name"], task["name"])
+        assert Path(nvram).read_bytes() == Path(plan["nvram"]["source"]).read_bytes()
+    else:  # what the source has not yet cannot be copied, and stays missing
+        assert plan["nvram"] is None
+        assert nvram is None or not Path(nvram).exists()
     assert (plan["tpm"], plan["start"]) == (False, False)
 
 

@@ -28,6 +28,7 @@ import sqlalchemy as sa
 
 from cloner.engine import executor
 from cloner.engine.ledger import Ledger
+from cloner.hypervisor import making
 from cloner.model.storagevolumes import StorageVolumesModel
 from cloner.model.vms import VMsModel
 from cloner.server import cli
@@ -196,6 +197,7 @@ def _fallible_open(*args: Any, **keywords: Any) -> Any:
 
 
 def main() -> int:
+    making._POLL_S = 3600.0  # what libvirt copies is not looked at meanwhile, so that the calls are always the same
     for kind in _CLASSES:
         for name, member in vars(kind).copy().items():
             if callable(member) and not name.startswith("_"):
