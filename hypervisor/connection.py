@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import libvirt
 
 from .. import errors
-from . import xmlparser
+from . import eventloop, xmlparser
 
 log = logging.getLogger(__name__)
 
@@ -44,28 +44,6 @@ LOST = frozenset(
     }
 )
 """Errors after which it is worth asking whether the connection is still alive: these are what a dead one gives."""
-
-_event_loop_lock = threading.Lock()
-_event_loop_runs = False
-
-
-def _run_event_loop() -> None:
-    """Starts libvirt's event loop, which keepalive needs: once a process, and before the first connection."""
-    global _event_loop_runs  # noqa: PLW0603 - libvirt's loop is the process's own
-    with _event_loop_lock:
-        if _event_loop_runs:
-            return
-        libvirt.virEventRegisterDefaultImpl()
-        # libvirt would print each error to stderr; we raise and log them.
-        libvirt.registerErrorHandler(lambda _context, _error: None, None)
-        threading.Thread(target=_dispatch_events, name="libvirt-events", daemon=True).start()
-        _event_loop_runs = True
-
-
-def _dispatch_events() -> None:
-    while True:
-        with suppress(libvirt.libvirtError):
-            libvirt.virEventRunDefaultImpl()
 
 
 class Connections:
@@ -98,7 +76,7 @@ class Connections:
 
     def start(self, wait_s: float = 1.0) -> None:
         """Begins to connect, and waits up to `wait_s` seconds for the first attempt to end, well or not."""
-        _run_event_loop()
+        eventloop.run()
         self._keeper.start()
         self._settled.wait(wait_s)
 
