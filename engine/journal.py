@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from .. import errors
 from ..clock import Clock, wall_clock
 from . import statements as sql
-from .database import open_engine, unavailable
+from .database import Writer, open_engine, unavailable
 from .migrations import MIGRATIONS
 from .records import (
     BEGUN,
@@ -63,6 +63,7 @@ class Journal:
 
         # Threads of one process queue here rather than in SQLite's busy loop, a lottery with naps of up to 100 ms.
         self._writing = threading.Lock()
+        self._writer = Writer(self._engine)
         try:
             with unavailable():
                 self._migrate()
@@ -70,6 +71,8 @@ class Journal:
             self._engine.dispose()
 
     def close(self) -> None:
+        with self._writing:
+            self._writer.close()
         self._engine.dispose()
 
     def size(self) -> int | None:
@@ -104,7 +107,7 @@ class Journal:
 
     @contextmanager
     def _write(self) -> Iterator[sa.Connection]:
-        with self._writing, unavailable(), self._engine.begin() as connection:
+        with self._writing, unavailable(), self._writer.transaction() as connection:
             yield connection
             has_changed = connection.info.pop(CHANGED, False)
         if has_changed:
