@@ -56,7 +56,8 @@ class _Placed:
         self._maker = maker
 
     def reserve(self, copy: Copy, job: Job, note: Note) -> Mapping[str, Any]:  # noqa: ARG002 - the protocol's signature
-        return _known_by(self._maker.create(copy.pool, copy.name, new_volume(copy)), self._maker)
+        path = self._maker.create(copy.pool, copy.name, new_volume(copy))
+        return _known_by(path, copy.type, self._maker)
 
 
 class Reflink(_Placed):
@@ -142,18 +143,17 @@ class ThroughLibvirt:
             progress(volume.allocation)
             if not known:
                 known = True
-                note(_known_by(volume, self._maker))
+                note(_known_by(volume.path, volume.type, self._maker))
 
         volume = self._maker.create_from(copy.source, copy.pool, copy.name, new_volume(copy), see)
-        return _known_by(volume, self._maker)
+        return _known_by(volume.path, volume.type, self._maker)
 
     def fill(self, copy: Copy, made: Mapping[str, Any], job: Job) -> None:  # noqa: ARG002 - it is filled already
         job.progress(copy.item)(copy.total)
 
 
-def _known_by(volume: VolumeInfo, maker: VolumeMaker) -> dict[str, Any]:
-    known = files.identity(volume.path) if maker.is_local else {}
-    return {"path": volume.path, "type": volume.type, "file": known}
+def _known_by(path: str, kind: str, maker: VolumeMaker) -> dict[str, Any]:
+    return {"path": path, "type": kind, "file": files.identity(path) if maker.is_local else {}}
 
 
 def methods(maker: VolumeMaker) -> dict[str, Method]:

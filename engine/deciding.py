@@ -184,7 +184,7 @@ def _copy(item: str, disk: SourceDisk, volume: VolumeInfo, pool: PoolInfo, way: 
         extension=extension(volume.name) if form == same else ".qcow2" if method == LINKED else "",
         overlay_of=(volume.path, same) if method == LINKED else None,
         depends_on=(volume.path, *stands_on) if method == LINKED else stands_on,
-        allotted=pool.volume_type == "block",
+        type=pool.volume_type,
         below=disk.chain.volumes if is_flat or method == LIBVIRT else (),
         written=_written(disk, reached, with_chain=is_flat or method == LIBVIRT),
         flat_source=disk.flat_source if is_flat and method == COPY else "",

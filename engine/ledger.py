@@ -144,7 +144,8 @@ class Ledger:
         domain = next((step for step in steps if step.kind == DOMAIN), None)
         if domain is not None:
             return domain.state != UNDONE and self._host.has_domain_uuid(domain.args["uuid"])
-        return last.kind == FILL and last.state == DONE and task.kind == VOLUME
+        is_filled = last.kind == FILL or bool(last.args.get("filled"))
+        return is_filled and last.state == DONE and task.kind == VOLUME
 
     # --- Undoing -----------------------------------------------------------------------------------------------------
 

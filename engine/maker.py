@@ -126,11 +126,19 @@ class Maker:
         def reserve_it() -> Mapping[str, Any]:
             return method.reserve(copy, job, partial(self._note, job, first))
 
-        reserve = Action(VOLUME, known, plain(f"Making {copy.name}"), reserve_it)
+        def reserve_and_fill() -> Mapping[str, Any]:
+            made = reserve_it()
+            method.fill(copy, made, job)
+            return made
+
+        title = plain(f"Copying {copy.source.name} to {copy.name}")
         with self._turn(job) if method.is_long else nullcontext():
-            made = self._take(job, first, reserve)
-            title = plain(f"Copying {copy.source.name} to {copy.name}")
-            self._take(job, second, Action(FILL, names, title, lambda: _fill(method, copy, made, job), copy.name))
+            if copy.is_stamped and not method.is_long:  # known as ours by its name alone, whatever is in it
+                args = known | {"filled": True}
+                made = self._take(job, first, Action(VOLUME, args, title, reserve_and_fill, copy.name))
+            else:
+                made = self._take(job, first, Action(VOLUME, known, plain(f"Making {copy.name}"), reserve_it))
+                self._take(job, second, Action(FILL, names, title, lambda: _fill(method, copy, made, job), copy.name))
         return domainxml.NewSource(made["type"], made["path"], copy.pool, copy.name, copy.format)
 
     def _note(self, job: Job, number: int, result: Mapping[str, Any]) -> None:
@@ -228,7 +236,8 @@ class Maker:
                 domainxml.Texts(plan.wishes.title, plan.wishes.description),
                 drop_hostdevs=plan.wishes.drop_hostdevs,
             )
-            self._host.define(plan.identity.name, plan.identity.uuid, xml)
+            # Where what it booted from is left out, libvirt chooses.
+            self._host.define(plan.identity.name, plan.identity.uuid, xml, is_whole=not plan.wishes.drop_hostdevs)
             return {}
 
         args = {"uuid": plan.identity.uuid, "name": plan.identity.name, "start": plan.wishes.start}

@@ -64,8 +64,8 @@ class Copy:
     overlay_of: tuple[str, str] | None = None
     """Path and format of the backing file of a linked clone."""
 
-    allotted: bool = False
-    """Whether the pool has to set its whole capacity aside."""
+    type: str = "file"
+    """What it is going to be, in libvirt's words: `file`, `block` or `network`."""
 
     depends_on: tuple[str, ...] = ()
     """Paths of the images that it is lost without: the backing files that it shares with its source."""
@@ -89,6 +89,11 @@ class Copy:
     name: str = ""
     is_stamped: bool = False
     """Whether a stamp of the journal is in its name, so that nobody else's is called so."""
+
+    @property
+    def is_allotted(self) -> bool:
+        """Whether the pool has to set its whole capacity aside."""
+        return self.type == "block"
 
     @property
     def reads(self) -> tuple[VolumeInfo, ...]:

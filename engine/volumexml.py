@@ -25,7 +25,7 @@ def new_volume(copy: Copy) -> str:
     volume = E.volume(
         E.name(copy.name),
         E.capacity(str(source.capacity), unit="bytes"),
-        E.allocation(str(source.capacity if copy.allotted else 0), unit="bytes"),
+        E.allocation(str(source.capacity if copy.is_allotted else 0), unit="bytes"),
         target,
     )
     if copy.overlay_of is not None:

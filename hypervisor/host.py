@@ -207,8 +207,11 @@ class Host:
             return False
         return True
 
-    def define(self, name: str, uuid: str, xml: str) -> None:
-        """Defines a domain whose UUID is new, so that one of the same name is an error. Raises NameTaken."""
+    def define(self, name: str, uuid: str, xml: str, *, is_whole: bool = True) -> None:
+        """Defines a domain whose UUID is new, so that one of the same name is an error. Raises NameTaken.
+
+        `is_whole`: libvirt will add nothing to its XML that is kept of a domain, and is not asked what it made of it.
+        """
         with self.defining(uuid) as defined, self._doing("define the domain", name=name) as connection:
             try:
                 domain = connection.defineXML(xml)
@@ -217,7 +220,7 @@ class Host:
                     raise errors.NameTaken(name=name) from error
                 raise
             # It is new, so that much is known of it without a question.
-            now = domain.XMLDesc(_DOMAIN_XML)
+            now = xml if is_whole else domain.XMLDesc(_DOMAIN_XML)
             defined(DomainInfo(name, uuid, SHUT_OFF, now, persistent=True, autostart=False, saved_state=False))
 
     def define_again(self, domain: DomainInfo) -> None:
@@ -352,11 +355,15 @@ class Host:
 
     def has_volume(self, pool: PoolInfo, name: str) -> bool:
         """Whether a name in an active pool is taken: by a volume, or by a file that libvirt has not noticed yet."""
-        if self._connections.is_local and pool.holds_files and os.path.lexists(Path(pool.path, name)):
+        path = os.path.join(pool.path, name) if self._connections.is_local and pool.holds_files else None
+        if path is not None and os.path.lexists(path):
             return True
         try:
             with self._doing("look up a storage volume", pool=pool.name, name=name) as connection:
-                connection.storagePoolLookupByName(pool.name).storageVolLookupByName(name)
+                if path is not None:
+                    connection.storageVolLookupByPath(path)
+                else:
+                    connection.storagePoolLookupByName(pool.name).storageVolLookupByName(name)
         except errors.VolumeNotFound:
             return False
         return True
@@ -378,10 +385,12 @@ class Host:
 
     # --- Translation -------------------------------------------------------------------------------------------------
 
-    def volume_made(self, pool: str, volume: libvirt.virStorageVol) -> VolumeInfo:
-        """What libvirt says of a volume that it has just made."""
-        with self._doing("look up a storage volume", pool=pool, name="?"):
-            return _volume_info(pool, volume)
+    def path_of_new(self, pool: str, name: str, volume: libvirt.virStorageVol) -> str:
+        """The path of a volume that libvirt has just made: of a file that is its key, which needs no call."""
+        with self._doing("look up a storage volume", pool=pool, name=name):
+            key = str(volume.key())
+            is_path = os.path.isabs(key) and os.path.basename(key) == name
+            return key if is_path else str(volume.path())
 
     @contextmanager
     def _doing(self, act: str, **names: str) -> Iterator[libvirt.virConnect]:

@@ -28,8 +28,8 @@ class VolumeMaker:
         if connections.is_test_driver:
             self._in_the_way.add(libvirt.VIR_ERR_OPERATION_FAILED)
 
-    def create(self, pool: str, name: str, xml: str) -> VolumeInfo:
-        """Makes an empty volume.
+    def create(self, pool: str, name: str, xml: str) -> str:
+        """Makes an empty volume; returns its path.
 
         Raises VolumeInTheWay when something of that name is there, which is then not ours; StepFailed with libvirt's
         reason; LibvirtUnavailable when the connection broke, and it is unknown whether the volume was made.
@@ -39,7 +39,7 @@ class VolumeMaker:
                 volume = connection.storagePoolLookupByName(pool).createXML(xml, 0)
             except libvirt.libvirtError as error:
                 raise self._explained(error, connection, pool, name) from error
-            return self._host.volume_made(pool, volume)
+            return self._host.path_of_new(pool, name, volume)
 
     def create_from(
         self, source: VolumeInfo, pool: str, name: str, xml: str, see: Callable[[VolumeInfo], None]

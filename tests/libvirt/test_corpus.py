@@ -6,6 +6,8 @@ import libvirt
 import pytest
 from lxml import etree
 
+from cloner.hypervisor.host import SHUT_OFF, DomainInfo
+from cloner.model.guests import Guest, read_guest
 from support import corpus
 from support.corpus import CASES, Case, Element
 
@@ -42,13 +44,21 @@ def test_libvirt_takes_the_clone_and_sees_what_is_published(conn: libvirt.virCon
         return
     if case.refused:
         return
-    clone = defined(conn, corpus.clone(source, 1))
+    sent = corpus.clone(source, 1)
+    clone = defined(conn, sent)
     assert isinstance(clone, str), clone
+    if not case.dropped:
+        assert guest(sent) == guest(clone)  # the inventory takes in what was sent
     old, new = etree.fromstring(source), etree.fromstring(clone)
     found = corpus.changes(old, new)
     unexpected = [change for change in found if not corpus.is_published(change, old)]
     assert {change.path for change in unexpected} == BY_LIBVIRT.get(case.name, set())
     assert {"name", "uuid"} <= {change.path for change in found}
+
+
+def guest(xml: str) -> Guest:
+    name, uuid = (etree.fromstring(xml).findtext(tag, "") for tag in ("name", "uuid"))
+    return read_guest(DomainInfo(name, uuid, SHUT_OFF, xml, persistent=True, autostart=False, saved_state=False))
 
 
 def defined(conn: libvirt.virConnect, xml: str) -> str | libvirt.libvirtError:

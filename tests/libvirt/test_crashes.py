@@ -29,7 +29,7 @@ from support.storage import (
     some_data,
 )
 
-POINTS = 42
+POINTS = 36
 """The moments at which the clone below can be interrupted."""
 
 

@@ -27,6 +27,7 @@ import libvirt
 import sqlalchemy as sa
 
 from cloner.engine import executor
+from cloner.engine.database import Writer
 from cloner.engine.ledger import Ledger
 from cloner.hypervisor import making
 from cloner.model.storagevolumes import StorageVolumesModel
@@ -208,8 +209,8 @@ def main() -> int:
             owner = sys.modules[module]
             setattr(owner, name, _fallible(f"{module}.{name}", getattr(owner, name)))
     builtins.open = _fallible_open
-    for name in ("begin", "connect"):
-        setattr(sa.Engine, name, _fallible(f"journal.{name}", getattr(sa.Engine, name)))
+    for owner, method, name in ((Writer, "transaction", "begin"), (sa.Engine, "connect", "connect")):
+        setattr(owner, method, _fallible(f"journal.{name}", getattr(owner, method)))
     executor._JANITOR_INTERVAL_S = _JANITOR_INTERVAL_S
     for model in (VMsModel, StorageVolumesModel):
         model.clone = _faults.accepting(model.clone)  # type: ignore[method-assign]  # what this module is for

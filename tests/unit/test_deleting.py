@@ -73,7 +73,8 @@ def test_without_times_a_stamp_tells_whose_a_volume_is(services: Services, stamp
     args = {"pool": "default", "name": "new.img", "parents": [], "stamped": stamped}
     services.journal.begin(task.id, 1, VOLUME, args, "Making new.img")
     xml = "<volume><name>new.img</name><capacity>1024</capacity></volume>"
-    assert VolumeMaker(services.connections, services.host).create("default", "new.img", xml).changed is None
+    VolumeMaker(services.connections, services.host).create("default", "new.img", xml)
+    assert services.host.volume("default", "new.img").changed is None
     services.ledger.recover()
     ended = services.journal.task(task.id)
     assert ended is not None

@@ -553,7 +553,7 @@ def test_a_disk_in_ceph_is_cloned_by_libvirt_into_its_own_pool() -> None:
     copy = copy_of(disk(image, type="network", path=None, network=source), pools=pools)
     assert (copy.method, copy.pool, copy.format, copy.extension) == (LIBVIRT, "images", "raw", "")
     assert copy.size <= MiB, "it shares its source's blocks"
-    assert not copy.allotted
+    assert not copy.is_allotted
     assert "child of a snapshot" in copy.note
 
 

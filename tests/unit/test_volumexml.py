@@ -29,10 +29,10 @@ SOURCE = VolumeInfo(
 COPY = Copy("vda", SOURCE, "pool", "qcow2", 0, 0, "libvirt", "", ".qcow2", name="it's <a> & b.qcow2")
 
 
-@pytest.mark.parametrize(("allotted", "allocation"), [(False, 0), (True, SOURCE.capacity)], ids=["file", "logical"])
-def test_a_file_is_sparse_and_a_logical_volume_is_allotted_whole(allotted: bool, allocation: int) -> None:
+@pytest.mark.parametrize(("kind", "allocation"), [("file", 0), ("network", 0), ("block", SOURCE.capacity)])
+def test_a_file_is_sparse_and_a_logical_volume_is_allotted_whole(kind: str, allocation: int) -> None:
     """libvirt makes a logical volume of less allocation than capacity as a snapshot, which overflows."""
-    xml = etree.fromstring(new_volume(replace(COPY, allotted=allotted)))
+    xml = etree.fromstring(new_volume(replace(COPY, type=kind)))
     assert xml.findtext("allocation") == str(allocation)
     assert xml.findtext("capacity") == str(SOURCE.capacity)
 
