@@ -37,6 +37,7 @@ from .hypervisor.inventory import Inventory
 from .hypervisor.making import VolumeMaker
 from .hypervisor.places import places
 from .model.feed import Feed
+from .model.foresight import Foresight
 from .model.gone import GoneClones
 from .model.guests import read_guest
 from .model.keys import KEPT_US
@@ -229,7 +230,20 @@ def build(settings: Settings, observer: Observer | None = None) -> Services:
     inventory.on_change = feed.guest_changed
     limits = Limits(settings.max_running_per_user, settings.max_bytes_per_user)
     return Services(
-        connections, host, journal, executor, ledger, lease, surveyor, inventory, tokens, limits, observer, feed, own
+        connections=connections,
+        host=host,
+        journal=journal,
+        executor=executor,
+        ledger=ledger,
+        lease=lease,
+        surveyor=surveyor,
+        inventory=inventory,
+        tokens=tokens,
+        limits=limits,
+        foresight=Foresight(journal),
+        observer=observer,
+        feed=feed,
+        places=own,
     )
 
 

@@ -53,7 +53,7 @@ class Journal:
     """
 
     def __init__(self, url: str | sa.URL, *, clock: Clock = wall_clock) -> None:
-        self._clock = clock
+        self.clock = clock
         self._engine = open_engine(url)
         self.on_change: Callable[[], None] = lambda: None
         """Is told of each change of the list of tasks that this server has written."""
@@ -94,7 +94,7 @@ class Journal:
             patience = max(0.0, until - time.monotonic())
             with unavailable(), self._engine.connect() as connection:
                 connection.execution_options(patience_s=patience)
-                connection.execute(sql.CHECK[connection.dialect.name], {"value": str(self._clock())})
+                connection.execute(sql.CHECK[connection.dialect.name], {"value": str(self.clock())})
                 connection.commit()
         finally:
             self._writing.release()
@@ -103,7 +103,7 @@ class Journal:
     def transaction(self) -> Iterator[Transaction]:
         """All of it is written, or, when the block raises, none of it."""
         with self._write() as connection:
-            yield Transaction(connection, self._clock)
+            yield Transaction(connection, self.clock)
 
     @contextmanager
     def _write(self) -> Iterator[sa.Connection]:
@@ -134,7 +134,7 @@ class Journal:
                 log.info("journal: migration %d", version)
                 for statement in statements:
                     connection.execute(sa.text(statement))
-                applied = {"version": version, "applied": self._clock()}
+                applied = {"version": version, "applied": self.clock()}
                 connection.execute(sa.text("INSERT INTO migrations VALUES (:version, :applied)"), applied)
 
     # --- Tasks -------------------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ class Journal:
     ) -> None:
         """Ends a task: its names and promises are free again; a clone that came of it is remembered with its MACs."""
         with self._write() as connection:
-            ended = {"became": status, "says": message, "warns": warning, "at": self._clock()}
+            ended = {"became": status, "says": message, "warns": warning, "at": self.clock()}
             ended |= {"change": next_change(connection), "was_done": None if done is None else json.dumps(done)}
             ended["most_cancelled"] = 0 if status == FINISHED else 1
             if sql.END.run(connection, of_task=task_id, **ended) == 0:
@@ -253,7 +253,7 @@ class Journal:
         which = sa.and_(sql.tasks.c.status != RUNNING, which)
         gone = connection.execute(sa.select(sql.tasks.c.id, sql.tasks.c.owner).where(which)).all()
         if gone:
-            now = {"changed": next_change(connection), "at": self._clock()}
+            now = {"changed": next_change(connection), "at": self.clock()}
             rows = [{"task": task, "owner": owner, **now} for task, owner in gone]
             connection.execute(sa.insert(sql.forgotten), rows)
             connection.execute(sa.delete(sql.tasks).where(which))
@@ -317,7 +317,7 @@ class Journal:
 
         Raises CloneCancelled, writing nothing, when the task's end was asked for or has come.
         """
-        row: dict[str, Any] = {"task": task_id, "number": number, "kind": kind, "state": BEGUN, "begun": self._clock()}
+        row: dict[str, Any] = {"task": task_id, "number": number, "kind": kind, "state": BEGUN, "begun": self.clock()}
         row |= {"args": json.dumps(args), "result": None}
         with self._write() as connection:
             going_on = {"of_task": task_id, "says": message, "change": next_change(connection)}

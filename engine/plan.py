@@ -4,7 +4,7 @@ name ours. What is decided, and why, is deciding.py's."""
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -201,6 +201,16 @@ class Draft:
 
     def pool(self, name: str) -> PoolInfo:
         return self.survey.pools[name]
+
+    def fits(self, room: Callable[[PoolInfo], int]) -> bool:
+        """Whether there is room for it; `room` gives the bytes free in a pool, less what was promised to others."""
+        needed: dict[int | str, int] = {}
+        for copy in self.copies:
+            pool = self.pool(copy.pool)
+            needed[pool.store] = needed.get(pool.store, 0) + copy.size
+            if needed[pool.store] > room(pool):
+                return False
+        return True
 
     def volume_name(self, copy: Copy, clone: str) -> str:
         """A disk is named after its guest's clone, so that people can tell whose it is."""

@@ -73,6 +73,11 @@ _next = sa.case(
 COUNT = Prepared(
     sa.update(counters).where(counters.c.name == sa.bindparam("counter")).values(last=_next).returning(counters.c.last)
 )
+CLAIM = Prepared(
+    sa.update(counters)
+    .where(counters.c.name == "stamp", counters.c.last < sa.bindparam("first", type_=sa.BigInteger))
+    .values(last=sa.bindparam("upto", type_=sa.BigInteger))
+)
 RESERVE = Prepared(
     {
         "sqlite": sqlite.insert(reservations).on_conflict_do_nothing(),

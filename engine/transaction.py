@@ -23,10 +23,19 @@ class Transaction(StampSource):
         self._connection = connection
         self._clock = clock
         self._change = 0
+        self.last_stamp = 0
+        """The last that it has given out."""
 
     def stamp(self) -> int:
         """A stamp in µs since 1970, greater than every one that this journal gave out before."""
-        return self._count("stamp", self._clock())
+        self.last_stamp = self._count("stamp", self._clock())
+        return self.last_stamp
+
+    def claim_stamps(self, first: int, last: int) -> bool:
+        """Gives out stamps that were foreseen. False, and none of them, if one as great was given out before."""
+        is_claimed = last >= first and sql.CLAIM.run(self._connection, first=first, upto=last) == 1
+        self.last_stamp = last if is_claimed else self.last_stamp
+        return is_claimed
 
     def _count(self, name: str, least: int) -> int:
         return _count(self._connection, name, least)

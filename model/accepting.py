@@ -2,24 +2,29 @@
 
 Names, bytes, tasks, the batch and the answer to an idempotency key are written together. A dry run goes the same way to
 the end, and takes it all back: so what it tells is what happens.
+
+What libvirt has to be asked for is asked for before: while the transaction is open, nobody else writes to the journal.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .. import context, errors
 from ..callers import Caller
+from ..clock import StampSource
 from ..context import Context
 from ..engine.plan import DomainPlan, Draft, VolumePlan
 from ..engine.reach import COPY, LIBVIRT, LINKED, REFLINK
 from ..engine.records import SOURCE, Task
 from ..engine.transaction import Transaction
 from ..hypervisor.host import Host, PoolInfo
+from .foresight import Ahead
 from .keys import Key, Keys
 from .services import Services
 from .usage import refuse_held
@@ -65,6 +70,13 @@ class Accepted:
     """Of a dry run: what would be done."""
 
 
+class Free(NamedTuple):
+    """A name that nobody on the host has, with what else a clone of that name would have; and the clone's UUID."""
+
+    name: str
+    uuid: str = ""
+
+
 class Order(Protocol):
     """What is to be cloned, looked up, and how one clone of it is accepted."""
 
@@ -79,8 +91,43 @@ class Order(Protocol):
     def draft(self, room: Callable[[PoolInfo], int]) -> Draft:
         """Decides what a clone will do. Raises what the plan raises."""
 
-    def reserve(self, transaction: Transaction, draft: Draft, task: int) -> tuple[Plan, str]:
-        """Makes a name ours, for a task; returns the plan and the path of what is made, below the mount."""
+    def find_name(self, draft: Draft, stamps: StampSource) -> Free | None:
+        """A name with a stamp that is free as far as the host goes; None where a name was asked for."""
+
+    def reserve(self, transaction: Transaction, draft: Draft, task: int, found: Free | None) -> tuple[Plan, str]:
+        """Makes a name ours, for a task: that which was found if nobody else has reserved it.
+
+        Returns the plan and the path of what is made, below the mount.
+        """
+
+
+class _Found:
+    """What is known of an order's clones before the journal is locked: what they will do, and names.
+
+    It is decided anew only where there is no room for what was decided before; in one transaction there never is more
+    room than before. Names were looked at in the pools of the first decision.
+    """
+
+    def __init__(self, order: Order, stamps: Ahead) -> None:
+        self.order = order
+        self.stamps = stamps
+        self.draft = self._first = order.draft(lambda _pool: sys.maxsize)
+        self.names: Sequence[Free | None] = ()
+
+    def decide(self, room: Callable[[PoolInfo], int]) -> Draft:
+        """As `Order.draft`."""
+        if not self.draft.fits(room):
+            self.draft = self.order.draft(room)
+        return self.draft
+
+    def claim(self, transaction: Transaction) -> None:
+        """Makes the names' stamps ours; else the names are forgotten, since others may be called so."""
+        if not transaction.claim_stamps(self.stamps.first, self.stamps.last):
+            self.names = ()
+
+    def name(self, number: int) -> Free | None:
+        """That which was found for a clone, as it is decided now."""
+        return self.names[number] if number < len(self.names) and self.draft is self._first else None
 
 
 class Room:
@@ -161,18 +208,36 @@ def _accept(services: Services, request: Request, order: Order) -> Accepted:
     made = _Made()
     foreseen: dict[str, Any] = {}
     try:
-        with services.journal.transaction() as transaction:
-            room = Room(transaction, services.host)
-            _reserve_all(services, request, order, transaction, room, made)
-            if request.is_dry:
-                plans = [plan.foresee() for plan in made.plans]
-                foreseen = {"dry_run": True, "plans": plans, "pools": room.describe()}
-                foreseen["methods"] = _methods(made.plans[0])
-                raise _OnlyToSee
+        with services.foresight.stamps() as stamps:
+            found = _find_names(services, request, order, stamps)
+            with services.journal.transaction() as transaction:
+                room = Room(transaction, services.host)
+                _reserve_all(services, request, found, transaction, room, made)
+                if request.is_dry:
+                    plans = [plan.foresee() for plan in made.plans]
+                    foreseen = {"dry_run": True, "plans": plans, "pools": room.describe()}
+                    foreseen["methods"] = _methods(made.plans[0])
+                    raise _OnlyToSee
+            services.foresight.learn(transaction.last_stamp)
     except _OnlyToSee:
         return Accepted((), foreseen=foreseen)
     request.after(partial(_begin, services, made, context.current()))
     return Accepted(made.tasks, made.batch)
+
+
+def _find_names(services: Services, request: Request, order: Order, stamps: Ahead) -> _Found:
+    """Looks for names as long as the journal is not locked; not where it will say that it is too much at once."""
+    found = _Found(order, stamps)
+    if request.count == 1 or not _is_too_much(services, request, found.draft):
+        found.names = [order.find_name(found.draft, stamps) for _ in range(request.count)]
+    return found
+
+
+def _is_too_much(services: Services, request: Request, draft: Draft) -> bool:
+    """Whether there is no room for so many clones, or the caller may not have them, whatever is in the making."""
+    if services.limits.is_exceeded_by(request.caller, request.count):
+        return True
+    return not draft.fits(lambda pool: services.host.available(pool) // request.count)
 
 
 def _methods(plan: Plan) -> dict[str, str | None]:
@@ -190,17 +255,19 @@ def _begin(services: Services, made: _Made, here: Context) -> None:
 
 
 def _reserve_all(
-    services: Services, request: Request, order: Order, transaction: Transaction, room: Room, made: _Made
+    services: Services, request: Request, found: _Found, transaction: Transaction, room: Room, made: _Made
 ) -> None:
+    order = found.order
+    found.claim(transaction)
     made.batch = transaction.new_batch_id() if request.is_batch else None
     server, owner = services.lease.id, request.caller.name
     for number in range(request.count):
-        draft = order.draft(room)
+        draft = found.decide(room)
         if number == 0:
             refuse_held(services, transaction, order.name, draft.reads)
         services.limits.check(transaction, request.caller, draft.copies)
         task_id = transaction.new_task_id()
-        plan, path = order.reserve(transaction, draft, task_id)
+        plan, path = order.reserve(transaction, draft, task_id, found.name(number))
         for copy in plan.copies:
             transaction.promise(task_id, copy.pool, copy.name, copy.size, draft.pool(copy.pool).device)
         for read in draft.reads:

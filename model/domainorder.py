@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from .. import errors
 from ..callers import Caller
+from ..clock import StampSource
 from ..engine import domainxml
 from ..engine.deciding import draft_domain
 from ..engine.plan import DomainPlan, Draft, Wishes
@@ -17,6 +18,7 @@ from ..engine.survey import Survey
 from ..engine.transaction import Transaction
 from ..hypervisor.host import PoolInfo
 from ..utils import byte_length, get_next_clone_name
+from .accepting import Free
 from .guests import disk_mark, mac_mark, nvram_mark, path_mark
 from .services import DOMAIN_NAME, MAC, PATH, VOLUME_NAME, Services, Skipping
 from .usage import running_users
@@ -39,11 +41,26 @@ class DomainOrder:
     def draft(self, room: Callable[[PoolInfo], int]) -> Draft:
         return draft_domain(self.survey, self.wishes, room)
 
-    def reserve(self, transaction: Transaction, draft: Draft, task: int) -> tuple[DomainPlan, str]:
+    def find_name(self, draft: Draft, stamps: StampSource) -> Free | None:
+        if self.wanted is not None:
+            return None
+        uuid = str(uuid4())
+        return Free(self._new_name(draft, stamps, _OfHost(self.services, draft, self.is_taken, uuid)), uuid)
+
+    def reserve(self, transaction: Transaction, draft: Draft, task: int, found: Free | None) -> tuple[DomainPlan, str]:
         """Raises InvalidName and NameTaken; SourceInUse while the source, or a disk of it, is still being made."""
         self._refuse_unfinished(transaction, draft)
-        uuid = str(uuid4())
-        name = self._new_name(transaction, draft, uuid)
+        uuid = found.uuid if found is not None else str(uuid4())
+        taken = _Taken(self.services, transaction, draft, self.is_taken, uuid)
+        if self.wanted is not None:
+            self._check_wanted(self.wanted, draft, taken)
+            name = self.wanted
+        elif found is not None and not taken.is_reserved(found.name):
+            name = found.name
+        else:
+            if found is not None:
+                self.services.observer.name_skipped(DOMAIN_NAME)
+            name = self._new_name(draft, transaction, taken)
         macs = _reserve_macs(transaction, draft.macs(), self.is_taken, task, uuid)
         identity = domainxml.Identity(name, uuid, str(uuid4()), macs, self.owner)
         plan = draft.domain_plan(identity, is_stamped=self.wanted is None)
@@ -60,20 +77,20 @@ class DomainOrder:
             cause = "it is still being made; wait for its task, or cancel that"
             raise errors.SourceInUse(name=self.name, act="cloned", cause=cause)
 
-    def _new_name(self, transaction: Transaction, draft: Draft, uuid: str) -> str:
-        taken = _TakenNames(self.services, transaction, draft, self.is_taken, uuid)
-        if self.wanted is None:
-            free = Skipping(taken, lambda: self.services.observer.name_skipped(DOMAIN_NAME))
-            return get_next_clone_name(free, self.name, ts=True, clock=transaction, max_bytes=draft.max_name_bytes())
-        if byte_length(self.wanted) > draft.max_wanted_bytes():
+    def _new_name(self, draft: Draft, stamps: StampSource, taken: Container[str]) -> str:
+        free = Skipping(taken, lambda: self.services.observer.name_skipped(DOMAIN_NAME))
+        return get_next_clone_name(free, self.name, ts=True, clock=stamps, max_bytes=draft.max_name_bytes())
+
+    def _check_wanted(self, name: str, draft: Draft, taken: _Taken) -> None:
+        """Raises InvalidName and NameTaken."""
+        if byte_length(name) > draft.max_wanted_bytes():
             cause = f"it is longer than {draft.max_wanted_bytes()} bytes, which leaves its NVRAM no name of its own"
-            raise errors.InvalidName(name=self.wanted[:80], cause=cause)
-        if taken.has(self.wanted):
-            raise errors.NameTaken(name=self.wanted)
-        path = taken.path_in_the_way(self.wanted)
+            raise errors.InvalidName(name=name[:80], cause=cause)
+        if taken.has(name):
+            raise errors.NameTaken(name=name)
+        path = taken.path_in_the_way(name)
         if path is not None:
-            raise errors.InvalidName(name=self.wanted, cause=f"a clone of that name would have the path {path}")
-        return self.wanted
+            raise errors.InvalidName(name=name, cause=f"a clone of that name would have the path {path}")
 
 
 def refuse_written(services: Services, survey: Survey, caller: Caller) -> None:
@@ -89,15 +106,12 @@ def refuse_written(services: Services, survey: Survey, caller: Caller) -> None:
             raise errors.DiskNotCloneable(name=domain.name, disk=disk.disk.target, cause=cause)
 
 
-class _TakenNames(Container[str]):
-    """Names that a clone cannot have: asked one by one, since listing a host costs more the more it has."""
+class _OfHost(Container[str]):
+    """Names that a clone cannot have because of what the host has: asked one by one, never listed."""
 
-    def __init__(
-        self, services: Services, transaction: Transaction, draft: Draft, is_taken: Callable[[str], bool], uuid: str
-    ) -> None:
+    def __init__(self, services: Services, draft: Draft, is_taken: Callable[[str], bool], uuid: str) -> None:
         self._host = services.host
         self._is_local = services.connections.is_local
-        self._transaction = transaction
         self._draft = draft
         self._is_taken = is_taken
         self._uuid = uuid
@@ -107,35 +121,61 @@ class _TakenNames(Container[str]):
 
     def path_in_the_way(self, name: str) -> str | None:
         """A socket, a log or a pipe that a clone of this name would have and cannot, with the reason, if so."""
-        for path, is_made_anew in self._draft.own_paths(name, self._uuid).items():
+        for path, is_made_anew in self._paths(name).items():
             if self._is_taken(path_mark(path)):
                 return f"{path}, which is another guest's"
-            if self._transaction.is_reserved(PATH, path, ""):
-                return f"{path}, which is that of a clone that is being made"
             if is_made_anew and self._is_local and os.path.lexists(path):
                 return f"{path}, where there is something already, which its start would overwrite"
         return None
 
+    def _paths(self, name: str) -> dict[str, bool]:
+        return self._draft.own_paths(name, self._uuid)
+
     def has(self, name: str) -> bool:
         """Whether a domain has the name, or its variable store or a disk the one that the clone's would have."""
-        if self._transaction.is_reserved(DOMAIN_NAME, "", name) or self._host.has_domain(name):
+        if self._host.has_domain(name):
             return True
         nvram = self._draft.nvram_path(name)
         if nvram is not None and (os.path.lexists(nvram) or self._is_taken(nvram_mark(nvram))):
             return True
-        return self._volumes_in_the_way(name)
+        return any(self._is_in_the_way(pool, volume) for pool, volume in self._volumes(name))
 
-    def _volumes_in_the_way(self, name: str) -> bool:
-        for copy in self._draft.copies:
-            volume = self._draft.volume_name(copy, name)
-            if self._transaction.is_reserved(VOLUME_NAME, copy.pool, volume):
-                return True
-            pool = self._draft.pool(copy.pool)
-            places = [f"{pool.name}/{volume}", *([os.path.join(pool.path, volume)] if pool.path else [])]
-            # A guest may name what is not there any more, or not yet.
-            if self._host.has_volume(pool, volume) or any(self._is_taken(disk_mark(place)) for place in places):
-                return True
-        return False
+    def _volumes(self, name: str) -> list[tuple[PoolInfo, str]]:
+        """The volumes that a clone of this name would have."""
+        return [(self._draft.pool(copy.pool), self._draft.volume_name(copy, name)) for copy in self._draft.copies]
+
+    def _is_in_the_way(self, pool: PoolInfo, volume: str) -> bool:
+        places = [f"{pool.name}/{volume}", *([os.path.join(pool.path, volume)] if pool.path else [])]
+        # A guest may name what is not there any more, or not yet.
+        return self._host.has_volume(pool, volume) or any(self._is_taken(disk_mark(place)) for place in places)
+
+
+class _Taken(_OfHost):
+    """The same, and the names that clones on their way are going to have."""
+
+    def __init__(
+        self, services: Services, transaction: Transaction, draft: Draft, is_taken: Callable[[str], bool], uuid: str
+    ) -> None:
+        super().__init__(services, draft, is_taken, uuid)
+        self._transaction = transaction
+
+    def is_reserved(self, name: str) -> bool:
+        """Whether a clone on its way has the name, or a disk or a path of one that this would have."""
+        return self._is_called_so(name) or self._reserved_path(name) is not None
+
+    def path_in_the_way(self, name: str) -> str | None:
+        path = self._reserved_path(name)
+        return f"{path}, which is that of a clone that is being made" if path else super().path_in_the_way(name)
+
+    def has(self, name: str) -> bool:
+        return self._is_called_so(name) or super().has(name)
+
+    def _is_called_so(self, name: str) -> bool:
+        volumes = [(VOLUME_NAME, pool.name, volume) for pool, volume in self._volumes(name)]
+        return any(self._transaction.is_reserved(*each) for each in [(DOMAIN_NAME, "", name), *volumes])
+
+    def _reserved_path(self, name: str) -> str | None:
+        return next((path for path in self._paths(name) if self._transaction.is_reserved(PATH, path, "")), None)
 
 
 def _reserve_macs(

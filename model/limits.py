@@ -18,6 +18,10 @@ class Limits:
     running: int = 0
     bytes: int = 0
 
+    def is_exceeded_by(self, caller: Caller, count: int) -> bool:
+        """Whether so many clones at once are too much for a caller, even if nothing of theirs is in the making."""
+        return bool(self.running) and count > self.running and not caller.is_admin
+
     def check(self, transaction: Transaction, caller: Caller, copies: Iterable[Copy]) -> None:
         """Raises TooManyRunning or TooManyBytes if one more clone, of these volumes, is too much for its caller.
 

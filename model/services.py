@@ -21,6 +21,7 @@ from ..hypervisor.inventory import Inventory
 from ..hypervisor.places import Places
 from ..utils import MAX_FILE_NAME_BYTES, MAX_NAME_BYTES, byte_length
 from .feed import Feed
+from .foresight import Foresight
 from .guests import Guest, read_guest
 from .limits import Limits
 
@@ -44,6 +45,7 @@ class Services:
     inventory: Inventory[Guest]
     tokens: Tokens
     limits: Limits
+    foresight: Foresight
     observer: Observer
     feed: Feed
     places: Places

@@ -6,12 +6,14 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 from .. import errors
+from ..clock import StampSource
 from ..engine.deciding import draft_volume
 from ..engine.plan import Draft, VolumePlan, Wishes, split_volume_name
 from ..engine.survey import Survey
 from ..engine.transaction import Transaction
 from ..hypervisor.host import Host, PoolInfo
 from ..utils import MAX_FILE_NAME_BYTES, get_next_clone_name
+from .accepting import Free
 from .services import VOLUME_NAME, Services, Skipping
 
 
@@ -30,41 +32,59 @@ class VolumeOrder:
     def draft(self, room: Callable[[PoolInfo], int]) -> Draft:
         return draft_volume(self.survey, self.wishes, room)
 
-    def reserve(self, transaction: Transaction, draft: Draft, task: int) -> tuple[VolumePlan, str]:
+    def find_name(self, draft: Draft, stamps: StampSource) -> Free | None:
+        if self.wanted is not None:
+            return None
+        return Free(self._new_name(draft, stamps, _OfHost(self.services.host, draft.pool(draft.copies[0].pool))))
+
+    def reserve(self, transaction: Transaction, draft: Draft, task: int, found: Free | None) -> tuple[VolumePlan, str]:
         """Raises VolumeNotCloneable while the source is being made, and NameTaken."""
         copy = draft.copies[0]
         if transaction.is_reserved(VOLUME_NAME, copy.source.pool, self.name):
             raise errors.VolumeNotCloneable(name=self.name, cause="it is still being made")
-        name = self._new_name(transaction, draft)
+        taken = _Taken(self.services.host, transaction, draft.pool(copy.pool))
+        if self.wanted is not None:
+            name = self.wanted
+            if name in taken:
+                raise errors.NameTaken(name=name)
+        elif found is not None and not taken.is_reserved(found.name):
+            name = found.name
+        else:
+            if found is not None:
+                self.services.observer.name_skipped(VOLUME_NAME)
+            name = self._new_name(draft, transaction, taken)
         transaction.reserve(VOLUME_NAME, copy.pool, name, task=task)
         plan = draft.volume_plan(name, is_stamped=self.wanted is None)
         return plan, f"storagepools/{copy.pool}/storagevolumes/{name}"
 
-    def _new_name(self, transaction: Transaction, draft: Draft) -> str:
-        copy = draft.copies[0]
-        taken = _TakenNames(self.services.host, transaction, draft.pool(copy.pool))
-        if self.wanted is None:
-            base, _ = split_volume_name(self.name)
-            free = Skipping(taken, lambda: self.services.observer.name_skipped(VOLUME_NAME))
-            return get_next_clone_name(
-                free, base, copy.extension, ts=True, clock=transaction, max_bytes=MAX_FILE_NAME_BYTES
-            )
-        if self.wanted in taken:
-            raise errors.NameTaken(name=self.wanted)
-        return self.wanted
+    def _new_name(self, draft: Draft, stamps: StampSource, taken: Container[str]) -> str:
+        base, _ = split_volume_name(self.name)
+        free = Skipping(taken, lambda: self.services.observer.name_skipped(VOLUME_NAME))
+        return get_next_clone_name(
+            free, base, draft.copies[0].extension, ts=True, clock=stamps, max_bytes=MAX_FILE_NAME_BYTES
+        )
 
 
-class _TakenNames(Container[str]):
-    """Names that a volume of one pool cannot have: asked one by one, never listed."""
+class _OfHost(Container[str]):
+    """Names that volumes of one pool have: asked one by one, never listed."""
 
-    def __init__(self, host: Host, transaction: Transaction, pool: PoolInfo) -> None:
+    def __init__(self, host: Host, pool: PoolInfo) -> None:
         self._host = host
-        self._transaction = transaction
         self._pool = pool
 
     def __contains__(self, name: object) -> bool:
-        if not isinstance(name, str):
-            return False
-        if self._transaction.is_reserved(VOLUME_NAME, self._pool.name, name):
-            return True
-        return self._host.has_volume(self._pool, name)
+        return isinstance(name, str) and self._host.has_volume(self._pool, name)
+
+
+class _Taken(_OfHost):
+    """The same, and the names that clones on their way are going to have."""
+
+    def __init__(self, host: Host, transaction: Transaction, pool: PoolInfo) -> None:
+        super().__init__(host, pool)
+        self._transaction = transaction
+
+    def is_reserved(self, name: str) -> bool:
+        return self._transaction.is_reserved(VOLUME_NAME, self._pool.name, name)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and (self.is_reserved(name) or super().__contains__(name))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ import libvirt
 import pytest
 from lxml import etree
 
-from cloner.callers import ANYBODY
+from cloner import errors
+from cloner.callers import ANYBODY, Caller
 from cloner.engine import domainxml
 from cloner.engine.plan import DomainPlan
-from cloner.model.accepting import Request
+from cloner.model.accepting import Request, accept
+from cloner.model.limits import Limits
 from cloner.model.services import MAC, Services
 from cloner.model.storagevolumes import StorageVolumesModel
 from cloner.model.vms import VMsModel
@@ -154,7 +157,7 @@ STATE = ["Connect.lookupByUUIDString", "Domain.state"]
 def test_accepting_a_clone_asks_each_question_once(services: Services) -> None:
     with heard(services) as questions:
         VMsModel(services).clone("web", Request({}, MOUNT, ANYBODY))
-    assert questions == [*SOURCE, *DISK, *POOL, *ROOM, *FREE_NAME]
+    assert questions == [*SOURCE, *DISK, *POOL, *FREE_NAME, *ROOM]
 
 
 def test_before_a_clone_is_defined_its_source_is_asked_once_how_it_is(services: Services) -> None:
@@ -164,6 +167,94 @@ def test_before_a_clone_is_defined_its_source_is_asked_once_how_it_is(services: 
     with heard(services) as questions, mock.patch.object(services.host, "define"):
         services.executor._maker._define(plan, {}).do()
     assert questions == STATE
+
+
+# --- What is found out before the journal is locked ------------------------------------------------------------------
+
+
+@contextmanager
+def asked_in_the_lock(services: Services) -> Iterator[list[str]]:
+    """Names that libvirt is asked for while nobody else can write to the journal."""
+    names: list[str] = []
+    host, has_domain, has_volume = services.host, services.host.has_domain, services.host.has_volume
+
+    def seen(name: str) -> str:
+        names.extend([name] * services.journal._writing.locked())
+        return name
+
+    with (
+        mock.patch.object(host, "has_domain", side_effect=lambda name: has_domain(seen(name))),
+        mock.patch.object(host, "has_volume", side_effect=lambda pool, name: has_volume(pool, seen(name))),
+    ):
+        yield names
+
+
+def stamp_of(name: str) -> int:
+    return int(re.findall(r"-clone-(\d+)", name)[0])
+
+
+def cloned(services: Services, **params: Any) -> list[Any]:
+    """The plans of the tasks of a clone."""
+    return [task.plan for task in VMsModel(services).clone("db", Request(params, MOUNT, ANYBODY)).tasks]
+
+
+@pytest.mark.parametrize("params", [{}, {"count": 3}, {"count": 2, "dry_run": True}], ids=["one", "batch", "dry-run"])
+def test_the_journal_is_not_locked_while_libvirt_is_asked_for_names(services: Services, params: dict[str, Any]) -> None:
+    with asked_in_the_lock(services) as names:
+        VMsModel(services).clone("web", Request(params, MOUNT, ANYBODY))
+        StorageVolumesModel(services).clone("default", "web.qcow2", Request(params, MOUNT, ANYBODY))
+    assert names == []
+
+
+def test_where_another_server_was_faster_names_are_looked_for_anew(services: Services) -> None:
+    ahead = services.journal.clock() + 3_600_000_000
+    with services.journal.transaction() as transaction:
+        assert transaction.claim_stamps(ahead, ahead)
+    with asked_in_the_lock(services) as names:
+        (first,) = cloned(services)
+        assert stamp_of(first["name"]) > ahead
+        assert first["name"] in names
+        names.clear()
+        (second,) = cloned(services)  # from then on this server knows how far the stamps are
+        assert stamp_of(second["name"]) > stamp_of(first["name"])
+        assert names == []
+
+
+def test_a_batch_goes_on_in_another_pool_where_the_first_is_full(services: Services) -> None:
+    """Names were looked at in the first; in the other they are looked at when it comes to that."""
+    room = {"data": 50 << 30, "default": 1 << 40}  # one of its disks has 12 GiB
+    with services.journal.transaction() as transaction:
+        transaction.promise(1, "data", "somebody else's", 25 << 30)
+    with (
+        asked_in_the_lock(services) as names,
+        mock.patch.object(services.host, "available", side_effect=lambda pool: room[pool.name]),
+    ):
+        plans = cloned(services, count=4)
+    pools = [disk["target"]["pool"] for plan in plans for disk in plan["disks"] if disk["source"]["pool"] == "data"]
+    assert pools == ["data", "data", "default", "default"]
+    assert [plan["name"] in names for plan in plans] == [False, False, True, True]
+    assert len({plan["name"] for plan in plans}) == len(plans)
+
+
+def test_where_there_is_no_room_for_a_batch_no_names_are_looked_for(services: Services) -> None:
+    with (
+        mock.patch.object(services.host, "available", return_value=100 << 30),
+        mock.patch.object(services.host, "has_domain", return_value=False) as asked,
+        pytest.raises(errors.NoRoom),
+    ):
+        cloned(services, count=1000)
+    assert asked.call_count < 20
+
+
+def test_more_clones_than_a_user_may_have_are_not_looked_for(services: Services) -> None:
+    few = replace(services, limits=Limits(running=3))
+    user, order = Caller("ann"), VMsModel(few)._order("db", Request({}, MOUNT, ANYBODY))
+    with (
+        mock.patch.object(services.host, "has_domain", return_value=False) as asked,
+        pytest.raises(errors.TooManyRunning),
+    ):
+        accept(few, Request({"count": 1000}, MOUNT, user), lambda: order)
+    assert asked.call_count < 20
 
 
 # --- MAC addresses ---------------------------------------------------------------------------------------------------

@@ -799,6 +799,18 @@ def test_a_check_does_not_wait_long_for_a_lock_and_leaves_others_their_patience(
     journal.check()
 
 
+def test_stamps_that_were_foreseen_are_given_out_unless_somebody_was_faster(journal: Journal) -> None:
+    with journal.transaction() as transaction:
+        last = transaction.stamp()
+    with journal.transaction() as transaction:
+        assert not transaction.claim_stamps(last, last + 5)
+        assert transaction.last_stamp == 0
+        assert not transaction.claim_stamps(last + 2, last + 1)  # none at all
+        assert transaction.claim_stamps(last + 1_000_000_000, last + 1_000_000_005)
+        assert transaction.last_stamp == last + 1_000_000_005
+        assert transaction.stamp() == last + 1_000_000_006
+
+
 def test_the_connection_that_wrote_last_writes_next(journal: Journal) -> None:
     """So what it has read of the file stays true; another one would read it anew."""
     with ExitStack() as readers:

@@ -150,7 +150,7 @@ def test_a_name_that_somebody_else_took_is_told_of(services: Services, recorder:
     clone(services, "db", name=f"web-clone-{NOON}")
     clone_volume(services, name=f"web-clone-{NOON + 2}.qcow2")
     recorder.told.clear()
-    with mock.patch.object(services.journal, "_clock", return_value=NOON):
+    with mock.patch.object(services.journal, "clock", return_value=NOON):
         tasks = [clone(services), clone_volume(services)]
     assert [name_of(services, task) for task in tasks] == [f"web-clone-{NOON + 1}", f"web-clone-{NOON + 3}.qcow2"]
     assert recorder.told == [
