@@ -94,7 +94,7 @@ class Journal:
             patience = max(0.0, until - time.monotonic())
             with unavailable(), self._engine.connect() as connection:
                 connection.execution_options(patience_s=patience)
-                connection.execute(sql.CHECK[connection.dialect.name], {"value": str(self.clock())})
+                connection.execute(sql.CHECK)
                 connection.commit()
         finally:
             self._writing.release()

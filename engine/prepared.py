@@ -36,12 +36,12 @@ class _Text:
 
 
 class Prepared:
-    """A statement, or one for each dialect by its name. It runs within a transaction that SQLAlchemy has begun.
+    """A statement for every database that the journal may lie in. It runs within a transaction that has begun.
 
     Each call raises the errors that SQLAlchemy would raise.
     """
 
-    def __init__(self, statement: sa.ClauseElement | Mapping[str, sa.ClauseElement]) -> None:
+    def __init__(self, statement: sa.ClauseElement) -> None:
         self._statement = statement
         self._texts: dict[str, _Text] = {}
 
@@ -71,8 +71,7 @@ class Prepared:
             raise sa.exc.DBAPIError.instance(text.sql, parameters, error, base.Error, dialect=dialect) from error
 
     def _compile(self, dialect: sa.Dialect) -> _Text:
-        statement = self._statement[dialect.name] if isinstance(self._statement, Mapping) else self._statement
-        compiled = statement.compile(dialect=dialect)
+        compiled = self._statement.compile(dialect=dialect)
         if not isinstance(compiled, sa.sql.compiler.SQLCompiler):
             raise TypeError(f"{compiled} is no statement that takes values")
         names = compiled.positiontup or list(compiled.binds)
