@@ -88,7 +88,7 @@ class Cloner:
         for name, controller in sub_nodes.items():
             setattr(self, name.replace(".", "_"), controller(self.services))
         self.openapi_json.resources = {name: node for name, node in sub_nodes.items() if name not in tab_nodes}
-        self._bridge = None if self._switch is None else Bridge(self.services, self._switch)
+        self._bridge = None if self._switch is None else Bridge(self.services, self._switch, self.messages)
         if wok.NAME and activity.tell not in listeners:
             listeners.append(activity.tell)
         self._gone = GoneClones(self.services)

@@ -4,31 +4,41 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import cherrypy
 
 from ..model.services import Services
-from . import kimchi
-from .entries import KIMCHI, Mirror
+from . import kimchi, wok
+from .entries import Mirror
 from .switch import Switch
 
 log = logging.getLogger(__name__)
 
 
 class Bridge:
-    """One for each time that Wok has loaded the plugin: the last one takes the place of those before it."""
+    """One for each time that Wok has loaded the plugin: the last one takes the place of those before it.
+
+    Args:
+        texts: of our errors by code, as Wok's activity log looks them up.
+    """
 
     _in_place: Bridge | None = None
 
-    def __init__(self, services: Services, switch: Switch) -> None:
+    def __init__(self, services: Services, switch: Switch, texts: Mapping[str, str]) -> None:
         self._services = services
         self._switch = switch
+        self._texts = texts
         self._lock = threading.RLock()
         self._model: Any = None
         """Kimchi's, as it was looked at last."""
 
         self._patches: list[kimchi.Patch] = []
+        self._showing: dict[int, kimchi.Patch] = {}
+        """What shows tasks, by the id of the model that does."""
+
+        self._functions: kimchi.Functions | None = None
         self._mirror: Mirror | None = None
         self._was_told = False
 
@@ -63,6 +73,7 @@ class Bridge:
                 self._change(model, is_wanted=is_wanted)
         mirror = self._mirror
         if mirror is not None:
+            self._hide_from_others()
             mirror.refresh()  # whoever looks into the queue now finds what was accepted until now
 
     def _change(self, model: Any, *, is_wanted: bool) -> None:
@@ -86,23 +97,36 @@ class Bridge:
         patch = kimchi.Patch(model)
         patch.replace("vm_clone", lambda _old: functions.vm_clone)
         patch.replace("storagevolume_clone", lambda _old: functions.storagevolume_clone)
-        self._patches = [patch]
-        of_wok = kimchi.model_of((kimchi.mount() or "").removesuffix(KIMCHI))
-        for other in (model, of_wok):
-            if callable(getattr(other, "tasks_get_list", None)) and callable(getattr(other, "task_lookup", None)):
-                shown = kimchi.Patch(other)
-                shown.replace("tasks_get_list", functions.get_list)
-                shown.replace("task_lookup", functions.lookup)
-                self._patches.append(shown)
+        cleaning = kimchi.Patch(wok.module("asynctask"))
+        if hasattr(cleaning.model, "clean_old_tasks"):
+            cleaning.replace("clean_old_tasks", kimchi.undisturbed)
+        self._patches = [patch, cleaning]
+        self._functions = functions
         self._mirror = mirror
+        self._hide_from_others()
         _say("kimchi_bridge is on: Kimchi's clone buttons are answered by cloner")
+
+    def _hide_from_others(self) -> None:
+        """Wok's root shows all tasks, and so does each plugin's that is made like it, some without a log-in."""
+        for root in kimchi.roots_with_tasks():
+            if id(root.model) in self._showing:
+                continue
+            with self._lock:
+                if self._functions is None or id(root.model) in self._showing:
+                    continue
+                shown = self._showing[id(root.model)] = kimchi.Patch(root.model)
+                shown.replace("tasks_get_list", self._functions.get_list)
+                shown.replace("task_lookup", self._functions.lookup)
+                kimchi.teach(root, self._texts)
 
     def _take_down(self) -> None:
         if self._mirror is None:
             return
-        for patch in reversed(self._patches):
+        for patch in [*self._showing.values(), *reversed(self._patches)]:
             patch.undo()
         self._patches = []
+        self._showing = {}
+        self._functions = None
         self._mirror.stop()
         self._mirror = None
         _say("kimchi_bridge is off: Kimchi's clone buttons are its own again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -32,6 +33,7 @@ _LONGEST_S = 11.5 * 3600
 """How long an ended task stays. Wok removes those of 12 hours itself, while it goes through them, and fails at that."""
 
 _SWEEP_S = 60.0
+_numbers = itertools.count(1)
 
 
 class Entry:
@@ -108,7 +110,8 @@ class Mirror:
         self._serial = -1
         self._began = int(time.time() * _US)
         self._ends = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="bridge", daemon=True)
+        # Kimchi's object store keeps a connection for each name of a thread, which no other thread may use.
+        self._thread = threading.Thread(target=self._follow, name=f"bridge-{next(_numbers)}", daemon=True)
 
     def start(self) -> None:
         self.refresh()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import inspect
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,6 +47,39 @@ def model_of(path: str) -> Any:
     """The model of what is mounted there."""
     app = cherrypy.tree.apps.get(path)
     return getattr(getattr(app, "root", None), "model", None)
+
+
+def roots_with_tasks() -> list[Any]:
+    """What is mounted and shows Wok's tasks: Wok's own root, and those of plugins that are made like it."""
+    return [app.root for app in list(cherrypy.tree.apps.values()) if _shows_tasks(getattr(app.root, "model", None))]
+
+
+def _shows_tasks(model: Any) -> bool:
+    return all(callable(getattr(model, name, None)) for name in ("tasks_get_list", "task_lookup"))
+
+
+def teach(root: Any, texts: Mapping[str, str]) -> None:
+    """Gives a root the texts of our own codes, which are in its activity log from now on. They stay as long as that."""
+    known = getattr(root, "messages", None)
+    if isinstance(known, MutableMapping):
+        for code, text in texts.items():
+            if code.startswith("CLN"):
+                known.setdefault(code, text)
+
+
+def undisturbed(of_wok: Callable[[], None]) -> Callable[[], None]:
+    """Wok's cleaning of its queue, which it goes through itself, and fails when one of ours comes or goes meanwhile.
+
+    It is a part of the making of each task, of which nobody would hear any more. What is old is so the next time, too.
+    """
+
+    def clean_old_tasks() -> None:
+        try:
+            of_wok()
+        except RuntimeError:
+            log.debug("Wok's queue has changed while it was cleaned", exc_info=True)
+
+    return clean_old_tasks
 
 
 def version() -> str:
@@ -115,12 +148,12 @@ class Functions:
     def vm_clone(self, name: str) -> dict[str, str]:
         """Accepts the clone of a guest; its task."""
         domain = self._domain(name)
-        return self._accept(f"vms/{domain}", lambda caller: self._vms.clone(domain, _request({}, caller)))
+        return self._accept(domain, f"vms/{domain}", lambda caller: self._vms.clone(domain, _request({}, caller)))
 
     def _domain(self, name: str) -> str:
         """What libvirt calls a guest: of one not called in ASCII Kimchi makes Base64 (model/utils.py)."""
         in_base64 = base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
-        with _in_woks_words():
+        with _in_woks_words(name):
             is_there = name.isascii() or self._host.has_domain(name) or not self._host.has_domain(in_base64)
         return name if is_there else in_base64
 
@@ -136,10 +169,10 @@ class Functions:
                 raise errors.PoolNotFound(pool=pool)
             return self._volumes.clone(pool, name, _request(params, caller))
 
-        return self._accept(f"storagepools/{pool}/storagevolumes/{name}", clone)
+        return self._accept(name, f"storagepools/{pool}/storagevolumes/{name}", clone)
 
-    def _accept(self, source: str, clone: Callable[[Caller], Accepted]) -> dict[str, str]:
-        with _in_woks_words(), within_request(), audit.action("clone", source) as line:
+    def _accept(self, name: str, source: str, clone: Callable[[Caller], Accepted]) -> dict[str, str]:
+        with _in_woks_words(name), within_request(), audit.action("clone", source) as line:
             caller = current()
             if not caller.may_change:
                 raise errors.NotLoggedIn
@@ -180,11 +213,11 @@ def _request(params: dict[str, str], caller: Caller) -> Request:
 
 
 @contextmanager
-def _in_woks_words() -> Iterator[None]:
+def _in_woks_words(name: str = "") -> Iterator[None]:
     try:
         yield
     except errors.ClonerError as error:
-        raise wok.exception(error) from error
+        raise wok.exception(error, name) from error
 
 
 class Icons:

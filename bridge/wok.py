@@ -5,6 +5,7 @@ Its modules are asked for by name, and only where this is one of its plugins.
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ _OURS, _, _ = __package__.rpartition(".")
 
 NAME = _OURS.removeprefix("wok.plugins.") if _OURS.startswith("wok.plugins.") else ""
 """The plugin's, which is that of its folder; empty where this is no plugin."""
+
+_ANSWERED = frozenset({400, 401, 403, 404, 405, 406, 415, 500})
+"""What Wok's roots answer in JSON (src/wok/root.py). Of others CherryPy makes a page that tells Kimchi's no reason."""
 
 
 def module(name: str) -> Any:
@@ -30,18 +34,33 @@ def conf_file() -> Path:
     return file if file.is_file() else DEFAULT_FILE
 
 
-def exception(error: errors.ClonerError) -> Exception:
-    """An error of ours as Wok's controllers answer and log it (src/wok/exception.py)."""
+def exception(error: errors.ClonerError, name: str = "") -> Exception:
+    """An error of ours as Wok's controllers answer and log it (src/wok/exception.py).
+
+    Args:
+        name: of what the request is about. Of codes that are Kimchi's too its activity log has Kimchi's own text, which
+            wants the name where ours may say something else.
+    """
     base: Any = module("exception").WokException
+    said = {"name": name} | error.data
+    if isinstance(error, errors.PoolNotFound):
+        said["name"] = error.data["pool"]
 
     class Refused(base):  # type: ignore[misc]  # known only where Wok is
         def __init__(self) -> None:
             Exception.__init__(self, error.reason)  # Wok would look the text up, and has none
             self.code = error.code
-            self.params = {name: errors.plain(value) for name, value in error.data.items()}
-            self.httpStatusCode = error.status
+            self.params = {name: errors.plain(value) for name, value in said.items()}
+            self.httpStatusCode = _for_wok(error.status)
 
         def getHttpStatusCode(self) -> int:
-            return error.status
+            return self.httpStatusCode
 
     return Refused()
+
+
+def _for_wok(status: int) -> int:
+    if status in _ANSWERED:
+        return status
+    is_ours = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    return (HTTPStatus.INTERNAL_SERVER_ERROR if is_ours else HTTPStatus.BAD_REQUEST).value

@@ -13,7 +13,7 @@ import pytest
 
 from cloner.bridge import entries, wok
 from cloner.bridge.entries import Mirror
-from cloner.bridge.kimchi import Functions
+from cloner.bridge.kimchi import Functions, undisturbed
 from cloner.engine.records import FINISHED, RUNNING, Task
 from cloner.model.services import Services
 from cloner.plugin import build
@@ -117,6 +117,34 @@ def test_who_goes_through_the_list_is_not_disturbed(services: Services, mirror: 
         queue["another"] = object()
         seen.append(ident)
     assert seen == ["woks"]
+
+
+def test_a_task_of_woks_is_made_whatever_comes_while_its_queue_is_cleaned(
+    mirror: Mirror, queue: dict[str, Any]
+) -> None:
+    """src/wok/asynctask.py: a new task cleans the queue before it is in there itself."""
+
+    class Comes:
+        @property
+        def timestamp(self) -> float:
+            mirror._take(task(7))
+            return time.time()
+
+    def clean_old_tasks() -> None:
+        assert [entry.timestamp for entry in queue.values()]
+
+    queue["woks"] = Comes()
+    with pytest.raises(RuntimeError, match="changed size"):
+        clean_old_tasks()
+    mirror.drop("7")
+    undisturbed(clean_old_tasks)()
+    assert "7" in queue
+
+
+def test_no_two_of_its_threads_have_one_name(services: Services, queue: dict[str, Any]) -> None:
+    """Kimchi's object store (src/wok/objectstore.py) keeps SQLite's connections by it, and each is for one thread."""
+    names = {Mirror(services, lambda _task: None)._thread.name for _ in range(3)}
+    assert len(names) == 3
 
 
 def test_what_wok_removes_is_gone_and_what_is_not_ours_stays(mirror: Mirror, queue: dict[str, Any]) -> None:

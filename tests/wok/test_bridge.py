@@ -263,10 +263,14 @@ def test_what_leaves_our_list_leaves_kimchis(bridged: Wok) -> None:
 
 def test_a_user_clones_and_sees_what_is_theirs(tmp_path: Path) -> None:
     connect = people.inventory(tmp_path)
-    with Wok(tmp_path, plugins=("cloner", "kimchi"), connect=connect, kimchi_bridge=True) as wok:
+    settings: dict[str, Any] = {"connect": connect, "kimchi_bridge": True, "max_running_per_user": 1}
+    with Wok(tmp_path, plugins=("cloner", "kimchi"), **settings) as wok:
         ann, bob = wok.log_in("ann"), wok.log_in("bob")
-        task = asked(wok, f"{VMS}/win-uefi", ann).json
-        assert asked(wok, f"{VMS}/web", ann).status == 404
+        with held(wok):
+            task = asked(wok, f"{VMS}/win-uefi", ann).json
+            one_more = asked(wok, f"{VMS}/win-uefi", ann)
+            assert refusal(one_more) == (400, "CLNLIMIT0001E")  # Wok has no answer in JSON for 429
+        assert asked(wok, f"{VMS}/web", ann).status == 403  # by Wok, which knows whose it is
         assert asked(wok, f"{VOLUMES}/web.qcow2", ann).status == 404  # storage is for admins
         ended(wok, task["id"])
         seen = {name: polled(wok, "finished", session=session) for name, session in (("ann", ann), ("bob", bob))}
@@ -276,6 +280,11 @@ def test_a_user_clones_and_sees_what_is_theirs(tmp_path: Path) -> None:
         assert wok.request("GET", one, headers=cookie(bob)).status == 404
         assert wok.request("GET", one, anonymous=True).status == 404
         assert wok.request("GET", TASKS, anonymous=True).json == []
+        wok.request("POST", "/enable/ginger")
+        assert wok.request("GET", "/plugins/ginger/tasks", anonymous=True).json == []
+        assert task["id"] in [found["id"] for found in wok.request("GET", "/plugins/ginger/tasks").json]
+        said = [entry["message"] for entry in wok.request("GET", "/logs").json if entry["app"] == "kimchi"]
+        assert sum("(CLNLIMIT0001E: 1 clones of yours are being made, and 1 may be." in text for text in said) == 1
 
 
 # --- Icons and the log -----------------------------------------------------------------------------------------------
@@ -288,9 +297,9 @@ def test_a_clone_has_its_sources_icon(bridged: Wok) -> None:
     task = ended(bridged, asked(bridged, f"{VMS}/web").json["id"])
     clone = bridged.request("GET", f"vms/{task['target_uri'].split('/')[4]}").json["uuid"]
     stored = bridged.request("GET", f"{KIMCHI}/icons/{clone}").text
-    assert stored == repr({"icon": icon, "version": "3.0.0"})
+    assert stored == repr(({"icon": icon}, ["3.0.0"]))
     without = bridged.request("GET", "vms/db").json["uuid"]
-    assert bridged.request("GET", f"{KIMCHI}/icons/{without}").text == "{}"
+    assert bridged.request("GET", f"{KIMCHI}/icons/{without}").text == "({}, [])"
     ended(bridged, asked(bridged, f"{VMS}/db").json["id"])  # a source without one is cloned all the same
 
 

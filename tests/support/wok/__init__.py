@@ -26,13 +26,16 @@ KIMCHI = "/plugins/kimchi"
 JSON = "application/json"
 NOT_OF_THE_PLUGIN = (".*", "__pycache__", "*.egg-info", "build", "dist", "docs", "scripts", "tests")
 
-OF_KIMCHI = {
-    "__init__.py": "from support.wok.kimchi import Kimchi\n",
-    "config.py": "from support.wok.kimchi import get_kimchi_version\n",
-    "control.py": "from support.wok.kimchi import sub_nodes\n",
-    "kimchi.conf": "[wok]\nenable = True\n",
+OTHERS = {
+    "kimchi/__init__.py": "from support.wok.kimchi import Kimchi\n",
+    "kimchi/config.py": "from support.wok.kimchi import get_kimchi_version\n",
+    "kimchi/control.py": "from support.wok.kimchi import sub_nodes\n",
+    "kimchi/kimchi.conf": "[wok]\nenable = True\n",
+    "ginger/__init__.py": "from support.wok.ginger import Ginger\n",
+    "ginger/control.py": "sub_nodes = {}\n",
+    "ginger/ginger.conf": "[wok]\nenable = True\n",
 }
-"""The files of its folder."""
+"""The files of the plugins beside ours."""
 
 # --- The process, as the tests hold it -------------------------------------------------------------------------------
 
@@ -105,9 +108,9 @@ def install(folder: Path, settings: Mapping[str, object]) -> None:
         (package / "__init__.py").touch()
     conf = plugins / "cloner" / "cloner.conf"
     conf.write_text(configured(conf.read_text("utf-8"), settings), "utf-8")
-    (plugins / "kimchi").mkdir()
-    for name, text in OF_KIMCHI.items():
-        (plugins / "kimchi" / name).write_text(text)
+    for name, text in OTHERS.items():
+        (plugins / name).parent.mkdir(exist_ok=True)
+        (plugins / name).write_text(text)
 
 
 def configured(conf: str, settings: Mapping[str, object]) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import cherrypy
 
 from support.wok.asynctask import save_request_log_id
-from support.wok.exception import NotFoundError, WokException
+from support.wok.exception import UnauthorizedError, WokException
 from support.wok.reqlogger import log_request
 
 JSON = "application/json;charset=utf-8"
@@ -51,7 +51,7 @@ class Resource:
         session = cherrypy.session
         is_theirs = session.get("username", "") in (users or ()) or set(session.get("groups") or ()) & set(groups or ())
         if (users is not None or groups is not None) and session.get("role") != "admin" and not is_theirs:
-            raise NotFoundError("WOKAPI0009E")
+            raise UnauthorizedError("WOKAPI0009E")
         return found
 
     @cherrypy.expose  # type: ignore[untyped-decorator]  # CherryPy has no types

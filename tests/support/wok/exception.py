@@ -27,6 +27,10 @@ class NotFoundError(WokException):
     status = 404
 
 
+class UnauthorizedError(WokException):
+    status = 403
+
+
 class InvalidParameter(WokException):
     status = 400
 

@@ -15,6 +15,7 @@ import cherrypy
 
 from support.wok.asynctask import AsyncTask, TaskModel, TasksModel
 from support.wok.basemodel import BaseModel
+from support.wok.config import plugins_folder
 from support.wok.control import Collection, Resource
 from support.wok.exception import NotFoundError
 from support.wok.objectstore import ObjectStore
@@ -117,7 +118,7 @@ class Kimchi(Root):
         model: Any = BaseModel([TasksModel(), TaskModel(), VMsModel(), VMModel(), StorageVolumeModel()])
         if get_kimchi_version().endswith("otherwise"):
             model.vm_clone = lambda name, options: by_kimchi(f"vms/{name}-{options}")
-        model.objstore = ObjectStore()
+        model.objstore = ObjectStore(plugins_folder() / "kimchi" / "objectstore")
         super().__init__(model, "kimchi", MESSAGES)
         self.vms = Collection(model, "vms", lambda name: Resource(model, "vm", [name], ("clone",)))
         self.storagepools = Collection(model, "storagepools", lambda pool: storagepool(model, pool))
@@ -133,4 +134,4 @@ class Kimchi(Root):
         with self.model.objstore as session:
             if icon is not None:
                 session.store("vm", uuid, {"icon": icon}, get_kimchi_version())
-            return repr(session.get("vm", uuid, ignore_missing=True)).encode()
+            return repr((session.get("vm", uuid, ignore_missing=True), session.versions("vm", uuid))).encode()

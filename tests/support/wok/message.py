@@ -14,9 +14,12 @@ def message(
 ) -> str:
     """src/wok/message.py, WokMessage: the asked application's text or else Wok's, translated and filled in with `%`.
 
-    A code that neither has is its own text; one whose text wants more than there is is not filled in.
+    A code that neither has is its own text, as is each of an application that is gone; one whose text wants more than
+    there is is not filled in.
     """
     asked = cherrypy.serving.request.app if app is None else cherrypy.tree.apps.get(app)
+    if app and asked is None:
+        return f"{code}: {code}" if with_code else code
     root = asked.root if asked else cherrypy.tree.apps[""].root
     if code not in root.messages:
         root = cherrypy.tree.apps[""].root

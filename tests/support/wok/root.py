@@ -26,6 +26,10 @@ MESSAGES = {
 }
 
 
+WITH_PAGE = (400, 401, 403, 404, 405, 406, 415, 500)
+"""src/wok/root.py, Root: the statuses that it has an answer in JSON for. The others have CherryPy's page in HTML."""
+
+
 def error_page(status: str, message: str, **_rest: str) -> bytes:
     """src/wok/root.py, error_production_handler, for those who accept JSON."""
     cherrypy.serving.response.headers["Content-Type"] = control.JSON
@@ -37,7 +41,7 @@ class Root:
 
     paths = SimpleNamespace(mo_dir="/nowhere")
     extends: Mapping[str, Any] | None = None
-    _cp_config: Mapping[str, Any] = {"error_page.default": error_page}
+    _cp_config: Mapping[str, Any] = {f"error_page.{status}": error_page for status in WITH_PAGE}
 
     def __init__(self, model: Any, domain: str, messages: Mapping[str, str]) -> None:
         self.model, self.domain, self.messages = model, domain, messages
