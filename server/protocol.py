@@ -9,6 +9,7 @@ import logging
 import socket
 import ssl
 import time
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -24,6 +25,8 @@ from .intake import MAX_HEAD_BYTES
 from .origin import LOCAL_ADDRESS
 
 log = logging.getLogger("cloner.access")
+
+_WAKING_S = 0.2
 
 _SECURITY = (
     (
@@ -168,6 +171,14 @@ class HTTPServer(CPWSGIServer):  # type: ignore[misc]  # CherryPy has no types
         self.keep_alive_conn_limit = most_connections // 2
         self._most_connections = most_connections
         self._watched: dict[Connection, None] = {}
+
+    def stop(self) -> None:
+        """As cheroot's, which would wait until its loop comes round by itself: whatever comes wakes that."""
+        if self.ready:
+            self._connections._stop_requested = True
+            with suppress(OSError), socket.create_connection(self.bind_addr, _WAKING_S):
+                pass
+        super().stop()
 
     def put_conn(self, conn: Connection) -> None:
         self._watched[conn] = None

@@ -9,6 +9,7 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 
 import cherrypy
+from cherrypy._cpwsgi_server import CPWSGIServer
 
 from support.wok import asynctask, auth, config, exception, reqlogger, utils
 from support.wok.root import WokRoot
@@ -46,6 +47,7 @@ def main(folder: str, plugins: Sequence[str]) -> None:
     cherrypy.tools.nocache = cherrypy.Tool("on_end_resource", no_cache)
     cherrypy.tools.wokauth = cherrypy.Tool("before_handler", auth.wokauth)
     cherrypy.server.socket_host, cherrypy.server.socket_port = "127.0.0.1", 0
+    CPWSGIServer.expiration_interval = 0.05  # seconds; Wok's is half a second, in which each of them would stop
     cherrypy.server.socket_queue_size = 128  # Wok leaves it at 5, with which the kernel lets a crowd wait for seconds
     cherrypy.server.max_request_body_size = 4 * 1024**3
     cherrypy.log.error_log.addHandler(logging.StreamHandler())  # Wok's is of a file
