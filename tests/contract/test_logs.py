@@ -165,9 +165,15 @@ def test_hundred_tasks_at_once_each_have_their_own(server: Server) -> None:
         return task
 
     tasks = at_once(100, ask)
-    for number, task in enumerate(tasks):
-        ended = wait_for(server, lambda line, task=task: line["message"] == f"task {task} is finished")  # type: ignore[misc]
-        assert [line["request_id"] for line in ended] == [f"crowd-{number}"]
+    wanted = {f"task {task} is finished": f"crowd-{number}" for number, task in enumerate(tasks)}
+    found: list[tuple[str, str]] = []
+
+    def are_there() -> bool:
+        found[:] = [(line["message"], line["request_id"]) for line in lines(server) if line["message"] in wanted]
+        return len(found) >= len(wanted)
+
+    wait_until(are_there, 10, "the lines are there", lambda: server.log[-3000:])
+    assert sorted(found) == sorted(wanted.items())
 
 
 @pytest.mark.parametrize("cancelled", [0, 1])

@@ -791,7 +791,7 @@ def test_a_check_does_not_wait_long_for_a_lock_and_leaves_others_their_patience(
     somebody.execute("BEGIN IMMEDIATE")
     with pytest.raises(errors.JournalUnavailable, match="locked"):
         journal.check()
-    later = threading.Timer(2, somebody.rollback)  # seconds: more than a check would wait
+    later = threading.Timer(1, somebody.rollback)  # seconds: more than a check would wait
     later.start()
     assert accepted(journal)
     later.join()

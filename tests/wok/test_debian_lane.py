@@ -52,6 +52,12 @@ NOT_HERE = {
 }
 """Files that are left out, and why; of the others those that have /metrics in their name."""
 
+TAKE_LONG = [
+    "tests/unit/test_journal.py::test_10240_names_from_4_processes_of_32_threads_are_distinct_and_in_order",
+    "tests/unit/test_names.py::test_64_threads_get_128000_names",
+]
+"""Tests that are left out because they take seconds, and need nothing of Debian's."""
+
 FEWEST = 3000
 """Tests that there are at least, lest a slip leave out nearly all of them."""
 
@@ -84,7 +90,8 @@ def test_our_lower_bounds_let_debians_versions_in() -> None:
 def test_unit_contract_and_wok_tests_pass_there() -> None:
     args = ["-m", "pytest", "-q", "--numprocesses=2", "--dist=worksteal", "-p", "no:cacheprovider"]
     args += ["-W", "ignore:'cgi':DeprecationWarning"]  # CherryPy 18.8 uses it
-    args += [f"--ignore={file}" for file in NOT_HERE] + ["-k", "not metrics"]
+    args += [f"--ignore={file}" for file in NOT_HERE] + [f"--deselect={test}" for test in TAKE_LONG]
+    args += ["-k", "not metrics"]
     run = output(*args, "tests/unit", "tests/contract", "tests/wok")
     assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-1000:]
     passed = re.search(r"(\d+) passed", run.stdout.splitlines()[-1])
@@ -94,3 +101,5 @@ def test_unit_contract_and_wok_tests_pass_there() -> None:
 
 def test_what_is_left_out_is_there() -> None:
     assert [file for file in NOT_HERE if not (ROOT / file).is_file()] == []
+    for file, test in (name.split("::") for name in TAKE_LONG):
+        assert f"def {test}(" in (ROOT / file).read_text("utf-8")

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[3]
 MOUNT_POINT = "/plugins/cloner"
 KIMCHI = "/plugins/kimchi"
 JSON = "application/json"
-NOT_OF_THE_PLUGIN = (".*", "__pycache__", "*.egg-info", "build", "dist", "docs", "scripts", "tests")
+NOT_OF_THE_PLUGIN = (".*", "*.egg-info", "build", "dist", "docs", "scripts", "tests")
 
 OTHERS = {
     "kimchi/__init__.py": "from support.wok.kimchi import Kimchi\n",
