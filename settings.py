@@ -151,6 +151,12 @@ def switches(path: Path) -> Switches:
     return Switches(**{name: _typed(name, "bool", value) for name, value in found.items() if value != ""})
 
 
+def _text(value: str) -> str:
+    """A text without the quotes that it needs where Wok takes values for Python."""
+    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+    return value[1:-1] if is_quoted else value
+
+
 def _boolean(value: str) -> bool:
     return configparser.ConfigParser.BOOLEAN_STATES[value.lower()]
 
@@ -158,7 +164,7 @@ def _boolean(value: str) -> bool:
 def _typed(name: str, kind: str, value: str) -> Any:
     try:
         readers: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "bool": _boolean}
-        return readers.get(kind, str)(value)
+        return readers.get(kind, _text)(value)
     except KeyError as error:
         raise errors.InvalidConfiguration(cause=f"{name} must be True or False, not {value}") from error
     except ValueError as error:

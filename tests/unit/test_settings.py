@@ -151,6 +151,23 @@ def test_a_switch_that_says_neither_is_refused(conf: Callable[[str], Path], text
         switches(conf(text))
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("'test:///x'", "test:///x"),
+        ('"test:///x"', "test:///x"),
+        ("test:///x", "test:///x"),
+        ("''", ""),
+        ("'", "'"),
+        ("'a", "'a"),
+        ("it's", "it's"),
+    ],
+)
+def test_a_text_may_be_in_quotes(conf: Callable[[str], Path], text: str, value: str) -> None:
+    """As there are Woks to which a value must be Python."""
+    assert load(conf(f"[cloner]\nconnect = {text}\n")).connect == value
+
+
 def test_an_empty_value_is_the_default(conf: Callable[[str], Path]) -> None:
     assert load(conf(re.sub(r"=.*", "=", EVERYTHING))) == Settings()
 

@@ -95,6 +95,15 @@ def test_woks_parsers_read_the_configuration_as_it_is_shipped(
     assert sections == {"wok": {"enable": yes}, "cloner": {}, "server": {}}
 
 
+def test_a_wok_to_which_values_are_python_reads_texts_in_quotes(
+    start: Callable[..., Wok], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WOK_PARSER", "CherryPy")
+    wok = start(keep_tasks_hours=1.5)
+    cloned(wok, "vms/web")
+    assert (wok.state_dir / "journal.sqlite").exists()
+
+
 def test_the_settings_are_those_of_the_file_in_woks_folder(wok: Wok) -> None:
     assert (wok.state_dir / "journal.sqlite").exists()
     assert "web" in [guest["name"] for guest in wok.request("GET", "vms").json]  # of the inventory that connect names

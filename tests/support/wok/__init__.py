@@ -114,9 +114,9 @@ def install(folder: Path, settings: Mapping[str, object]) -> None:
 
 
 def configured(conf: str, settings: Mapping[str, object]) -> str:
-    """cloner.conf with settings taken out of their comments. StopIteration when it has no such line."""
+    """cloner.conf with settings taken out of their comments, texts in quotes. StopIteration for one that it lacks."""
     lines = conf.splitlines(keepends=True)
     for name, value in settings.items():
         place = next(number for number, line in enumerate(lines) if line.startswith((f"# {name} =", f"{name} =")))
-        lines[place] = f"{name} = {value}\n"
+        lines[place] = f"{name} = {str(value)!r}\n" if isinstance(value, str | Path) else f"{name} = {value}\n"
     return "".join(lines)

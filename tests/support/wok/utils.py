@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import configparser
 import importlib
+import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import cherrypy
+from cherrypy.lib.reprconf import Parser
 
 from support.wok.auth import SESSION_MINUTES
 from support.wok.config import Config, PluginConfig, PluginPaths
 
 
 def load_plugin_conf(name: str) -> Config:
-    """src/wok/utils.py, load_plugin_conf: Python's own parser with its interpolation; values are text."""
+    """src/wok/utils.py, load_plugin_conf: Python's own parser with its interpolation; values are text.
+
+    There are Woks 3.0 that take CherryPy's. To it values are Python, and a file with one that is not is none.
+    """
+    file = PluginPaths(name).conf_file
+    if os.environ.get("WOK_PARSER") == "CherryPy":
+        try:
+            found: Config = Parser().dict_from_file(file)
+        except ValueError as error:
+            cherrypy.log.error_log.error("Failed to load plugin conf from %s: %s", file, error)
+            return {}
+        return found
     parser = configparser.ConfigParser()
-    parser.read(PluginPaths(name).conf_file)
+    parser.read(file)
     return {section: dict(parser[section]) for section in parser.sections()}
 
 
