@@ -31,7 +31,8 @@ class Switch:
     def now(self) -> Switches:
         """As the file says it; as it was, while what the file says means nothing."""
         stamp = self._look()
-        if stamp != self._stamp:
+        is_being_written = stamp[-1] == 0  # Wok empties the file before it writes it (src/wok/utils.py)
+        if stamp != self._stamp and not is_being_written:
             self._stamp = stamp
             try:
                 self._found = switches(self._file)
