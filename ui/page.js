@@ -22,6 +22,7 @@ const LATE_MS = 1500; // a connection that is back within that was not worth a w
  * @param options.server where `login` and `logout` are; left out where the surrounding page sees to the log-in
  * @param options.docs the address of the API's description, if there is one
  * @param options.headers further headers of each request
+ * @param options.unasked further ones of those that nobody has clicked for
  * @param options.languages of the reader, the best first
  * @param options.hash whether the address tells which view is shown
  */
@@ -37,8 +38,9 @@ class Page {
     this.root = root;
     this.options = options;
     this.store = new Store();
-    this.api = new Api(options.base.replace(/\/$/, ""), () => this.askLogin(), options.headers);
-    this.live = new Live(this.api, this.store, (task) => this.ended(task));
+    const api = (headers) => new Api(options.base.replace(/\/$/, ""), () => this.askLogin(), headers);
+    this.api = api(options.headers);
+    this.live = new Live(api({ ...options.headers, ...options.unasked }), this.store, (task) => this.ended(task));
     this.notices = new Notices();
     this.views = { guests: new Guests(this), storage: new Storage(this), activity: new Activity(this) };
     this.batches = new Map(); // of batches that end: how their tasks ended

@@ -19,5 +19,6 @@ export async function show(place) {
     if (!document.adoptedStyleSheets.includes(each)) document.adoptedStyleSheets.push(each);
   }
   place.style.setProperty("--cloner-height", "calc(100vh - 12rem)"); // Wok has a frame around it
-  return mount(place, { base: new URL("..", here).href });
+  // Wok ends the session of who does nothing for a while, and knows by this what is not a person's doing.
+  return mount(place, { base: new URL("..", here).href, unasked: { "Wok-Robot": "wok-robot" } });
 }

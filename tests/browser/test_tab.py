@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Route, expect
+from playwright.sync_api import Browser, Request, Route, expect
 
 from cloner.settings import demo_uri
 from support.browser import WIDE, Tab, accessibility_problems
@@ -16,6 +17,9 @@ TAB = "plugins/cloner/tabs/clones.html"
 FRAME = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Wok</title></head>
 <body><nav aria-label="Wok"><h1>Wok</h1></nav><div id="main"></div></body></html>"""
 """What Wok's page has, of all that a tab meets: ui/pages/wok-ui.html.tmpl."""
+
+ROBOT = "wok-robot"
+"""What Wok's own page sends with all that nobody has clicked for: src/wok/auth.py, check_auth_session."""
 
 LINKED = ".connection:is(.live, .polling)"
 """Wok has ten threads, so that a stream has no place while those that other tests have left are not missed yet."""
@@ -63,9 +67,13 @@ def opened(browser: Browser, wok: Wok) -> Iterator[Tab]:
 
 def test_a_clone_is_made_in_the_tab(opened: Tab, wok: Wok) -> None:
     page = opened.page
+    clicks: list[Request] = []
+    page.on("request", lambda request: clicks.append(request) if request.method == "POST" else None)
     page.get_by_role("button", name="Clone web", exact=True).click()
     page.get_by_role("dialog").get_by_role("button", name="Clone", exact=True).click()
     expect(page.get_by_text("is ready")).to_be_visible()
+    assert clicks
+    assert [request.url for request in clicks if ROBOT in request.headers] == []
     names = [vm["name"] for vm in wok.request("GET", "vms").json]
     assert any(name.startswith("web-clone-") for name in names)
     assert page.get_by_role("button", name="Log out").count() == 0  # that is Wok's
@@ -79,14 +87,18 @@ def test_it_is_accessible_and_leaves_woks_own_page_as_it_is(opened: Tab) -> None
 
 
 def test_when_another_tab_is_chosen_it_ends_and_begins_anew_when_it_is_chosen_again(opened: Tab) -> None:
+    """What it asks by itself does not count for Wok, which logs out who does nothing for ten minutes."""
     page = opened.page
-    asked: list[str] = []
+    asked: list[Request] = []
     page.evaluate("document.getElementById('main').replaceChildren()")
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", asked.append)
     page.evaluate(CHOOSE, TAB)
     page.locator(LINKED).wait_for()
     assert page.locator(".cloner").count() == 1
-    assert len([url for url in asked if url.endswith("/storagepools")]) == 1
+    assert len([request for request in asked if request.url.endswith("/storagepools")]) == 1
+    lists = [request for request in asked if re.search(r"/(vms|tasks|events|storagepools)\b", request.url)]
+    assert len(lists) > 3
+    assert [request.url for request in lists if request.headers.get(ROBOT) != "wok-robot"] == []
 
 
 def test_a_session_of_woks_that_has_ended_leads_to_its_log_in(opened: Tab, wok: Wok) -> None:
