@@ -16,6 +16,7 @@ from ..control.base import within_request
 from ..control.caller import current
 from ..engine.journal import position
 from ..engine.records import FINISHED, RUNNING, Task
+from ..model.feed import OTHERS_S
 from ..model.services import Services
 from ..model.tasks import TasksModel
 from . import wok
@@ -108,6 +109,9 @@ class Mirror:
         self._entries: dict[str, Entry] = {}
         self._at = (0, -1)
         self._serial = -1
+        self._is_behind = False
+        """Whether the journal could not be read the last time."""
+
         self._began = int(time.time() * _US)
         self._ends = threading.Event()
         # Kimchi's object store keeps a connection for each name of a thread, which no other thread may use.
@@ -161,8 +165,10 @@ class Mirror:
                     self._take(item) if isinstance(item, Task) else self.drop(str(item.task))
                     self._at = position(item)
         except errors.JournalUnavailable as error:
-            log.warning("Wok's queue has our tasks as they were: %s", error)
+            log.log(logging.DEBUG if self._is_behind else logging.WARNING, "Wok's queue is as it was: %s", error)
+            self._is_behind = True
             return
+        self._is_behind = False
         self._serial = serial
 
     def _take(self, task: Task) -> None:
@@ -185,6 +191,8 @@ class Mirror:
         while self._feed.await_change(self._serial) and not self._ends.is_set():
             with self._reading:
                 self._read()
+            if self._is_behind:
+                self._ends.wait(OTHERS_S)
             if time.monotonic() - swept >= _SWEEP_S:
                 swept = time.monotonic()
                 self._sweep()

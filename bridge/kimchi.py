@@ -51,7 +51,8 @@ def model_of(path: str) -> Any:
 
 def roots_with_tasks() -> list[Any]:
     """What is mounted and shows Wok's tasks: Wok's own root, and those of plugins that are made like it."""
-    return [app.root for app in list(cherrypy.tree.apps.values()) if _shows_tasks(getattr(app.root, "model", None))]
+    roots = [getattr(app, "root", None) for app in list(cherrypy.tree.apps.values())]
+    return [root for root in roots if _shows_tasks(getattr(root, "model", None))]
 
 
 def _shows_tasks(model: Any) -> bool:

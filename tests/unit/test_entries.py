@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cloner import errors
 from cloner.bridge import entries, wok
 from cloner.bridge.entries import Mirror
 from cloner.bridge.kimchi import Functions, undisturbed
@@ -155,6 +156,30 @@ def test_what_wok_removes_is_gone_and_what_is_not_ours_stays(mirror: Mirror, que
     assert list(queue) == ["2", "woks"]
     mirror.stop()
     assert list(queue) == ["woks"]
+
+
+def test_without_the_journal_it_says_so_once_and_asks_again_after_a_while(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = 0
+
+    def fail(*_args: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 100:
+            mirror._ends.set()
+        raise errors.JournalUnavailable(cause="disk full")
+
+    def wait(_seconds: float) -> bool:
+        if calls > 3:
+            mirror._ends.set()
+        return mirror._ends.is_set()
+
+    monkeypatch.setattr(mirror._journal, "changes", fail)
+    monkeypatch.setattr(mirror._ends, "wait", wait)
+    mirror._follow()
+    assert calls == 4
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 def test_without_the_journal_the_queue_is_as_it_was(mirror: Mirror, queue: dict[str, Any], tmp_path: Path) -> None:
