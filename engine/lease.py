@@ -10,6 +10,7 @@ import fcntl
 import os
 import uuid
 from contextlib import suppress
+from multiprocessing.util import register_after_fork
 from pathlib import Path
 
 
@@ -21,9 +22,12 @@ class Lease:
         self._folder = folder
         self.id = uuid.uuid4().hex
         unseen = folder / f".{self.id}"  # until it is locked: an unlocked file is that of a dead server
-        self._descriptor = os.open(unseen, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        descriptor = os.open(unseen, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        self._descriptor: int | None = descriptor
         unseen.rename(folder / self.id)
+        # The lock is also that of what is forked and goes on without us: in Wok, Kimchi's serial consoles.
+        register_after_fork(self, Lease._leave_to_parent)
 
     def is_alive(self, server: str) -> bool:
         """Whether the server with this id runs. One that never was, or ended in order, does not."""
@@ -48,7 +52,14 @@ class Lease:
             if not path.name.startswith(".") and not self.is_alive(path.name):
                 path.unlink(missing_ok=True)
 
+    def _leave_to_parent(self) -> None:
+        """In a child that multiprocessing has forked."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
     def release(self) -> None:
         with suppress(FileNotFoundError):
             (self._folder / self.id).unlink()
-        os.close(self._descriptor)
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)

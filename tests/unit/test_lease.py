@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -22,6 +24,24 @@ lease = Lease(Path(sys.argv[1]))
 print(lease.id, flush=True)
 sys.stdin.read()
 lease.release()
+"""
+
+
+FORKS = """
+import multiprocessing, os, signal, sys, time
+from pathlib import Path
+from cloner.engine.lease import Lease
+
+def console(told):
+    told.send(os.getpid())
+    time.sleep(600)
+
+lease = Lease(Path(sys.argv[1]))
+forking = multiprocessing.get_context("fork")
+hears, told = forking.Pipe()
+forking.Process(target=console, args=(told,)).start()
+print(lease.id, hears.recv(), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -74,6 +94,19 @@ def test_a_server_that_runs_is_alive(lease: Lease, start: Callable[[], Server]) 
     server = start()
     lease.forget_the_dead()
     assert lease.is_alive(server.id)
+
+
+def test_what_it_forked_does_not_keep_a_dead_server_alive(lease: Lease, folder: Path) -> None:
+    """As Kimchi does inside Wok for each serial console, which may stay open for hours (serialconsole.py)."""
+    with subprocess.Popen([sys.executable, "-c", FORKS, str(folder)], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        ident, child = server.stdout.readline().split()
+        try:
+            server.wait(30)
+            os.kill(int(child), 0)  # it lives
+            assert not lease.is_alive(ident)
+        finally:
+            os.kill(int(child), signal.SIGKILL)
 
 
 def test_we_are_alive(lease: Lease) -> None:
