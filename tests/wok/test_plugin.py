@@ -181,7 +181,7 @@ def test_the_tabs_page_loads_what_it_needs_from_us(wok: Wok) -> None:
     page = wok.request("GET", f"/{path}", headers={"Accept": "text/html, */*; q=0.01"})
     assert (page.status, page.headers["Content-Type"]) == (200, "text/html;charset=utf-8")
     assert 'lastPage="/#plugins/cloner/tabs/clones"; Path=/' in page.headers.get_all("Set-Cookie", [])
-    module = re.search(r'import\("\./(.+?)"\)', page.text)
+    module = re.search(r'import\(new URL\("(.+?)", document.baseURI\)\)', page.text)
     assert module
     script = wok.request("GET", f"/{module[1]}", headers={"Accept": "*/*"})
     assert (script.status, script.headers["Content-Type"]) == (200, "text/javascript;charset=utf-8")
