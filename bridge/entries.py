@@ -128,10 +128,13 @@ class Mirror:
             for entry in list(self._entries.values()):
                 self.drop(entry.id)
 
-    def entry(self, task_id: str) -> Entry:
+    def entry(self, task: Task) -> Entry:
         """Of a task that was accepted just now."""
         self.refresh()
-        return self._entries[task_id]
+        with self._lock:
+            if str(task.id) not in self._entries:  # the journal took it, and cannot be read now
+                self._take(task)
+            return self._entries[str(task.id)]
 
     def hides(self, task_id: str, caller: Caller) -> bool:
         """Whether a task is ours and not there for the caller."""

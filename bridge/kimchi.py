@@ -182,7 +182,7 @@ class Functions:
             return self._as_kimchi(task)
 
     def _as_kimchi(self, task: Task) -> dict[str, str]:
-        entry = self._mirror.entry(str(task.id))
+        entry = self._mirror.entry(task)
         return {name: getattr(entry, name) for name in ("id", "status", "message", "target_uri")}
 
     def get_list(self, of_wok: Callable[..., Any]) -> Callable[..., list[str]]:

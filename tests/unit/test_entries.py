@@ -158,6 +158,19 @@ def test_what_wok_removes_is_gone_and_what_is_not_ours_stays(mirror: Mirror, que
     assert list(queue) == ["woks"]
 
 
+def test_what_was_accepted_is_there_for_wok_whatever_becomes_of_the_journal(
+    mirror: Mirror, queue: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wok writes the number of its log's entry into it, and would answer 500 to a clone that is being made."""
+
+    def fail(*_args: object) -> None:
+        raise errors.JournalUnavailable(cause="disk full")
+
+    monkeypatch.setattr(mirror._journal, "changes", fail)
+    assert mirror.entry(task(5)) is queue["5"]
+    assert queue["5"].status == RUNNING
+
+
 def test_without_the_journal_it_says_so_once_and_asks_again_after_a_while(
     mirror: Mirror, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
