@@ -278,12 +278,14 @@ def test_a_user_clones_and_sees_what_is_theirs(tmp_path: Path) -> None:
         assert seen["bob"] == []
         one = f"{TASKS}/{task['id']}"
         assert wok.request("GET", one, headers=cookie(bob)).status == 404
+        assert refusal(wok.request("DELETE", one, headers=cookie(bob))) == (404, "WOKASYNC0001E")
         assert wok.request("GET", one, anonymous=True).status == 404
         assert wok.request("GET", TASKS, anonymous=True).json == []
         wok.request("POST", "/enable/ginger")
         assert wok.request("GET", "/plugins/ginger/tasks", anonymous=True).json == []
         assert task["id"] in [found["id"] for found in wok.request("GET", "/plugins/ginger/tasks").json]
         said = [entry["message"] for entry in wok.request("GET", "/logs").json if entry["app"] == "kimchi"]
+        assert f"Request made on resource (WOKASYNC0001E: Task id '{task['id']}' does not exist)" in said
         assert sum("(CLNLIMIT0001E: 1 clones of yours are being made, and 1 may be." in text for text in said) == 1
 
 

@@ -56,18 +56,23 @@ class Resource:
 
     @cherrypy.expose  # type: ignore[untyped-decorator]  # CherryPy has no types
     def index(self, **_query: str) -> bytes:
-        """src/wok/control/base.py, index: errors of the model's are answers."""
+        """src/wok/control/base.py, index: errors of the model's are answers; what changes something is in the log."""
         method = cherrypy.serving.request.method
         if method not in ("GET", "DELETE"):
             raise cherrypy.HTTPError(405)
+        status, details = 500, None
         try:
             found = self.lookup()
             if method == "GET":
                 return render(found)
             self._function("delete")(*self._args)
+            cherrypy.serving.response.status = status = 204
         except WokException as error:
-            raise cherrypy.HTTPError(error.getHttpStatusCode(), str(error)) from error
-        cherrypy.serving.response.status = 204
+            details, status = error, error.getHttpStatusCode()
+            raise cherrypy.HTTPError(status, str(error)) from error
+        finally:
+            if method != "GET":
+                log_request("WOKRES0001L", {"ident": self._args[-1]}, details, method, status)
         return b""
 
     def _task_handler(self, action: str) -> Callable[..., bytes]:
