@@ -32,4 +32,4 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
         yield begin
         for server in servers:
             if server.running:
-                server.kill()  # an orderly end takes half a second, and has tests of its own
+                server.kill()  # an orderly end takes longer, and has tests of its own

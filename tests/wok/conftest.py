@@ -24,11 +24,14 @@ def wok(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wok]:
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Wok]]:
     """Start a Wok of the test's own, with settings for the plugin and what else Wok takes: `start(workers=1)`."""
+    woks: list[Wok] = []
     with ExitStack() as closing:
 
         def begin(**settings: Any) -> Wok:
-            own = Wok(tmp_path, **{"connect": demo_uri(), **settings})
-            closing.enter_context(own)
-            return own
+            woks.append(closing.enter_context(Wok(tmp_path, **{"connect": demo_uri(), **settings})))
+            return woks[-1]
 
         yield begin
+        for wok in woks:
+            if wok.running:
+                wok.kill()  # an orderly end takes longer, and has a test of its own
