@@ -96,6 +96,7 @@ class Executor:
         self._lock = threading.Lock()
         self._waiting = {lane: threading.Condition(self._lock) for lane in LANES}
         self._stopping = threading.Event()
+        self._has_work = threading.Event()
         lanes = [QUICK] * bounds.workers + [LONG] * bounds.copies
         self._threads = [
             threading.Thread(target=self._work, args=(lane,), name=f"clone-{n}", daemon=True)
@@ -118,6 +119,7 @@ class Executor:
             if not is_late:
                 self._lanes[lane].append(item)
                 self._waiting[lane].notify()
+                self._has_work.set()
         if is_late:
             self._give_up(item, FAILED, errors.ServerStopped())
 
@@ -178,6 +180,7 @@ class Executor:
         """
         deadline = time.monotonic() + patience_s
         self._stopping.set()
+        self._has_work.set()
         with self._lock:
             waiting = [item for queue in self._lanes.values() for item in queue]
             for queue in self._lanes.values():
@@ -278,10 +281,12 @@ class Executor:
     def _report(self) -> None:
         """Tells the journal how far the jobs are, and the jobs that another server was asked to cancel them."""
         told: dict[int, dict[str, int]] = {}
-        while not self._stopping.wait(_REPORT_INTERVAL_S):
+        while self._has_work.wait() and not self._stopping.wait(_REPORT_INTERVAL_S):
             with self._lock:
                 jobs = {task: job for task, (job, _) in self._jobs.items()}
                 is_idle = not jobs and not any(self._lanes.values())
+                if is_idle:
+                    self._has_work.clear()
             news = {task: done for task, job in jobs.items() if (done := job.done()) != told.get(task)}
             told = {task: told.get(task, {}) for task in jobs} | news
             try:

@@ -87,9 +87,7 @@ def _serve(options: argparse.Namespace) -> int:
     _refuse_open_door(settings)
     logs.configure(settings.log_format)
     _say_where(settings)
-    import cherrypy  # noqa: PLC0415 - `cloner --help` need not load a web server
-
-    from . import http, systemd  # noqa: PLC0415 - as above
+    from . import http, systemd  # noqa: PLC0415 - `cloner --help` need not load a web server
 
     http.check_address(settings)
     http.tls_context(settings)
@@ -101,7 +99,7 @@ def _serve(options: argparse.Namespace) -> int:
     log.info("ready at %s", address)
     link = "" if site.door.is_open else f"?once={site.door.one_time_link()}"
     print(f"cloner {__version__} is ready: open {address}/{link}", flush=True)
-    cherrypy.engine.block()
+    http.wait()
     return 0
 
 

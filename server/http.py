@@ -181,6 +181,18 @@ def start(settings: Settings) -> str:
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
+def wait() -> None:
+    """Until the engine has ended. CherryPy's `block` would look ten times a second whether it has."""
+    ended = threading.Event()
+    cherrypy.engine.subscribe("exit", ended.set)
+    try:
+        if cherrypy.engine.state != cherrypy.engine.states.EXITING:
+            ended.wait()
+    except KeyboardInterrupt:
+        cherrypy.engine.exit()
+    cherrypy.engine.block()
+
+
 def _adopt_logs() -> None:
     """What CherryPy and cheroot have to tell goes the way of our own log, without the time, which a line has anyway.
 
