@@ -16,6 +16,8 @@ _MOST_DIGITS = 18
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _EXPECT = re.compile(rb"(?im)^expect[ \t]*:[ \t]*100-continue[ \t]*\r\n")
+_NO_TEXT = re.compile(rb"[\0-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
+_CHUNK = re.compile(rb"([0-9A-Fa-f]+)(?:[ \t]*;[^\0-\x08\n-\x1f\x7f]*)?")  # int() takes signs, spaces and 0x too
 _ONCE = (b"host", b"content-length", b"transfer-encoding")
 
 Verdict = tuple[str, str]
@@ -23,6 +25,7 @@ Verdict = tuple[str, str]
 
 TOO_LARGE = ("413 Request Entity Too Large", "The entity sent with the request exceeds the maximum allowed bytes.")
 _LINE_TOO_LONG = ("414 Request-URI Too Long", "The request line exceeds the maximum.")
+_NO_CHUNK = ("400 Bad Request", "Malformed size of a chunk.")
 _TOO_LONG = ("431 Request Header Fields Too Large", "The headers sent with the request exceed the maximum.")
 
 
@@ -98,7 +101,7 @@ class Intake:
         names = [field.partition(b":")[0] for field in fields]
         values = {name.lower(): field.partition(b":")[2].strip() for name, field in zip(names, fields, strict=True)}
         length, coding = values.get(b"content-length", b"0"), values.get(b"transfer-encoding")
-        self.verdict = _trouble(names) or _trouble_with_body(length, coding, self._max_body)
+        self.verdict = _trouble(head, names) or _trouble_with_body(length, coding, self._max_body)
         if self.verdict is None:
             self._end = self._end_of_body(int(length)) if coding is None else self._end_of_chunks()
             self._wants_go_ahead = b"expect" in values and line.endswith(b"HTTP/1.1") and self._end() is None
@@ -108,7 +111,7 @@ class Intake:
         """The client has been told already, or needs not be."""
         found = _EXPECT.search(head)
         if found is not None:
-            place = self._bytes.find(found[0])
+            place = self._head_end - len(head) + found.start()
             del self._bytes[place : place + len(found[0])]
             self._head_end -= len(found[0])
 
@@ -120,8 +123,7 @@ class Intake:
 
         def end() -> int | None:
             found = chunks.end(self._bytes, self._head_end)
-            if found is None and chunks.is_too_large:
-                self.verdict = TOO_LARGE
+            self.verdict = chunks.verdict
             return found
 
         return end
@@ -133,43 +135,47 @@ class _Chunks:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._next = 0
-        self.is_too_large = False
+        self.verdict: Verdict | None = None
+        """How a body is to be refused that is none, or too large."""
 
     def end(self, found: bytearray, start: int) -> int | None:
-        """Where the body ends; None while that is not there. A chunk that is none ends it as well, and is refused."""
+        """Where the body ends; None while that is not there."""
         while (line_end := found.find(b"\r\n", start + self._next, start + self._next + _MAX_CHUNK_LINE)) >= 0:
-            try:
-                size = int(bytes(found[start + self._next : line_end]).partition(b";")[0], 16)
-            except ValueError:
-                return len(found)
-            if size <= 0:
+            line = _CHUNK.fullmatch(found, start + self._next, line_end)
+            if line is None:
+                self.verdict = _NO_CHUNK
+                return None
+            size = int(line[1], 16)
+            if size == 0:
                 return self._end_of_trailers(found, line_end)
             if self._next + size > self._max_bytes:
-                self.is_too_large = True
+                self.verdict = TOO_LARGE
                 return None
             if len(found) < line_end + 2 + size + 2:
                 return None
             self._next = line_end + 2 + size + 2 - start
-        self.is_too_large = len(found) - start - self._next >= _MAX_CHUNK_LINE
+        self.verdict = TOO_LARGE if len(found) - start - self._next >= _MAX_CHUNK_LINE else None
         return None
 
     def _end_of_trailers(self, found: bytearray, last_chunk: int) -> int | None:
         end = found.find(b"\r\n\r\n", last_chunk)
         if end < 0:
-            self.is_too_large = len(found) - last_chunk > _MAX_CHUNK_LINE
+            self.verdict = TOO_LARGE if len(found) - last_chunk > _MAX_CHUNK_LINE else None
             return None
         return end + 4
 
 
-def _trouble(names: list[bytes]) -> Verdict | None:
-    """What is wrong with the names of a head's fields, if anything is."""
+def _trouble(head: bytes, names: list[bytes]) -> Verdict | None:
+    """What is wrong with a head, or with the names of its fields, if anything is."""
     if len(names) > MAX_FIELDS:
         return _TOO_LONG
     lower = [name.lower() for name in names]
     repeated = [name for name in _ONCE if lower.count(name) > 1]
     words = None
-    if any(name != name.strip() for name in names):
-        words = "White space before a header or its colon."
+    if _NO_TEXT.search(head):
+        words = "A control character in the head."
+    elif any(name != name.strip() or not name for name in names):
+        words = "White space before a header or its colon, or no header there."
     elif repeated:
         words = f"More than one {repeated[0].decode()}."
     elif {b"content-length", b"transfer-encoding"} <= set(lower):

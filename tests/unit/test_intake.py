@@ -43,6 +43,11 @@ REFUSED = [
     (post(b"", b"Content-Length: 2", b"Transfer-Encoding: chunked"), "400", "Both"),
     (post(b"", b"Content-Length : 2"), "400", "White space"),
     (post(b"", b"X: a", b" b"), "400", "White space"),
+    (post(b"", b": a"), "400", "White space"),
+    (post(b"", b"X: a\rContent-Length: 2"), "400", "control character"),
+    (post(b"", b"X: a\0"), "400", "control character"),
+    (post(b"", b"Transfer-Encoding: \x0bchunked"), "400", "control character"),
+    (GET.replace(b"/ ", b"/\x0c "), "400", "control character"),
     (post(b"", b"Content-Length: +2"), "400", "Content-Length"),
     (post(b"", b"Content-Length: -1"), "400", "Content-Length"),
     (post(b"", b"Content-Length:"), "400", "Content-Length"),
@@ -51,6 +56,10 @@ REFUSED = [
     (post(b"", b"Transfer-Encoding: gzip, chunked"), "501", "chunked alone"),
     (post(b"%x\r\n" % (MAX_BODY + 1), b"Transfer-Encoding: chunked"), "413", "entity"),
     (post(b"1\r\nx\r\n" * MAX_BODY, b"Transfer-Encoding: chunked"), "413", "entity"),
+    *(
+        (post(size + b"\r\n{}\r\n0\r\n\r\n", b"Transfer-Encoding: chunked"), "400", "size of a chunk")
+        for size in (b"0x2", b"+2", b"-2", b"0_2", b" 2", b"", b"2 x", b"2;a\nb", b"2;\0")
+    ),
     (post(b"1;" + b"x" * 2000, b"Transfer-Encoding: chunked"), "413", "entity"),
     (post(b"0\r\n" + b"X: y\r\n" * 2000, b"Transfer-Encoding: chunked"), "413", "entity"),
     (post(b"", *[b"X: y"] * MAX_FIELDS), "431", "headers"),
@@ -152,6 +161,13 @@ def test_who_waits_to_be_told_to_send_a_body_is_told_so_once(head: bytes, is_due
     intake.add(head)
     intake.is_ready()
     assert [intake.go_ahead_is_due(), intake.go_ahead_is_due()] == [is_due, False]
+
+
+def test_what_only_looks_like_that_field_stays_with_what_follows_it() -> None:
+    intake = Intake(MAX_BODY)
+    intake.add(post(b"{}", b"X: Expect: 100-continue", b"Content-Length: 2", b"Expect: 100-continue"))
+    assert intake.is_ready()
+    assert intake.take() == (post(b"{}", b"X: Expect: 100-continue", b"Content-Length: 2"), True)
 
 
 def test_nobody_is_told_a_second_time() -> None:
