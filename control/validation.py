@@ -64,4 +64,6 @@ def _cause(problem: ValidationError) -> str:
         return f"not a field of this request. Its fields: {known}"
     if problem.validator == "required":
         return "it is required"
+    if problem.validator == "pattern":
+        return "it has characters that cannot be there, such as control characters"
     return problem.message[:300]

@@ -220,9 +220,26 @@ def test_a_clone_is_started_and_called_what_was_asked_for(server: Server) -> Non
     assert {key: guest[key] for key in texts} == texts
 
 
-@pytest.mark.parametrize("title", ["", "two\nlines", "x" * 256])
+@pytest.mark.parametrize("title", ["", "two\nlines", "a line\n", "a line\r", "x" * 256])
 def test_a_title_is_a_line(server: Server, title: str) -> None:
     assert refusal(server.request("POST", "vms/web/clone", {"title": title})) == (400, "CLNAPI0004E")
+
+
+@pytest.mark.parametrize("field", ["title", "description"])
+@pytest.mark.parametrize("character", ["\x01", "\x0b", "\x1b", "\x1f", "\ufffe", "\uffff"])
+def test_a_text_is_one_that_xml_can_have(server: Server, field: str, character: str) -> None:
+    """Or the clone would be accepted, and fail when its definition is written."""
+    for text in (f"a{character}b", f"{character}\n"):
+        answer = server.request("POST", "vms/web/clone", {field: text, "dry_run": True})
+        assert refusal(answer) == (400, "CLNAPI0004E")
+        assert field in answer.json["reason"]
+
+
+def test_every_other_character_is_taken(server: Server) -> None:
+    texts = {"title": "\t ~\x7f\x85\u2028\ud7ff\ue000\ufffd\U00010000\U0010ffff", "description": "\t\n\U0001f40f"}
+    name = cloned(server, "vms/web", **texts)["name"]
+    guest = server.request("GET", f"vms/{name}").json
+    assert {key: guest[key] for key in texts} == texts
 
 
 # --- Sent again ------------------------------------------------------------------------------------------------------
