@@ -23,22 +23,32 @@ class Attempts:
 
     def check(self, user: str, address: str) -> None:
         """Raises TooManyAttempts while waiting is due."""
-        count, since = self._failures.get(_shortened(user, address), (0, 0.0))
+        self._check(_shortened(user, address))
+
+    def _check(self, key: tuple[str, str]) -> None:
+        count, since = self._failures.get(key, (0, 0.0))
         left = since + self._delay(count) - time.monotonic()
         if left > 0:
             raise errors.TooManyAttempts(int(left) + 1)
 
     def failed(self, user: str, address: str) -> None:
+        """Raises TooManyAttempts, and so does `succeeded`, when waiting has become due since the log-in was checked.
+
+        Else who guesses many at once would learn of them all.
+        """
         key = _shortened(user, address)
         with self._lock:
+            self._check(key)
             count, _ = self._failures.pop(key, (0, 0.0))
             self._failures[key] = (count + 1, time.monotonic())
             while len(self._failures) > _MOST_REMEMBERED:
                 del self._failures[next(iter(self._failures))]
 
     def succeeded(self, user: str, address: str) -> None:
+        key = _shortened(user, address)
         with self._lock:
-            self._failures.pop(_shortened(user, address), None)
+            self._check(key)
+            self._failures.pop(key, None)
 
     @staticmethod
     def _delay(count: int) -> float:

@@ -109,11 +109,13 @@ class Door:
         """Who logs in. A token is a password as well: the first one of its user, any other of every user name."""
         address = cherrypy.serving.request.remote.ip
         self._attempts.check(user, address)
-        who = self._named(user, password) or self._by_account(user, password, address)
+        by_token = self._named(user, password)
+        who = by_token or self._by_account(user, password, address)
         if who is None:
             self._attempts.failed(user, address)
             raise errors.WrongCredentials
-        self._attempts.succeeded(user, address)
+        if by_token in (None, anybody):  # any other token goes with every name, and so says nothing of who guesses
+            self._attempts.succeeded(user, address)
         return who
 
     def _named(self, user: str, token: str) -> Who | None:

@@ -288,6 +288,21 @@ def test_each_further_guess_doubles_the_wait_up_to_an_hour(clock: mock.Mock) -> 
     assert waits == [30, 60, 120, 240, 480, 960, 1920, 3600, 3600]
 
 
+def test_who_guesses_many_at_once_learns_of_three(clock: mock.Mock) -> None:
+    """A check of a password takes a while, so that all are begun before the first one has failed."""
+    attempts = Attempts()
+    for _ in range(50):
+        attempts.check("ann", "::1")
+    for _ in range(3):
+        attempts.failed("ann", "::1")
+    for told in (attempts.failed, attempts.succeeded):  # the right one among the others looks like them
+        with pytest.raises(errors.TooManyAttempts) as refused:
+            told("ann", "::1")
+        assert refused.value.retry_after == 31
+    clock.return_value += 30
+    attempts.succeeded("ann", "::1")
+
+
 def test_guesses_of_any_number_and_length_take_little_memory() -> None:
     attempts = Attempts()
     for number in range(20_000):

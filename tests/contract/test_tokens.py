@@ -137,6 +137,16 @@ def test_a_token_opens_as_bearer_as_password_and_as_a_session(folder: Path, serv
     assert server.request("GET", "vms", headers=cookie, anonymous=True).status == 200
 
 
+def test_a_token_of_ones_own_forgives_no_wrong_password_of_another(folder: Path, server: Server) -> None:
+    """It goes with every user's name, so that its holder could guess the user's password for ever."""
+    secret = made(folder, "guesses")
+
+    def log_in(password: str) -> int:
+        return server.request("POST", "/login", {"username": "guessed", "password": password}, anonymous=True).status
+
+    assert [log_in(password) for password in ("x", "x", secret, "x", "x", secret)] == [401, 401, 200, 401, 403, 403]
+
+
 @pytest.mark.parametrize(("method", "path", "expected"), CHANGES)
 def test_a_token_that_reads_changes_nothing(
     folder: Path, server: Server, method: str, path: str, expected: tuple[int, str]
