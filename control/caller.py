@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import cherrypy
@@ -17,6 +17,16 @@ def current() -> Caller:
         return decided
     session = getattr(cherrypy.serving, "session", None)
     return NOBODY if session is None else of_session(session)
+
+
+def lasting() -> Callable[[], Caller | None]:
+    """Says who the caller of this request is by now, for an answer that goes on; None for one who may not ask any more.
+
+    It does not prolong a session. Inside Wok, which decides once for each request, the caller stays who it is.
+    """
+    caller = current()
+    ask: Callable[[], Caller | None] = getattr(cherrypy.serving.request, "who", None) or (lambda: caller)
+    return ask
 
 
 def of_session(session: Mapping[str, Any]) -> Caller:

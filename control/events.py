@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import cherrypy
@@ -23,10 +23,14 @@ from ..model.feed import GuestChange, News
 from ..model.services import Services
 from ..model.tasks import TasksModel
 from .base import Answer, Controller, Request, route
+from .caller import lasting
 
 HEARTBEAT_S = 15.0
 LONGEST_S = 600.0
-"""After this a stream ends, and its reader comes again: with a log-in that is still good."""
+"""After this a stream ends, and its reader comes again."""
+
+SURE_S = 1.0
+"""How old it may be, when something is told, that the reader's log-in was good."""
 
 _ID = re.compile(r"(\d{1,18})-(\d{1,18})")
 _RETRY_MS = 2000
@@ -45,15 +49,19 @@ class Events(Controller):
         if cherrypy.serving.request.method == "HEAD":
             return Answer(b"", headers=headers)
         news = self._feed.follow(last, HEARTBEAT_S, guests=_with_guests(request))
-        return Answer(stream=self._told(news, request.caller), headers=headers)
+        return Answer(stream=self._told(news, request.caller, lasting()), headers=headers)
 
-    def _told(self, news: Iterator[News], caller: Caller) -> Iterator[bytes]:
-        until = time.monotonic() + LONGEST_S
+    def _told(self, news: Iterator[News], caller: Caller, who: Callable[[], Caller | None]) -> Iterator[bytes]:
+        begun = sure = time.monotonic()
         with self._observer.event_stream():
             yield f"retry: {_RETRY_MS}\n\n".encode()
             for item in news:
-                if time.monotonic() > until:
-                    return
+                now = time.monotonic()
+                if now > sure + SURE_S:
+                    found, sure = _asked(who), now
+                    if found is None or now > begun + LONGEST_S:
+                        return
+                    caller = found
                 if item is None:
                     yield b": still there\n\n"
                 elif isinstance(item, GuestChange):
@@ -65,6 +73,14 @@ class Events(Controller):
         name, data = ("task", self._tasks.resource(item)) if isinstance(item, Task) else _removed(item)
         change, task = position(item)
         return f"id: {change}-{task}\n".encode() + _lines(name, data)
+
+
+def _asked(who: Callable[[], Caller | None]) -> Caller | None:
+    """Who the reader is; nobody where that cannot be told, so that the reader comes again and is told why."""
+    try:
+        return who()
+    except errors.ClonerError:
+        return None
 
 
 def _event_of_guest(change: GuestChange, caller: Caller) -> Iterator[bytes]:

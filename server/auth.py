@@ -80,22 +80,26 @@ class Door:
         """CherryPy's tool: lets a request pass, or raises a Refusal: NotLoggedIn, WrongCredentials, TooManyAttempts."""
         request = cherrypy.serving.request
         try:
-            request.caller = ANYBODY if self.is_open else self._caller()
+            request.caller, request.who = (ANYBODY, anybody) if self.is_open else self._caller()
         except errors.ClonerError as error:
             raise Refusal(error) from error
         request.login = request.caller.name
 
-    def _caller(self) -> Caller:
+    def _caller(self) -> tuple[Caller, Who]:
+        """Who asks, and what says so again while an answer goes on."""
         scheme, _, credentials = cherrypy.serving.request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            return _still(self._by_token(credentials.strip()))
-        if scheme.lower() == "basic":
-            return _still(self._by_password(*_basic(credentials)))
-        caller = self.sessions.caller(presented())
+        if scheme.lower() in ("bearer", "basic"):
+            is_token = scheme.lower() == "bearer"
+            who = self._by_token(credentials.strip()) if is_token else self._by_password(*_basic(credentials))
+            if who is None:
+                raise errors.NotLoggedIn
+            return _still(who), who
+        secret = presented()
+        caller = self.sessions.caller(secret)
         if caller is None:
             raise errors.NotLoggedIn
         cherrypy.serving.response.headers["Session-Expires-On"] = str(int(self.sessions.lifetime_s))
-        return caller
+        return caller, partial(self.sessions.holder, secret)
 
     def _by_token(self, secret: str) -> Who | None:
         """Whose token it is, if it is one: that is found out when it is asked who that is."""
@@ -146,9 +150,9 @@ def anybody() -> Caller:
     return ANYBODY
 
 
-def _still(who: Who | None) -> Caller:
+def _still(who: Who) -> Caller:
     """Who it is now. Raises NotLoggedIn if that is nobody."""
-    caller = who() if who is not None else None
+    caller = who()
     if caller is None:
         raise errors.NotLoggedIn
     return caller

@@ -60,6 +60,12 @@ class Sessions:
             self.close(secret)
         return caller
 
+    def holder(self, secret: str) -> Caller | None:
+        """As `caller`, without prolonging it."""
+        with self._lock:
+            session = self._sessions.get(secret)
+        return None if session is None or session.until <= time.monotonic() else session.who()
+
     def close(self, secret: str) -> Caller | None:
         """Ends a session, and says whose it was, as far as that was ever asked."""
         with self._lock:

@@ -5,14 +5,22 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from urllib.parse import urlsplit
 
 import pytest
 
+from cloner.callers import ANYBODY
+from cloner.control.events import SURE_S
+from cloner.engine.journal import Journal
+from cloner.engine.tokens import Tokens
+from cloner.server.auth import anybody
+from cloner.server.sessions import Sessions
+from support import people
 from support.answers import at_once, cloned, refusal
 from support.running import wait_until
 from support.server import Server
@@ -27,9 +35,9 @@ def server(tmp_path: Path) -> Iterator[Server]:
 class Stream:
     """An open stream of events, read as it comes."""
 
-    def __init__(self, server: Server, last: str = "") -> None:
+    def __init__(self, server: Server, last: str = "", log_in: Mapping[str, str] | None = None) -> None:
         self.connection = http.client.HTTPConnection(*server.address, timeout=30)
-        headers = {"Authorization": f"Bearer {server.token}"} | ({"Last-Event-ID": last} if last else {})
+        headers = dict(log_in or {"Authorization": f"Bearer {server.token}"}) | ({"Last-Event-ID": last} if last else {})
         self.connection.request("GET", f"{urlsplit(server.base).path}/events", headers=headers)
         self.answer = self.connection.getresponse()
         self.last = last
@@ -60,8 +68,8 @@ class Stream:
 
 
 @contextmanager
-def stream(server: Server, last: str = "") -> Iterator[Stream]:
-    opened = Stream(server, last)
+def stream(server: Server, last: str = "", log_in: Mapping[str, str] | None = None) -> Iterator[Stream]:
+    opened = Stream(server, last, log_in)
     with closing(opened.connection):
         yield opened
 
@@ -149,6 +157,34 @@ def test_so_many_may_follow_and_no_more_and_a_place_that_is_left_is_free(tmp_pat
                 return third.answer.status == 200
 
         wait_until(is_free, 30, "a place is free again")
+
+
+def test_nothing_is_told_to_who_may_not_ask_any_more(server: Server) -> None:
+    """A token that was revoked, and a session that was logged out."""
+    bearer = {"Authorization": f"Bearer {people.token(server.state_dir, 'gone')}"}
+    body = {"username": "admin", "password": server.token}
+    answer = server.request("POST", "/login", body, anonymous=True)
+    session = {"Cookie": answer.headers["Set-Cookie"].partition(";")[0]}
+    with stream(server, log_in=bearer) as by_token, stream(server, log_in=session) as by_session:
+        task = server.request("POST", "vms/web/clone").json["id"]
+        for opened in (by_token, by_session):
+            assert opened.until_ended(task)
+        with closing(Journal(f"sqlite:///{server.state_dir}/journal.sqlite")) as journal:
+            Tokens(journal).revoke("gone")
+        assert server.request("POST", "/logout", headers=session, anonymous=True).status == 200
+        time.sleep(SURE_S)  # for that long it may be told yet
+        assert server.request("POST", "vms/web/clone").status == 202
+        assert [list(opened.events()) for opened in (by_token, by_session)] == [[], []]
+
+
+def test_a_stream_does_not_prolong_a_session() -> None:
+    with mock.patch("time.monotonic", return_value=1000.0) as clock:
+        sessions = Sessions(lifetime_s=60)
+        secret = sessions.open(anybody)
+        for _ in range(3):
+            assert sessions.holder(secret) == ANYBODY
+            clock.return_value += 20
+        assert sessions.holder(secret) is sessions.caller(secret) is None
 
 
 def test_streams_end_when_the_server_does(server: Server) -> None:
