@@ -36,6 +36,8 @@ class Systemd:
 
     def __init__(self, environ: MutableMapping[str, str]) -> None:
         self._address = environ.pop("NOTIFY_SOCKET", "")
+        if self._address.startswith("@"):  # of the abstract name space
+            self._address = "\0" + self._address[1:]
         period, process = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
         is_for_us = period.isdigit() and process in ("", str(os.getpid()))
         self.watchdog_s = int(period) / 1e6 if is_for_us else 0.0
@@ -45,13 +47,13 @@ class Systemd:
 
     def tell(self, *lines: str) -> None:
         """Sends lines such as `READY=1`."""
-        if not self._address.startswith(("/", "@")):
+        if not self._address.startswith(("/", "\0")):
             return
         message = "\n".join(line.replace("\n", " ") for line in lines)
         with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as out:
             out.settimeout(_SEND_S)
             try:
-                out.sendto(message.encode(), self._address.replace("@", "\0", 1))
+                out.sendto(message.encode(), self._address)
             except OSError as error:
                 self._complain(error)
             else:

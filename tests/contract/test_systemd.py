@@ -20,6 +20,7 @@ import pytest
 
 from cloner.server.systemd import Systemd
 from support.server import Server
+from support.tls import make_certificate
 
 UNIT = Path(__file__).resolve().parents[2] / "server" / "cloner.service"
 PATIENCE = 30.0  # seconds
@@ -31,7 +32,7 @@ class Manager:
 
     def __init__(self, address: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.bind(address.replace("@", "\0", 1))
+        self.socket.bind("\0" + address[1:] if address.startswith("@") else address)
         self.address = address
 
     def hear(self, seconds: float = PATIENCE) -> list[str]:
@@ -61,9 +62,10 @@ class Manager:
         return {"NOTIFY_SOCKET": self.address, **more}
 
 
-@pytest.fixture(params=["path", "abstract"])
+@pytest.fixture(params=["path", "abstract", "path of a user@host"])
 def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]:
-    found = Manager(str(tmp_path / "notify") if request.param == "path" else f"@cloner-test-{os.getpid()}")
+    names = {"path": str(tmp_path / "notify"), "abstract": f"@cloner-test-{os.getpid()}"}
+    found = Manager(names.get(request.param, str(tmp_path / "notify@1")))
     with closing(found.socket):
         yield found
 
@@ -141,6 +143,18 @@ def test_it_says_that_it_lives_as_often_as_it_is_asked_to(start: Callable[..., S
     assert watched.hears_no_more("WATCHDOG=1", 2 * PERIOD_S)
     os.kill(server.pid, signal.SIGCONT)
     watched.wait_for("WATCHDOG=1")
+
+
+def test_it_is_ready_and_lives_with_https_too(tmp_path: Path, watched: Manager) -> None:
+    """It asks itself by an address for which its certificate need not be good."""
+    certificate = make_certificate(tmp_path)
+    args = [*certificate.args, "--host", "0.0.0.0"]
+    env = watched.environment(WATCHDOG_USEC=microseconds(PERIOD_S))
+    with Server(None, tmp_path / "state", args=args, env=env, tls=certificate.trusted):
+        assert watched.hear()[0] == "READY=1"
+        for _ in range(2):
+            assert watched.wait_for("WATCHDOG=1")[1].startswith("STATUS=")
+    watched.wait_for("STOPPING=1")
 
 
 def test_it_does_not_while_no_request_is_answered(
