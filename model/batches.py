@@ -26,6 +26,8 @@ class BatchesModel:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._tasks = TasksModel(services)
+        self._under_way: dict[int, _Withdrawal] = {}
+        self._lock = threading.Lock()
 
     def lookup(self, batch: str, caller: Caller) -> dict[str, Any]:
         """Raises BatchNotFound."""
@@ -39,9 +41,34 @@ class BatchesModel:
         tasks = self._find(batch, caller)
         if not all(caller.may_remove(task.owner) for task in tasks):
             raise errors.NotYours(what=f"Batch {batch}")
-        work = _Withdrawal(self._services, caller, [task.id for task in tasks], undo=undo)
-        threading.Thread(target=work.run, name=f"batch-{batch}", daemon=True).start()
+        self._withdraw(int(batch), _Withdrawal(self._services, caller, [task.id for task in tasks], undo=undo))
         return self._resource(batch, tasks)
+
+    def _withdraw(self, batch: int, work: _Withdrawal) -> None:
+        """Begins it in a thread, one for each batch: what is under way goes on once more if it is asked for again."""
+        with self._lock:
+            under_way = self._under_way.setdefault(batch, work)
+            if under_way is not work:
+                under_way.repeat(undo=work.undo)
+                return
+        threading.Thread(target=self._run, args=(batch, work), name=f"batch-{batch}", daemon=True).start()
+
+    def _run(self, batch: int, work: _Withdrawal) -> None:
+        try:
+            while self._is_due(batch, work):
+                work.run()
+        finally:
+            with self._lock:
+                if self._under_way.get(batch) is work:  # it broke off
+                    del self._under_way[batch]
+
+    def _is_due(self, batch: int, work: _Withdrawal) -> bool:
+        """Whether there is more to do; nobody can ask for more of it once there is not."""
+        with self._lock:
+            is_due, work.is_asked_for = work.is_asked_for, False
+            if not is_due:
+                del self._under_way[batch]
+            return is_due
 
     def _find(self, batch: str, caller: Caller) -> list[Task]:
         number = read_id(batch)
@@ -74,7 +101,11 @@ class _Withdrawal:
         self._services = services
         self._caller = caller
         self._tasks = tasks
-        self._undo = undo
+        self.undo = undo
+        self.is_asked_for = True
+
+    def repeat(self, *, undo: bool) -> None:
+        self.undo, self.is_asked_for = self.undo or undo, True
 
     def run(self) -> None:
         try:
@@ -86,7 +117,7 @@ class _Withdrawal:
         journal, deadline = self._services.journal, time.monotonic() + _LONGEST_S
         for number in reversed(self._tasks):  # what waits longest first, so that little is begun for nothing
             self._services.executor.cancel(number)
-        if not self._undo:
+        if not self.undo:
             return
         while any(task.status == RUNNING for task in journal.tasks_of(self._tasks)) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
@@ -95,13 +126,14 @@ class _Withdrawal:
                 self._remove(task)
 
     def _remove(self, task: Task) -> None:
-        """Removes what a task made; if it cannot be, the task says why."""
+        """Removes what a task made; if it cannot be, the task says why: to its owner, whoever withdraws it."""
+        reader = self._caller if self._caller.made(task.owner) else Caller(task.owner)
         try:
             if task.kind == DOMAIN_NAME:
-                VMsModel(self._services).delete_made(task.plan["uuid"], self._caller)
+                VMsModel(self._services).delete_made(task.plan["uuid"], reader)
             else:
                 place = (task.plan["pool"], task.plan["name"])
-                StorageVolumesModel(self._services).delete_made(*place, task.ended or task.created, self._caller)
+                StorageVolumesModel(self._services).delete_made(*place, task.ended or task.created, reader)
         except errors.ClonerError as error:
             self._services.journal.withdraw(task.id, warning=errors.NotRemoved(cause=error.reason).reason)
         else:

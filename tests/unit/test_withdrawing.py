@@ -1,0 +1,82 @@
+"""Batches that are withdrawn: asked for again and again, and by an admin who is not their user."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from cloner import errors
+from cloner.callers import ANYBODY, Caller
+from cloner.engine.records import FINISHED
+from cloner.model.accepting import Request
+from cloner.model.batches import BatchesModel
+from cloner.model.services import Services
+from cloner.model.vms import VMsModel
+from support.running import wait_until
+from support.services import connected
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Iterator[Services]:
+    with connected(tmp_path) as found:
+        yield found
+
+
+def accepted(services: Services) -> tuple[str, list[int]]:
+    """A batch of two that nobody makes, and its tasks."""
+    found = VMsModel(services).clone("web", Request({"count": 2}, "/p", ANYBODY))
+    return str(found.batch), [task.id for task in found.tasks]
+
+
+def withdrawals(batch: str) -> int:
+    return sum(thread.name == f"batch-{batch}" for thread in threading.enumerate())
+
+
+def test_who_asks_again_and_again_costs_one_thread_and_is_heard(services: Services) -> None:
+    batch, tasks = accepted(services)
+    model, asked, go_on = BatchesModel(services), [], threading.Event()
+    undone: list[int] = []
+
+    def cancel(task: int) -> bool:
+        asked.append(task)
+        return go_on.wait(60)
+
+    with (
+        mock.patch.object(services.executor, "cancel", side_effect=cancel),
+        mock.patch.object(services.journal, "tasks_of", side_effect=lambda found: undone.extend(found) or ()),
+    ):
+        try:
+            for undo in (False, True, False, True) * 10:
+                model.delete(batch, ANYBODY, undo=undo)
+            assert withdrawals(batch) == 1
+        finally:
+            go_on.set()
+        wait_until(lambda: withdrawals(batch) == 0, 30, "it ends")
+    assert asked == tasks[::-1] * 2  # once more, since what could not be done then may be possible now
+    assert undone
+    model.delete(batch, ANYBODY, undo=False)
+    wait_until(lambda: withdrawals(batch) == 0, 30, "it can be asked for after that")
+
+
+def test_a_user_is_told_no_names_though_an_admin_withdraws(services: Services) -> None:
+    """Why a clone could not be removed stands in its task, which is the user's."""
+    batch, tasks = accepted(services)
+    tellers: list[Caller] = []
+
+    def refuse(_model: VMsModel, _uuid: str, caller: Caller) -> None:
+        tellers.append(caller)
+        raise errors.SourceInUse(name="x", act="deleted", cause="a test")
+
+    for owner in ("ann", ANYBODY.name):
+        found = [mock.Mock(id=task, status=FINISHED, owner=owner, kind="domain", plan={"uuid": ""}) for task in tasks]
+        with (
+            mock.patch.object(services.journal, "tasks_of", return_value=found),
+            mock.patch.object(VMsModel, "delete_made", refuse),
+        ):
+            BatchesModel(services).delete(batch, ANYBODY, undo=True)
+            wait_until(lambda: withdrawals(batch) == 0, 30, "it ends")
+    assert [caller.is_admin for caller in tellers] == [False, False, True, True]
