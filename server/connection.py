@@ -1,7 +1,7 @@
 """Connections: read without a thread until a request is all there, written to for a bounded time, with TLS or without.
 
 A client that dribbles, or says nothing at all, costs a place among the sockets that are watched and no thread; so does
-what a refused client still sends, and a handshake of TLS.
+one that does not take its answer, what a refused client still sends, and a handshake of TLS.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,6 +29,9 @@ BODY_S = 20.0
 
 WRITE_S = 15.0
 """How long one piece of an answer may take to be taken, and a second more for each 64 KiB of it."""
+
+_MOST_ASIDE = 64 * 1024 * 1024
+"""Bytes of answers that are kept, of all connections together, for clients that do not take them at once."""
 
 _SLOW_S = 2.0
 _DRAIN_S = 2.0
@@ -58,46 +62,138 @@ class _Taken(io.BytesIO):
         return self._more()
 
 
+class Aside:
+    """How many bytes of answers wait for their clients without a thread."""
+
+    def __init__(self) -> None:
+        self._left = _MOST_ASIDE
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> bool:
+        """Whether there is room for so many more."""
+        with self._lock:
+            if size > self._left:
+                return False
+            self._left -= size
+            return True
+
+    def give_back(self, size: int) -> None:
+        with self._lock:
+            self._left += size
+
+
 class _Writer:
-    """The file that cheroot writes to."""
+    """The file that cheroot writes to. What the client does not take at once is put aside, to be sent later."""
 
     bytes_written = 0
     closed = False
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, aside: Aside) -> None:
         self._socket = connection
+        self._aside = aside
+        self._unsent = bytearray()
+        self._begun = 0.0
         self.patience_s = WRITE_S
+        self.is_endless = False
+        """Whether the answer goes on, so that a thread stays with it anyway: then nothing is put aside."""
+
         self.is_slow = False
-        """Whether the client was waited for, so that it shall keep no thread another time."""
+        """Whether the client was waited for, so that it shall keep no place another time."""
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something is put aside."""
+        return bool(self._unsent)
+
+    @property
+    def until(self) -> float:
+        """By when that has to be taken."""
+        return self._begun + WRITE_S + len(self._unsent) / _BLOCK_BYTES
 
     def write(self, data: bytes) -> int:
-        """Raises TimeoutError when the client does not take it in time."""
+        """Raises TimeoutError when the client does not take what cannot be put aside in time."""
+        left = memoryview(data)
+        if not self.is_endless and self.patience_s:
+            if not self.has_more:
+                left = self._send(left, 0.0)
+            if not left or self._put_aside(left):
+                return len(data)
         begun = time.monotonic()
         until = begun + self.patience_s + (len(data) / _BLOCK_BYTES if self.patience_s else 0)
-        left = memoryview(data)
-        while left:
-            self._socket.settimeout(max(until - time.monotonic(), 0))
-            try:
-                left = left[self._socket.send(left) :]
-            except (BlockingIOError, TimeoutError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                raise TimeoutError("timed out") from None
+        while self.has_more or left:
+            left = self._send_more(left, max(until - time.monotonic(), 0))
         self.is_slow = self.is_slow or time.monotonic() > begun + _SLOW_S
         return len(data)
+
+    def _put_aside(self, left: memoryview) -> bool:
+        if not self._aside.take(len(left)):
+            return False
+        if not self.has_more:
+            self._begun = time.monotonic()
+        self._unsent += left
+        return True
+
+    def _send_more(self, left: memoryview, seconds: float) -> memoryview:
+        """Sends a piece of what was put aside, or then of what is left. Raises TimeoutError."""
+        if self.has_more:
+            if not self.flush(seconds):
+                raise TimeoutError("timed out")
+            return left
+        rest = self._send(left, seconds)
+        if len(rest) == len(left):
+            raise TimeoutError("timed out")
+        return rest
+
+    def _send(self, data: memoryview, seconds: float) -> memoryview:
+        """What is left of it after as much as the client takes at once, or within so many seconds."""
+        self._socket.settimeout(seconds)
+        try:
+            while data:
+                data = data[self._socket.send(data) :]
+                if seconds:
+                    break
+        except (BlockingIOError, TimeoutError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass
+        return data
+
+    def flush(self, seconds: float = 0.0) -> bool:
+        """Sends of what was put aside what the client takes now, or a piece of it; whether it took anything."""
+        with memoryview(self._unsent) as unsent:
+            sent = len(unsent) - len(self._send(unsent, seconds))
+        del self._unsent[:sent]
+        self._aside.give_back(sent)
+        if not self.has_more:
+            self.is_slow = self.is_slow or time.monotonic() > self._begun + _SLOW_S
+        return sent > 0
+
+    def drop(self) -> None:
+        """Forgets what was put aside."""
+        self._aside.give_back(len(self._unsent))
+        self._unsent = bytearray()
 
 
 class Connection(HTTPConnection):
     """One client's connection. `is_whole` says whether the request that is served has come in full."""
 
     def __init__(self, server: Any, connection: Any, _makefile: Any = None) -> None:
-        super().__init__(server, connection, lambda sock, mode, _size: _Taken() if "r" in mode else _Writer(sock))
+        super().__init__(server, connection, self._file)
         self._intake = Intake(MAX_BODY_BYTES)
         self._is_shaken = not isinstance(connection, ssl.SSLSocket)
         self._is_new_to_look_at = False
         self._until: float | None = None
         self._to_drain: int | None = None
         self._put_at: float | None = None
+        self._goes_on = True
         self.verdict: tuple[str, str] | None = None
         self.is_whole = True
+
+    def _file(self, connection: socket.socket, mode: str, _size: int) -> Any:
+        return _Taken() if "r" in mode else _Writer(connection, self.server.aside)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the client has not taken all of its answer, so that it is watched for when it does."""
+        return bool(self.wfile.has_more)
 
     @property
     def last_used(self) -> float | None:
@@ -117,6 +213,10 @@ class Connection(HTTPConnection):
         self._is_new_to_look_at = False
         try:
             self.socket.settimeout(0)
+            if self.has_more and not self._sent_all():
+                return self._wait()
+            if not self._goes_on:
+                return Next.CLOSE
             return self._drain() if self._to_drain is not None else self._receive()
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return self._wait()
@@ -128,6 +228,17 @@ class Connection(HTTPConnection):
         except OSError:
             self._until = None  # nobody is there to be told anything
             return Next.CLOSE
+
+    def _sent_all(self) -> bool:
+        """Whether the client has taken all of its answer by now; then what was to come after it comes."""
+        self.wfile.flush()
+        if self.has_more:
+            return False
+        self._until = None
+        if self._to_drain is not None:
+            self.drain()
+        self._goes_on = self._to_drain is not None or (self._goes_on and not self.wfile.is_slow)
+        return True
 
     def _receive(self) -> Next:
         if not self._is_shaken:
@@ -183,6 +294,8 @@ class Connection(HTTPConnection):
         """Reads away for a while what is still sent: closing with it unread resets the connection, answer and all."""
         self._to_drain, self._until = _DRAIN_BYTES, time.monotonic() + _DRAIN_S
         self._is_new_to_look_at = False
+        if self.has_more:
+            return
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)
 
@@ -193,13 +306,19 @@ class Connection(HTTPConnection):
 
     def communicate(self) -> bool:
         """Whether the connection is to be watched on: for another request, or to be drained."""
+        self.wfile.is_endless = False
         goes_on = bool(super().communicate())  # type: ignore[no-untyped-call]  # cheroot's types are incomplete
+        if self.has_more:
+            self._goes_on, self._until = goes_on, self.wfile.until
+            return True
         return (goes_on and not self.wfile.is_slow) or self._to_drain is not None
 
     def close(self) -> None:
         """Tells a client that took too long, if it listens, and hangs up."""
         self.server.forget(self)
-        if self._until is not None and self._to_drain is None and self._intake.has_begun and self._is_shaken:
+        is_told = not self.has_more and self._to_drain is None and self._intake.has_begun and self._is_shaken
+        self.wfile.drop()
+        if self._until is not None and is_told:
             self.wfile.patience_s = 0
             with suppress(OSError):
                 self.RequestHandlerClass(self.server, self).simple_response("408 Request Timeout", "It took too long.")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import selectors
 import socket
 import ssl
 import time
@@ -20,7 +21,7 @@ from cherrypy._cpwsgi_server import CPWSGIHTTPRequest, CPWSGIServer
 
 from .. import context, errors
 from ..control.base import JSON_TYPE, MAX_BODY_BYTES, Foreign, error_content, unforeseen
-from .connection import Connection, Next
+from .connection import Aside, Connection, Next
 from .intake import MAX_HEAD_BYTES
 from .origin import LOCAL_ADDRESS
 
@@ -86,6 +87,8 @@ class _Request(CPWSGIHTTPRequest):  # type: ignore[misc]  # CherryPy has no type
         if self.chunked_read or not self.conn.is_whole:
             self.close_connection = True  # what follows might not be the next request
         super().send_headers()
+        ends_with_connection = self.close_connection and b"content-length" not in known and self.method != b"HEAD"
+        self.conn.wfile.is_endless = self.chunked_write or ends_with_connection
 
     def simple_response(self, status: str, msg: str = "") -> None:
         """cheroot's own refusals, after which it closes the connection."""
@@ -171,6 +174,7 @@ class HTTPServer(CPWSGIServer):  # type: ignore[misc]  # CherryPy has no types
         self.keep_alive_conn_limit = most_connections // 2
         self._most_connections = most_connections
         self._watched: dict[Connection, None] = {}
+        self.aside = Aside()
 
     def stop(self) -> None:
         """As cheroot's, which would wait until its loop comes round by itself: whatever comes wakes that."""
@@ -182,7 +186,10 @@ class HTTPServer(CPWSGIServer):  # type: ignore[misc]  # CherryPy has no types
 
     def put_conn(self, conn: Connection) -> None:
         self._watched[conn] = None
-        super().put_conn(conn)
+        if conn.has_more and self.ready:  # cheroot would watch for what it sends, not for when it takes something
+            self._connections._selector.register(conn.socket.fileno(), selectors.EVENT_WRITE, data=conn)
+        else:
+            super().put_conn(conn)
 
     def forget(self, conn: Connection) -> None:
         """Is told of a connection that is closed."""

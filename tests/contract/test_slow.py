@@ -143,6 +143,27 @@ def test_who_does_not_speak_tls_is_told_so_and_leaves_no_stack(
     assert answer.startswith(b"HTTP/1.1 400 ") == said.startswith(b"GET")
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_who_does_not_take_answers_keeps_none_from_others(
+    certificate: Certificate, tmp_path: Path, scheme: str
+) -> None:
+    """More of them than there are threads; what they had not taken when they listen at last is there as a whole."""
+    conf = tmp_path / "cloner.conf"
+    conf.write_text("[server]\nthreads = 2\n")
+    args, trusted = (certificate.args, certificate.trusted) if scheme == "https" else ([], None)
+    with Server(None, tmp_path, args=["--config", str(conf), *args], tls=trusted) as server, ExitStack() as closing:
+        get = f"GET {MOUNT_POINT}/openapi.json HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {server.token}\r\n"
+        slow = [closing.enter_context(connected(server)) for _ in range(5)]
+        for connection in slow:
+            connection.sendall(f"{get}\r\n".encode() * 50 + f"{get}Connection: close\r\n\r\n".encode())
+        for _ in range(10):
+            assert server.request("GET", "config", timeout=10).status == 200
+        for connection in slow:
+            answers = everything(connection).split(b"HTTP/1.1 200 OK\r\n")[1:]
+            bodies = {answer.partition(b"\r\n\r\n")[2] for answer in answers}
+            assert bodies == {server.request("GET", "openapi.json").body}
+
+
 def test_who_takes_answers_slowly_is_not_served_for_ever(server: Server) -> None:
     """It asks for more than it reads, so that a thread has to wait for it once the buffers between are full."""
     get = f"GET {MOUNT_POINT}/vms HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {server.token}\r\n\r\n".encode()
