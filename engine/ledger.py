@@ -95,7 +95,7 @@ class Ledger:
     def adopt_orphans(self) -> list[Ending]:
         """Takes over the running tasks of servers that are dead: finishes the complete ones, returns the others.
 
-        One that cannot be settled yet is kept for the next call. The id of the request that asked for it is not known.
+        One that cannot be settled yet is kept for the next call.
         """
         dead = {server for server in self._journal.servers_with_tasks() if not self._lease.is_alive(server)}
         for task in self._journal.tasks(RUNNING) if dead else ():
@@ -105,7 +105,7 @@ class Ledger:
         endings = []
         for _ in range(len(self._adopted)):
             task = self._adopted.popleft()
-            with context.use(Context(user=task.owner, task=task.id)):
+            with context.use(Context(request_id=task.request, user=task.owner, task=task.id)):
                 try:
                     ending = self._settle(task)
                 except errors.CloneCancelled as error:

@@ -134,4 +134,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE promises ADD COLUMN device BIGINT",
         "CREATE INDEX promises_by_device ON promises (device)",
     ),
+    (
+        # The id of the request that a task came of, for the log of the server that ends it; '' where that is not known.
+        "ALTER TABLE tasks ADD COLUMN request VARCHAR(128) NOT NULL DEFAULT ''",
+    ),
 )

@@ -48,6 +48,9 @@ class Task:
     changed: int = 0
     """The change of the journal at which it was last written."""
 
+    request: str = ""
+    """The id of the request that it came of; '' where that is not known."""
+
 
 @dataclass(frozen=True)
 class Step:

@@ -16,7 +16,7 @@ tasks = sa.Table(
     *(sa.Column(name, sa.Integer) for name in ("cancelled", "keyed")),
     *(sa.Column(name, sa.BigInteger) for name in ("batch", "changed")),
     sa.Column("warning", sa.String),
-    sa.Column("owner", sa.String),
+    *(sa.Column(name, sa.String) for name in ("owner", "request")),
 )
 reservations = sa.Table(
     "reservations",

@@ -135,13 +135,14 @@ class Transaction(StampSource):
         owner: str = "",
         batch: int | None = None,
         keyed: bool = False,
+        request: str = "",
     ) -> Task:
         """Writes down a task that runs from now on."""
         row: dict[str, Any] = {"id": task_id, "kind": kind, "status": RUNNING, "message": "", "target_uri": target_uri}
         row |= {"server": server, "cancelled": 0, "created": self._clock(), "ended": None, "plan": json.dumps(plan)}
         self._change = self._change or next_change(self._connection)
         row |= {"done": "{}", "owner": owner, "batch": batch, "warning": None, "keyed": int(keyed)}
-        row["changed"] = self._change
+        row |= {"changed": self._change, "request": request}
         sql.ADD_TASK.run(self._connection, **row)
         return task_of(row)
 

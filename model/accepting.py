@@ -282,6 +282,7 @@ def _reserve_all(
             owner=owner,
             batch=made.batch,
             keyed=request.key is not None,
+            request=context.current().request_id,
         )
         room.take(plan)
         made.tasks.append(task)

@@ -178,10 +178,10 @@ def test_hundred_tasks_at_once_each_have_their_own(server: Server) -> None:
 
 @pytest.mark.parametrize("cancelled", [0, 1])
 def test_the_end_of_a_dead_servers_task_says_whose_it_was(start: Callable[..., Server], cancelled: int) -> None:
-    """Which request it came of nobody knows any more."""
+    """And which request it came of."""
     server = start()
     secret = people.token(server.state_dir, "nightly")
-    headers = {"Authorization": f"Bearer {secret}"}
+    headers = {"Authorization": f"Bearer {secret}", "X-Request-Id": "before-it-died"}
     task = server.request("POST", "vms/web/clone", {}, headers, anonymous=True).json["id"]
     server.wait_task(task)
     (first,) = wait_for(server, lambda line: line["message"] == f"task {task} is finished")
@@ -193,7 +193,7 @@ def test_the_end_of_a_dead_servers_task_says_whose_it_was(start: Callable[..., S
     server.start()
     (last,) = wait_for(server, lambda line: line["message"].startswith(f"task {task} ended: "))
     assert (first["user"], first["task"]) == (last["user"], last["task"]) == ("token:nightly", int(task))
-    assert "request_id" not in last
+    assert first["request_id"] == last["request_id"] == "before-it-died"
 
 
 # --- The audit -------------------------------------------------------------------------------------------------------
