@@ -37,7 +37,8 @@ class Stream:
 
     def __init__(self, server: Server, last: str = "", log_in: Mapping[str, str] | None = None) -> None:
         self.connection = http.client.HTTPConnection(*server.address, timeout=30)
-        headers = dict(log_in or {"Authorization": f"Bearer {server.token}"}) | ({"Last-Event-ID": last} if last else {})
+        headers = dict(log_in or {"Authorization": f"Bearer {server.token}"})
+        headers |= {"Last-Event-ID": last} if last else {}
         self.connection.request("GET", f"{urlsplit(server.base).path}/events", headers=headers)
         self.answer = self.connection.getresponse()
         self.last = last

@@ -148,7 +148,7 @@ def test_it_says_that_it_lives_as_often_as_it_is_asked_to(start: Callable[..., S
 def test_it_is_ready_and_lives_with_https_too(tmp_path: Path, watched: Manager) -> None:
     """It asks itself by an address for which its certificate need not be good."""
     certificate = make_certificate(tmp_path)
-    args = [*certificate.args, "--host", "0.0.0.0"]
+    args = [*certificate.args, "--host", "0.0.0.0"]  # noqa: S104 - it asks itself by another then
     env = watched.environment(WATCHDOG_USEC=microseconds(PERIOD_S))
     with Server(None, tmp_path / "state", args=args, env=env, tls=certificate.trusted):
         assert watched.hear()[0] == "READY=1"

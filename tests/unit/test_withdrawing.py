@@ -11,7 +11,7 @@ import pytest
 
 from cloner import errors
 from cloner.callers import ANYBODY, Caller
-from cloner.engine.records import FINISHED
+from cloner.engine.records import FINISHED, Task
 from cloner.model.accepting import Request
 from cloner.model.batches import BatchesModel
 from cloner.model.services import Services
@@ -41,13 +41,17 @@ def test_who_asks_again_and_again_costs_one_thread_and_is_heard(services: Servic
     model, asked, go_on = BatchesModel(services), [], threading.Event()
     undone: list[int] = []
 
+    def tasks_of(found: list[int]) -> list[Task]:
+        undone.extend(found)
+        return []
+
     def cancel(task: int) -> bool:
         asked.append(task)
         return go_on.wait(60)
 
     with (
         mock.patch.object(services.executor, "cancel", side_effect=cancel),
-        mock.patch.object(services.journal, "tasks_of", side_effect=lambda found: undone.extend(found) or ()),
+        mock.patch.object(services.journal, "tasks_of", side_effect=tasks_of),
     ):
         try:
             for undo in (False, True, False, True) * 10:
