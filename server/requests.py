@@ -103,7 +103,7 @@ class ServedRequest(cherrypy._cprequest.Request):  # type: ignore[misc]  # Cherr
             super().process_headers()
         except (LookupError, TypeError, ValueError, HeaderParseError) as error:  # it decodes RFC 2047 and may stumble
             raise Refusal(errors.BadRequest(cause="a header cannot be decoded")) from error
-        # CherryPy gathers the parts of a file in memory, however many are asked for, and stumbles over what is no range.
+        # CherryPy gathers the parts of a file in memory, however many are asked for, and stumbles over what is none.
         self.headers.pop("Range", None)
 
     def _tell(self, status: int, seconds: float) -> None:
