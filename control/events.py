@@ -32,7 +32,7 @@ LONGEST_S = 600.0
 SURE_S = 1.0
 """How old it may be, when something is told, that the reader's log-in was good."""
 
-_ID = re.compile(r"(\d{1,18})-(\d{1,18})")
+_ID = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
 _RETRY_MS = 2000
 
 

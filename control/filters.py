@@ -89,7 +89,11 @@ def by_name(item: Mapping[str, Any]) -> str:
 
 
 def by_id(item: Mapping[str, Any]) -> int:
-    return int(item["id"])
+    """Raises ValueError for what is no id; int() alone takes signs, spaces and other scripts too."""
+    text = str(item["id"])
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(text)
+    return int(text)
 
 
 def listed(

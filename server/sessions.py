@@ -16,6 +16,7 @@ from .origin import is_https
 
 COOKIE = "wok"
 _SECRET_BYTES = 32
+_MOST_A_USER = 1000
 
 Who = Callable[[], Caller | None]
 """Says who the holder of a credential is now; None once the credential is worth nothing any more."""
@@ -28,6 +29,10 @@ class _Session:
     last: Caller | None = None
     """Whose it was when that was last asked."""
 
+    @property
+    def name(self) -> str:
+        return "" if self.last is None else self.last.name
+
 
 class Sessions:
     """Log-ins in memory. Each lasts `lifetime_s` seconds after its last request."""
@@ -38,11 +43,17 @@ class Sessions:
         self._lock = threading.Lock()
 
     def open(self, who: Who, caller: Caller | None = None) -> str:
-        """A new session's secret; `caller` is whose it is now, where that is known."""
-        now = time.monotonic()
+        """A new session's secret; `caller` is whose it is now, where that is known.
+
+        Who has a thousand loses the one that has not been used for longest.
+        """
+        now, name = time.monotonic(), "" if caller is None else caller.name
         secret = secrets.token_urlsafe(_SECRET_BYTES)
         with self._lock:
             self._sessions = {key: session for key, session in self._sessions.items() if session.until > now}
+            own = [key for key, session in self._sessions.items() if session.name == name]
+            if len(own) >= _MOST_A_USER:
+                del self._sessions[min(own, key=lambda key: self._sessions[key].until)]
             self._sessions[secret] = _Session(who, now + self.lifetime_s, caller)
         return secret
 

@@ -13,7 +13,7 @@ from unittest import mock
 import pytest
 
 from cloner import errors
-from cloner.callers import ANYBODY
+from cloner.callers import ANYBODY, Caller
 from cloner.control import sub_nodes
 from cloner.server.attempts import Attempts
 from cloner.server.auth import anybody
@@ -318,6 +318,19 @@ def test_a_session_ends_when_nobody_used_it_for_its_time(clock: mock.Mock) -> No
         assert sessions.caller(secret) == ANYBODY
     clock.return_value += 60
     assert sessions.caller(secret) is None
+
+
+def test_who_logs_in_again_and_again_loses_sessions_of_their_own_and_of_nobody_else(clock: mock.Mock) -> None:
+    sessions, ann = Sessions(lifetime_s=60), Caller("ann")
+    other = sessions.open(anybody, ANYBODY)
+    used, unused = (sessions.open(lambda: ann, ann) for _ in range(2))
+    for _ in range(2000):
+        clock.return_value += 0.01
+        assert sessions.caller(used) == ann  # as a browser does that is open
+        sessions.open(lambda: ann, ann)
+    assert sessions.caller(unused) is None
+    assert (sessions.caller(used), sessions.caller(other)) == (ann, ANYBODY)
+    assert len(sessions._sessions) < 1100
 
 
 def test_a_session_ends_when_its_user_is_one_no_longer() -> None:

@@ -203,6 +203,10 @@ def test_what_no_server_gave_out_is_no_place_to_go_on(server: Server, last: str)
     assert refusal(answer) == (400, "CLNAPI0007E")
 
 
+def test_nor_are_digits_that_it_does_not_write(server: Server) -> None:
+    assert refusal(server.request("GET", "events?_after=%D9%A1-%D9%A1")) == (400, "CLNAPI0007E")
+
+
 # --- Pages -----------------------------------------------------------------------------------------------------------
 
 
@@ -233,6 +237,10 @@ def test_pages_go_with_filters(server: Server) -> None:
     assert {task["batch"] for task in answer.json + rest.json} == {batch}
 
 
-@pytest.mark.parametrize("query", ["_limit=0", "_limit=1001", "_limit=x", "_limit=", "_limit=1&_limit=2", "_after=x"])
+@pytest.mark.parametrize(
+    "query",
+    ["_limit=0", "_limit=1001", "_limit=x", "_limit=", "_limit=1&_limit=2", "_after=x"]
+    + [f"_after={text}" for text in ("-1", "1_0", "%201", "%D9%A1", "9" * 5000, "1&_after=2")],
+)
 def test_a_page_that_cannot_be_is_refused(server: Server, query: str) -> None:
     assert refusal(server.request("GET", f"tasks?{query}")) == (400, "CLNAPI0004E")
