@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from .. import errors
@@ -24,7 +25,8 @@ class Tasks(Controller):
     def get_list(self, request: Request) -> Answer:
         status = request.query.get("status")
         known = status if status in ("running", "finished", "failed", "killed") else None
-        return listed(self._model.get_list(request.caller, known), request, key=by_id)
+        asked = replace(request, query={field: _exact(field, value) for field, value in request.query.items()})
+        return listed(self._model.get_list(request.caller, known), asked, key=by_id)
 
     @route("GET", "{id}")
     def lookup(self, request: Request) -> Answer:
@@ -39,6 +41,11 @@ class Tasks(Controller):
         if "explanation" in task:
             return Answer(task, audit={"outcome": "too late"})
         return Answer(task, 202, audit={"outcome": audit.ACCEPTED})
+
+
+def _exact(field: str, value: Any) -> Any:
+    """A filter by a number as an expression for that number alone: as others do, 1 would match 10 as well."""
+    return f"{value}$" if field in ("id", "batch") and isinstance(value, str) and value.isdigit() else value
 
 
 def _seconds(text: Any) -> float:

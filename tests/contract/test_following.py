@@ -227,6 +227,18 @@ def test_pages_together_are_the_list(server: Server, path: str) -> None:
     assert pages == whole.json
 
 
+def test_a_number_is_that_batch_or_task_and_none_that_begins_with_it(server: Server) -> None:
+    batches = [server.request("POST", "vms/web/clone", {"count": 1}).json for _ in range(10)]
+    first, tenth = batches[0], batches[9]
+    assert tenth["batch"].startswith(first["batch"])
+    assert tenth["tasks"][0]["id"].startswith(first["tasks"][0]["id"])
+    for query in (f"batch={first['batch']}", f"id={first['tasks'][0]['id']}", f"batch={first['batch']}&_limit=1"):
+        answer = server.request("GET", f"tasks?{query}")
+        assert [task["id"] for task in answer.json] == [first["tasks"][0]["id"]]
+        assert "Link" not in answer.headers
+    assert len(server.request("GET", f"tasks?batch={first['batch']}.*").json) == 2  # an expression is one
+
+
 def test_pages_go_with_filters(server: Server) -> None:
     batch = server.request("POST", "vms/web/clone", {"count": 5}).json["batch"]
     cloned(server, "vms/web")
