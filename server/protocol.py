@@ -82,8 +82,7 @@ class _Request(CPWSGIHTTPRequest):  # type: ignore[misc]  # CherryPy has no type
 
     def send_headers(self) -> None:
         known = {name.lower() for name, _ in self.outheaders}
-        secure = _SECURITY + (_SECURITY_OF_TLS if self.server.ssl_adapter else ())
-        self.outheaders += [(name, value) for name, value in secure if name.lower() not in known]
+        self.outheaders += [(name, value) for name, value in self._secure if name.lower() not in known]
         if self.chunked_read or not self.conn.is_whole:
             self.close_connection = True  # what follows might not be the next request
         super().send_headers()
@@ -105,7 +104,7 @@ class _Request(CPWSGIHTTPRequest):  # type: ignore[misc]  # CherryPy has no type
         head = f"{self.server.protocol} {shown['code']}\r\nContent-Type: {JSON_TYPE}\r\n"
         head += f"{context.HEADER}: {context.current().request_id}\r\n"
         head += f"Content-Length: {len(content)}\r\nConnection: close\r\n"
-        secure = b"".join(name + b": " + value + b"\r\n" for name, value in _SECURITY)
+        secure = b"".join(name + b": " + value + b"\r\n" for name, value in self._secure)
         self.close_connection = True
         try:
             self.conn.wfile.write(head.encode("ascii") + secure + b"\r\n" + (b"" if self._is_head else content))
@@ -114,6 +113,10 @@ class _Request(CPWSGIHTTPRequest):  # type: ignore[misc]  # CherryPy has no type
                 raise
         if not self.conn.is_whole:
             self.conn.drain()
+
+    @property
+    def _secure(self) -> tuple[tuple[bytes, bytes], ...]:
+        return _SECURITY + (_SECURITY_OF_TLS if self.server.ssl_adapter else ())
 
     @property
     def _is_head(self) -> bool:

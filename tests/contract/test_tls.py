@@ -46,6 +46,8 @@ def test_browsers_are_told_to_stay_with_https(server: Server) -> None:
     for path in ("vms", "/", "vms/nope", "/ui/app.js"):
         seconds = int(server.request("GET", path).headers["Strict-Transport-Security"].removeprefix("max-age="))
         assert seconds >= 180 * 86400
+    refused = server.request("GET", "vms", headers={"Content-Length": "x"})  # before anything of it is looked at
+    assert (refused.status, "Strict-Transport-Security" in refused.headers) == (400, True)
 
 
 def test_the_cookie_never_goes_over_plain_http(server: Server) -> None:
