@@ -20,5 +20,6 @@ class Batches(Controller):
 
     @route("DELETE", "{id}", schema="batch_delete", action="withdraw")
     def delete(self, request: Request) -> Answer:
-        batch = self._model.delete(request.path["id"], request.caller, undo=request.body.get("undo", False))
-        return Answer(batch, 202, audit={"outcome": audit.ACCEPTED})
+        undo = request.body.get("undo", False)
+        batch = self._model.delete(request.path["id"], request.caller, undo=undo)
+        return Answer(batch, 202, audit={"outcome": audit.ACCEPTED, "undo": undo})

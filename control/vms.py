@@ -25,8 +25,9 @@ class VMs(Controller):
 
     @route("DELETE", "{name}", schema="vm_delete", action="delete")
     def delete(self, request: Request) -> Answer:
-        self._model.delete(request.path["name"], request.caller, storage=request.body.get("storage", False))
-        return Answer(status=204)
+        storage = request.body.get("storage", False)
+        self._model.delete(request.path["name"], request.caller, storage=storage)
+        return Answer(status=204, audit={"storage": storage})
 
     @route("POST", "{name}/start", schema="vm_start", action="start")
     def start(self, request: Request) -> dict[str, Any]:

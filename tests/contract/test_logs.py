@@ -203,7 +203,7 @@ def audited(server: Server, request_id: str) -> Line:
     """What the one audit line for a request says, without what every line has."""
     line = of_request(server, request_id, "cloner.audit")
     assert line["address"] == "127.0.0.1"
-    kept = ("user", "action", "target", "outcome", "task", "made")
+    kept = ("user", "action", "target", "outcome", "task", "made", "storage", "undo")
     return {key: line[key] for key in kept if key in line}
 
 
@@ -247,13 +247,22 @@ def test_what_is_refused_is_audited_with_the_reason(
 
 def test_a_deletion_is_audited(server: Server) -> None:
     name = cloned(server, "vms/web")["name"]
-    server.request("DELETE", f"vms/{name}", headers={"X-Request-Id": "audit-delete"})
+    server.request("DELETE", f"vms/{name}", {"storage": True}, {"X-Request-Id": "audit-delete"})
     assert audited(server, "audit-delete") == {
         "user": "admin",
         "action": "delete",
         "target": f"vms/{name}",
         "outcome": "done",
+        "storage": True,
     }
+
+
+@pytest.mark.parametrize("undo", [True, False])
+def test_a_withdrawal_is_audited_with_what_it_takes_away(server: Server, undo: bool) -> None:
+    batch = server.request("POST", "vms/web/clone", {"count": 2}).json["batch"]
+    server.request("DELETE", f"batches/{batch}", {"undo": undo}, {"X-Request-Id": f"audit-undo-{undo}"})
+    line = audited(server, f"audit-undo-{undo}")
+    assert (line["action"], line["target"], line["undo"]) == ("withdraw", f"batches/{batch}", undo)
 
 
 def test_taking_a_task_out_of_the_list_is_audited(server: Server) -> None:
