@@ -202,6 +202,8 @@ def accept(services: Services, request: Request, look_up: Callable[[], Order]) -
     except BaseException:
         keys.release(request.key)
         raise
+    finally:
+        keys.settle(request.key)
 
 
 def _accept(services: Services, request: Request, order: Order) -> Accepted:
