@@ -35,6 +35,9 @@ PATIENCE_S = 10.0
 CHECKS = 8
 """How many passwords are checked at the same time, half of them for one address at most."""
 
+MOST_WAITING = 8
+"""How many log-ins wait until one of these is over, since each keeps a thread; more are told to come back."""
+
 SERVICE_FOLDERS = ("/etc/pam.d", "/usr/lib/pam.d", "/usr/local/etc/pam.d")
 _FALLBACK = "login"
 _TURN_S = 3.0
@@ -87,6 +90,7 @@ class Accounts:
         self._lock = threading.Lock()
         self._checks: Counter[str] = Counter()
         self._checked = threading.Condition()
+        self._waiting = 0
 
     def log_in(self, user: str, password: str, address: str) -> Caller | None:
         """Who it is that has this password; None for one who may not come in."""
@@ -105,7 +109,12 @@ class Accounts:
             return self._checks.total() < CHECKS and self._checks[address] < CHECKS // 2
 
         with self._checked:
-            if not self._checked.wait_for(is_free, _TURN_S):
+            if not is_free() and self._waiting >= MOST_WAITING:
+                raise errors.LoginUnavailable
+            self._waiting += 1
+            has_turn = self._checked.wait_for(is_free, _TURN_S)
+            self._waiting -= 1
+            if not has_turn:
                 raise errors.LoginUnavailable
             self._checks[address] += 1
         try:

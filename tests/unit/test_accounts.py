@@ -7,8 +7,9 @@ import os
 import pwd
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -18,7 +19,7 @@ import pytest
 from cloner import errors
 from cloner.callers import ADMIN, CLONE, USER, Caller
 from cloner.server import accounts
-from cloner.server.accounts import CHECKS, Accounts, Rules
+from cloner.server.accounts import CHECKS, MOST_WAITING, Accounts, Rules
 from cloner.settings import Settings
 from support.answers import at_once
 from support.running import wait_until
@@ -224,6 +225,36 @@ def test_passwords_are_checked_a_few_at_a_time_and_for_no_address_alone() -> Non
             go_on.set()
         assert {who.result() for who in (*guesses, *others)} == {Caller("ann", frozenset({"staff"}), USER, CLONE)}
         assert known.log_in("ann", "x", "192.0.2.1") is not None
+
+
+def test_who_waits_for_a_check_keeps_few_threads_from_others() -> None:
+    """Each request that waits has a thread, and who sends log-ins by the hundred is to have few of them."""
+    known, go_on, asking = Accounts(BY_GROUPS), threading.Event(), threading.Semaphore(0)
+
+    def ask(_question: dict[str, Any]) -> dict[str, Any]:
+        asking.release()
+        go_on.wait(60)
+        return {"name": "ann", "groups": ["staff"], "right": False}
+
+    def guess(number: int) -> str:
+        try:
+            known.log_in("ann", "x", f"192.0.2.{number % 3}")
+        except errors.LoginUnavailable:
+            return "unavailable"
+        return "wrong"
+
+    with (
+        mock.patch.object(accounts, "_ask", ask),
+        mock.patch.object(accounts, "_TURN_S", 60),
+        ThreadPoolExecutor(100) as threads,
+    ):
+        try:
+            guesses = [threads.submit(guess, number) for number in range(100)]
+            refused = [done.result() for done in islice(as_completed(guesses), 100 - CHECKS - MOST_WAITING)]
+            assert set(refused) == {"unavailable"}
+        finally:
+            go_on.set()
+        assert [guess.result() for guess in guesses].count("wrong") == CHECKS + MOST_WAITING
 
 
 @pytest.mark.parametrize(("there", "service"), [("cloner", "cloner"), ("sshd", "login"), ("", "login")])
