@@ -73,6 +73,8 @@ class _Request(CPWSGIHTTPRequest):  # type: ignore[misc]  # CherryPy has no type
         if b"Transfer-Encoding" in self.inheaders and not self.chunked_read:
             self.simple_response("400 Bad Request", "Transfer-Encoding is not understood here.")
             return False
+        if not self.uri.startswith(b"/") and self.authority and b"Host" in self.inheaders:  # RFC 9112, 3.2.2
+            self.inheaders[b"Host"] = self.authority
         return True
 
     def respond(self) -> None:

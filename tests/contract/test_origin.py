@@ -68,6 +68,16 @@ def test_no_other_name_leads_here(server: Server, host: str) -> None:
         assert answer.headers["Set-Cookie"] is None
 
 
+@pytest.mark.parametrize(("place", "expected"), [("evil.example", 403), ("x@localhost", 403), ("localhost", 200)])
+def test_a_name_before_the_path_counts_and_not_host(server: Server, place: str, expected: int) -> None:
+    """RFC 9112, 3.2.2."""
+    head = [f"GET http://{place}{MOUNT_POINT}/vms HTTP/1.1", f"Authorization: Bearer {server.token}", "Connection: close"]
+    for host in ("localhost", "evil.example"):
+        answer = parsed(server.raw("\r\n".join([*head, f"Host: {host}", "", ""]).encode()))
+        assert answer.status == expected
+        assert expected == 200 or refusal(answer) == FOREIGN_NAME
+
+
 @pytest.mark.parametrize("host", OUR_NAMES)
 def test_names_of_ours_do(server: Server, host: str) -> None:
     assert get(server, "vms", host.format(port=server.address[1])).status == 200
