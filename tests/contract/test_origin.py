@@ -71,7 +71,11 @@ def test_no_other_name_leads_here(server: Server, host: str) -> None:
 @pytest.mark.parametrize(("place", "expected"), [("evil.example", 403), ("x@localhost", 403), ("localhost", 200)])
 def test_a_name_before_the_path_counts_and_not_host(server: Server, place: str, expected: int) -> None:
     """RFC 9112, 3.2.2."""
-    head = [f"GET http://{place}{MOUNT_POINT}/vms HTTP/1.1", f"Authorization: Bearer {server.token}", "Connection: close"]
+    head = [
+        f"GET http://{place}{MOUNT_POINT}/vms HTTP/1.1",
+        f"Authorization: Bearer {server.token}",
+        "Connection: close",
+    ]
     for host in ("localhost", "evil.example"):
         answer = parsed(server.raw("\r\n".join([*head, f"Host: {host}", "", ""]).encode()))
         assert answer.status == expected
