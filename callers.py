@@ -18,6 +18,9 @@ SCOPES = (READ, CLONE, ADMIN)
 FIRST_ADMIN = "admin"
 """The user name that goes with the token of the state directory."""
 
+TOKEN = "token:"  # noqa: S105 - no secret
+"""What the name begins with of a token that acts for nobody."""
+
 
 @dataclass(frozen=True)
 class Caller:

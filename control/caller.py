@@ -7,7 +7,7 @@ from typing import Any
 
 import cherrypy
 
-from ..callers import ADMIN, CLONE, NOBODY, USER, Caller
+from ..callers import ADMIN, CLONE, FIRST_ADMIN, NOBODY, TOKEN, USER, Caller
 
 
 def current() -> Caller:
@@ -35,5 +35,7 @@ def of_session(session: Mapping[str, Any]) -> Caller:
     if not isinstance(name, str) or not name:
         return NOBODY
     is_admin = session.get("role") == "admin"
+    if not is_admin and (name == FIRST_ADMIN or name.startswith(TOKEN)):  # somebody else's name, on the same journal
+        return NOBODY
     known = frozenset(map(str, groups)) if isinstance(groups, list | tuple | set | frozenset) else frozenset()
     return Caller(name, known, ADMIN if is_admin else USER, ADMIN if is_admin else CLONE)

@@ -12,7 +12,7 @@ from functools import partial
 import cherrypy
 
 from .. import errors
-from ..callers import ADMIN, ANYBODY, FIRST_ADMIN, USER, Caller
+from ..callers import ADMIN, ANYBODY, FIRST_ADMIN, TOKEN, USER, Caller
 from ..control.base import Refusal
 from ..engine.tokens import PREFIX, Tokens, digest
 from .accounts import Accounts
@@ -139,7 +139,7 @@ class Door:
         if token is None:
             return None
         if not token.owner:
-            return Caller(f"token:{token.name}", role=ADMIN, scope=token.scope)
+            return Caller(f"{TOKEN}{token.name}", role=ADMIN, scope=token.scope)
         user = self._accounts.caller(token.owner)
         role = ADMIN if token.scope == ADMIN or (user and user.is_admin) else USER
         return user and Caller(user.name, user.groups, role, token.scope)

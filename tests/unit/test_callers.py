@@ -73,6 +73,9 @@ def test_whose_things_may_be_ended(caller: Caller, may: list[str]) -> None:
         ({"username": None, "role": "admin"}, NOBODY),
         ({"username": "", "role": "admin"}, NOBODY),
         ({"username": 7, "role": "admin"}, NOBODY),
+        ({"username": "admin", "role": "user"}, NOBODY),  # else they would have made what the first admin made
+        ({"username": "token:nightly", "role": "user"}, NOBODY),
+        ({"username": "admin", "role": "admin"}, ANYBODY),
         ({"username": "ann"}, Caller("ann", scope=CLONE)),
         ({"username": "ann", "groups": None, "role": None}, Caller("ann", scope=CLONE)),
         ({"username": "ann", "groups": "staff", "role": "Admin"}, Caller("ann", scope=CLONE)),
