@@ -355,7 +355,7 @@ def test_a_batch_is_cancelled_and_undone(slow: Server) -> None:
         was_cancelled = command.end() == 1  # else a busy machine had made them all before it was asked
         assert was_cancelled == ("CLNTASK0003E" in command.text)
     with Running(slow, "tasks", "--batch", batch, "--follow") as command:
-        assert command.end() == 1
+        assert command.end() == 1 or not was_cancelled  # else what was finished may not be undone yet
     assert {task["status"] for task in tasks(slow)} <= {"killed", "finished"}
     assert before <= names(slow)
 
