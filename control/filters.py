@@ -121,6 +121,17 @@ def listed(
     return Answer(page, headers={"Link": f'<{quote(path, safe="/")}?{urlencode(query)}>; rel="next"'})
 
 
+def part(request: Request) -> tuple[str, int | None]:
+    """What of a list by name is enough for `listed`: what comes after a name, and of that so many; None for all.
+
+    Raises InvalidParameter.
+    """
+    after, limit = request.query.get("_after", ""), request.query.get("_limit")
+    has_filters = any(not key.startswith("_") for key in request.query)
+    most = None if limit is None or has_filters else _size(limit) + 1  # which tells whether there is another page
+    return str(_position(after, by_name)), most
+
+
 def _position(after: Any, key: Callable[[Mapping[str, Any]], str | int]) -> str | int:
     if not isinstance(after, str):
         raise errors.InvalidParameter(field="_after", cause="it is given more than once")

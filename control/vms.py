@@ -8,7 +8,7 @@ from ..model.services import Services
 from ..model.vms import VMsModel
 from .base import Answer, Controller, Request, route
 from .cloning import accepted, asked
-from .filters import listed
+from .filters import listed, part
 
 
 class VMs(Controller):
@@ -17,7 +17,7 @@ class VMs(Controller):
 
     @route("GET", "")
     def get_list(self, request: Request) -> Answer:
-        return listed(self._model.get_list(request.caller), request)
+        return listed(self._model.get_list(request.caller, *part(request)), request)
 
     @route("GET", "{name}")
     def lookup(self, request: Request) -> dict[str, Any]:

@@ -7,7 +7,7 @@ those whose name says that they list.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -182,14 +182,24 @@ class Host:
             return domain.name(), STATES.get(domain.state()[0], "nostate")
 
     def list_domains(self) -> list[DomainInfo]:
+        return list(self.list_domains_from(""))
+
+    def list_domains_from(self, after: str) -> Generator[DomainInfo, None, None]:
+        """Those whose names come after one, each as it is asked for: the first few cost what a few cost.
+
+        It has a connection to itself until its end, or until it is closed.
+        """
         with self._connections.short_call():  # what is listed belongs to its connection
             with self._doing("list the domains") as connection:
-                domains = connection.listAllDomains()
-            infos = []
+                domains = sorted(connection.listAllDomains(), key=lambda domain: domain.name())
             for domain in domains:
+                if domain.name() <= after:
+                    continue
+                info = None
                 with suppress(errors.DomainNotFound), self._doing("look up a domain", name="?"):
-                    infos.append(_domain_info(domain))
-            return sorted(infos, key=lambda info: info.name)
+                    info = _domain_info(domain)
+                if info is not None:
+                    yield info
 
     def has_domain(self, name: str) -> bool:
         try:

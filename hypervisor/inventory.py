@@ -37,6 +37,9 @@ _CHANGES = (
 
 _STARTED = (libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_RESUMED)
 
+_SOON_S = 5.0
+"""How long the end of a reading is waited for that is under way."""
+
 _PAUSE_S, _LONG_PAUSE_S = 1.0, 60.0
 """Until what could not be read is tried again: because of libvirt, or of what a domain is."""
 
@@ -93,6 +96,8 @@ class Inventory(Generic[Entry]):
         self._news: queue.SimpleQueue[tuple[_Known[Entry], str | None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._follow, name="inventory", daemon=True)
         self._reading = threading.Lock()
+        self._is_read = threading.Event()  # not while everything is being read
+        self._is_read.set()
         host.defining = self.defining
         host.undefined = self.gone
         connections.on_connect = self._connected
@@ -109,6 +114,11 @@ class Inventory(Generic[Entry]):
         with self._lock:
             known = self._known
             return list(known.entries.values()) if known is not None and known.is_complete else None
+
+    def entries_soon(self) -> Collection[Entry] | None:
+        """The same, where everything is being read just now after that: to read it twice at once takes longer."""
+        self._is_read.wait(_SOON_S)
+        return self.entries()
 
     @property
     def is_complete(self) -> bool:
@@ -224,11 +234,17 @@ class Inventory(Generic[Entry]):
 
     def _tried(self, known: _Known[Entry], uuid: str | None) -> bool:
         """Whether a domain, or all of them, could be read. Until then the inventory does not know."""
+        if uuid is not None:
+            return self._could(known, uuid, lambda: self._take_in(known, uuid))
+        self._is_read.clear()
         try:
-            if uuid is None:
-                self._read_everything(known)
-            else:
-                self._take_in(known, uuid)
+            return self._could(known, None, lambda: self._read_everything(known))
+        finally:
+            self._is_read.set()
+
+    def _could(self, known: _Known[Entry], uuid: str | None, read: Callable[[], None]) -> bool:
+        try:
+            read()
         except errors.ClonerError as error:
             log.warning("the inventory is incomplete: %s", error)
             pause = _PAUSE_S

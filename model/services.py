@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Mapping
+from collections.abc import Callable, Collection, Container, Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,9 @@ from .limits import Limits
 
 DOMAIN_NAME, VOLUME_NAME, MAC, PATH = "domain", "volume", "mac", "path"
 """Kinds of reservations. A volume's `scope` is its pool; a socket, a log or a pipe has its path there, and no name."""
+
+_FEW = 200
+"""Guests that are read one by one in no time."""
 
 _FORBIDDEN = frozenset({".", ".."})
 
@@ -56,8 +60,21 @@ class Services:
 
     def guests(self) -> Collection[Guest]:
         """Every domain of the host: from the inventory, or from libvirt as long as that is not complete."""
-        known = self.inventory.entries()
+        known = self.inventory.entries_soon()
         return known if known is not None else self.guests_now()
+
+    def guests_from(self, after: str, most: int | None) -> Generator[Guest, None, None]:
+        """Those whose names come after one, by name; no more are read than are asked for. To be closed.
+
+        `most` is how many may be asked for: a few are there before all others have been read.
+        """
+        is_few = most is not None and most <= _FEW
+        known = self.inventory.entries() if is_few else self.inventory.entries_soon()
+        if known is not None:
+            yield from sorted((guest for guest in known if guest.name > after), key=lambda guest: guest.name)
+        else:
+            with closing(self.host.list_domains_from(after)) as domains:
+                yield from map(self.read, domains)
 
     def guests_now(self) -> Collection[Guest]:
         """Every domain of the host, asked for: also what was done to its definition without an event of libvirt's."""

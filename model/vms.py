@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from .. import errors
@@ -25,9 +26,11 @@ class VMsModel:
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    def get_list(self, caller: Caller) -> list[dict[str, Any]]:
-        guests = [guest for guest in self._services.guests() if guest.is_there_for(caller)]
-        return [guest.resource for guest in sorted(guests, key=lambda guest: guest.name)]
+    def get_list(self, caller: Caller, after: str = "", most: int | None = None) -> list[dict[str, Any]]:
+        """Domains by name: those after one, `most` of them."""
+        with closing(self._services.guests_from(after, most)) as guests:
+            there = (guest.resource for guest in guests if guest.is_there_for(caller))
+            return list(islice(there, most))
 
     def lookup(self, name: str, caller: Caller) -> dict[str, Any]:
         """Raises DomainNotFound."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,8 +26,13 @@ class Host:
     def __init__(self) -> None:
         self.domains = {uuid: domain(uuid, "old") for uuid in ("a", "b")}
         self.failures: Iterator[Exception] = iter(())
+        self.lists = 0
+        self.may_list = Event()
+        self.may_list.set()
 
     def list_domains(self) -> list[DomainInfo]:
+        self.lists += 1
+        assert self.may_list.wait(PATIENCE)
         return list(self.domains.values())
 
     def domain_by_uuid(self, uuid: str) -> DomainInfo:
@@ -96,6 +103,23 @@ def test_a_domain_that_changed_while_it_could_not_be_read_is_read_again(
     host.failures = iter([errors.Busy(what="a test")] * 2)
     connection.tell("a")
     wait_until(lambda: followed.is_taken("new"), PATIENCE, "it is read again")
+
+
+def test_who_asks_while_everything_is_being_read_gets_what_was_read(host: Host) -> None:
+    connections: Any = SimpleNamespace()
+    stands_in: Any = host
+    host.may_list.clear()
+    anew = Inventory(connections, stands_in, lambda each: each, lambda each: {each.xml})
+    anew.start()
+    connections.on_connect(Connection())
+    wait_until(lambda: host.lists == 1, PATIENCE, "it is being read")
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(anew.entries_soon) for _ in range(4)]
+        assert anew.entries() is None
+        host.may_list.set()
+        assert [len(answer.result(PATIENCE) or ()) for answer in answers] == [2] * 4
+    assert host.lists == 1
+    anew.stop()
 
 
 def test_it_does_not_know_until_everything_could_be_read(host: Host, followed: Inventory[DomainInfo]) -> None:
