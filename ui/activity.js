@@ -1,6 +1,5 @@
 // Activity: every clone that is being made or was lately; those of one batch as one, with a bar that opens.
 
-import { path } from "./api.js";
 import { bar, called, element, icon, newId, setAttribute, setText } from "./dom.js";
 import { duration, humane, percent, retell, size, speed, when } from "./format.js";
 import { n, nodes, t } from "./i18n.js";
@@ -97,10 +96,7 @@ export class Activity {
 
   async clearEnded() {
     const ended = this.groups().flatMap(({ tasks }) => (tasks.some(({ status }) => status === "running") ? [] : tasks));
-    for (const task of ended) {
-      await this.page.attempt(() => this.page.api.request("DELETE", path("tasks", task.id)));
-      this.store.removeTask(task.id);
-    }
+    for (const task of ended) if (!(await this.page.forget(task))) return;
   }
 }
 

@@ -57,6 +57,15 @@ export class Api {
     }
   }
 
+  /** Takes something away; what somebody else has taken away before is gone as well. */
+  async remove(path) {
+    try {
+      await this.request("DELETE", path);
+    } catch (error) {
+      if (!(error instanceof Refused && error.status === 404)) throw error;
+    }
+  }
+
   async send(path, options) {
     const patience = AbortSignal.timeout(PATIENCE_MS);
     const signal = options.signal ? AbortSignal.any([options.signal, patience]) : patience;

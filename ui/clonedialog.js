@@ -2,13 +2,15 @@
 
 import { Lost, newKey } from "./api.js";
 import { called, element, field, icon, meter, newId, setAttribute, setText } from "./dom.js";
-import { humane, size, stateName } from "./format.js";
+import { humane, number, size, stateName } from "./format.js";
 import { n, nodes, t } from "./i18n.js";
 import { MOST, Plans, showPlans, summary } from "./plan.js";
 
 const PAUSE_MS = 120; // after the last key, before the plan is asked for
 const OPENING_MS = 300; // in which the second click of a double click is none on this dialog
 const AGAIN_MS = 1500;
+const MANY = 50; // sources; so many take more than a moment
+const SOME = 25;
 
 export const METHODS = () => ({
   auto: [t("Automatic"), t("The best one that can serve here.")],
@@ -28,6 +30,7 @@ export class CloneDialog {
     Object.assign(this, { page, kind, sources, done });
     this.plans = new Plans(page.api, sources.filter(({ why }) => !why));
     this.keys = new Map();
+    this.opened = new Map(); // whether the plan of a source is shown in full
     this.busy = false;
     this.build();
     this.listener = () => this.showPools();
@@ -51,17 +54,17 @@ export class CloneDialog {
   build() {
     const title = newId("title");
     const heading = this.isOne ? nodes("Clone {name}", { name: called(this.sources[0].name) }) : n("Clone {count} guest", "Clone {count} guests", this.sources.length);
-    this.problem = element("div", { class: "problem", role: "alert" });
+    this.problem = element("div", { class: "problem", role: "alert", hidden: true });
     this.plan = element("div", { class: "plan", "aria-busy": "true" });
     this.confirm = element("button", { type: "submit", class: "primary confirm", disabled: true }, icon("clone"), (this.confirmText = element("span", {}, t("Clone"))));
     this.form = element("form", { class: "clone-form", method: "dialog", novalidate: true, onsubmit: (event) => this.submitted(event), oninput: () => this.changed() },
-      element("header", {}, element("h2", { id: title }, heading), element("button", { type: "button", class: "quiet icon-only", "aria-label": t("Close"), onclick: () => this.close() }, icon("close"))),
+      element("div", { class: "head" }, element("h2", { id: title }, heading), element("button", { type: "button", class: "quiet icon-only", "aria-label": t("Close"), onclick: () => this.close() }, icon("close"))),
       element("div", { class: "columns" },
-        element("div", { class: "wishes" }, element("div", { class: "side-by-side" }, this.buildCount(), this.buildName()), this.buildPools(), this.buildMethods(), this.buildStart(), this.buildMore()),
+        (this.wanted = element("div", { class: "wishes" }, element("div", { class: "side-by-side" }, this.buildCount(), this.buildName()), this.buildPools(), this.buildMethods(), this.buildStart(), this.buildMore())),
         element("section", { class: "foreseen", "aria-label": t("What will be done"), tabindex: 0 }, this.plan)),
       this.problem,
-      element("footer", {}, (this.summary = element("p", { class: "summary", role: "status" })), element("button", { type: "button", onclick: () => this.close() }, t("Cancel")), this.confirm));
-    this.dialog = element("dialog", { class: "clone-dialog is-opening", "aria-labelledby": title, onclose: () => this.closed() }, this.form);
+      element("div", { class: "foot" }, (this.summary = element("p", { class: "summary", role: "status" })), element("button", { type: "button", onclick: () => this.close() }, t("Cancel")), this.confirm));
+    this.dialog = element("dialog", { class: "clone-dialog is-opening", "aria-labelledby": title, onclose: () => this.closed(), onkeydown: (event) => isHeldDown(event) && event.preventDefault() }, this.form);
   }
 
   buildCount() {
@@ -95,6 +98,9 @@ export class CloneDialog {
 
   showPools() {
     const { pools } = this.page.store;
+    const told = JSON.stringify(pools);
+    if (told === this.told) return; // what is replaced while it is pressed is not pressed
+    this.told = told;
     this.poolField.hidden = pools === null || pools.length === 0;
     const chosen = this.form ? this.value("pool") : "";
     const stay = this.kind === "guest" ? t("Where each disk lies now") : t("Where it lies now");
@@ -175,7 +181,7 @@ export class CloneDialog {
     if (this.amount === null) return this.showProblem(t("How many must be a number from 1 to {most}", { most: MOST }), "", this.count);
     let found;
     try {
-      found = await this.plans.ask(this.wishes());
+      found = await this.plans.ask(this.wishes(), (done) => this.showProgress(done, this.plans.sources.length, (values) => t("{done} of {all} planned", values)));
     } catch (error) {
       if (error.name === "AbortError") return false; // a newer one is on its way
       if (!(error instanceof Lost)) throw error;
@@ -186,7 +192,7 @@ export class CloneDialog {
     this.plan.setAttribute("aria-busy", "false");
     this.showMethods(found.methods);
     this.showHints(found);
-    showPlans(this.plan, found, this);
+    this.showPlans();
     setText(this.summary, summary(found, this.page.store));
     const refusal = found.refusals[0];
     if (found.plans.length === 0 && refusal) return this.showRefusal(refusal.error);
@@ -194,6 +200,15 @@ export class CloneDialog {
     if (found.short) return this.showProblem(t("There is no room for all of them: {pool} has {available}, and {needed} are needed.", found.short));
     this.showProblem("");
     return true;
+  }
+
+  /** How far it is where that takes a while, now and then: it is read out. */
+  showProgress(done, all, words) {
+    if (all >= MANY && done % SOME === 0) setText(this.summary, words({ done: number(done), all: number(all) }));
+  }
+
+  showPlans() {
+    showPlans(this.plan, this.plans.found, this);
   }
 
   showHints({ plans }) {
@@ -265,8 +280,12 @@ export class CloneDialog {
     }
   }
 
+  /** What is wanted stays as it is while it is asked for. */
   setBusy(isBusy) {
     this.busy = isBusy;
+    if (isBusy) this.held = this.wanted.contains(document.activeElement) ? document.activeElement : null;
+    this.wanted.inert = isBusy;
+    if (this.held) (isBusy ? this.confirm : this.held).focus();
     setAttribute(this.confirm, "aria-disabled", isBusy ? "true" : null);
     this.confirm.classList.toggle("is-busy", isBusy);
   }
@@ -274,13 +293,16 @@ export class CloneDialog {
   async order() {
     const wanted = this.wishes();
     const made = [];
-    for (const { source } of this.plans.found.plans) {
+    const { plans } = this.plans.found;
+    for (const { source } of plans) {
       const accepted = await this.orderOne(source, wanted);
       if (!accepted) break;
       made.push(accepted);
+      this.plans.take(source);
+      this.showProgress(made.length, plans.length, (values) => t("{done} of {all} accepted", values));
     }
     if (made.length > 0) this.page.accepted(made.flatMap((answer) => answer.tasks ?? [answer]));
-    if (made.length < this.plans.found.plans.length) return;
+    if (this.plans.found.plans.length > 0) return this.showPlans();
     this.done();
     this.close();
   }
@@ -288,9 +310,10 @@ export class CloneDialog {
   /** Asks for the clones of one source until there is an answer; the key sees to it that they are made once. */
   async orderOne(source, wanted) {
     if (!this.keys.has(source)) this.keys.set(source, newKey());
+    const key = this.keys.get(source);
     while (this.dialog.open) {
       try {
-        return await this.page.api.request("POST", `${source.path}/clone`, { body: wanted, key: this.keys.get(source) });
+        return await this.page.api.request("POST", `${source.path}/clone`, { body: wanted, key });
       } catch (error) {
         if (error instanceof Lost) this.showProblem(t("The server does not answer. It is asked again until it does; nothing is made twice."));
         else if (error.code !== "CLNAPI0010E") return this.showRefused(error);
@@ -319,6 +342,9 @@ export class CloneDialog {
     this.page.dialogClosed(this);
   }
 }
+
+/** Enter that is still held down from what opened the dialog confirms nothing. */
+const isHeldDown = ({ key, repeat }) => key === "Enter" && repeat;
 
 function choice(name, value, isChosen, title, about, isOff = false) {
   const input = element("input", { type: "radio", name, value, disabled: isOff });

@@ -3,8 +3,11 @@
 import { element, field, icon, newId } from "./dom.js";
 import { t } from "./i18n.js";
 
-/** Asks for a log-in, again and again, until `attempt(user, password)` resolves to ''; it resolves to what is wrong. */
-export function askLogin(root, attempt, isAgain) {
+/**
+ * Asks for a log-in, again and again, until `attempt(user, password)` resolves to ''; it resolves to what is wrong. When
+ * `elsewhere` resolves, somebody has logged in there.
+ */
+export function askLogin(root, attempt, isAgain, elsewhere) {
   return new Promise((resolve) => {
     const title = newId("title");
     const user = element("input", { type: "text", autocomplete: "username", value: "admin", required: true });
@@ -27,11 +30,12 @@ export function askLogin(root, attempt, isAgain) {
     const dialog = element("dialog", { class: "login", "aria-labelledby": title, oncancel: (event) => event.preventDefault(), onclose: () => (dialog.remove(), resolve()) },
       element("form", { onsubmit: submit },
         element("h2", { id: title }, isAgain ? t("Log in again") : t("Log in to cloner")), element("p", { class: "hint" }, about), problem,
-        field(t("User"), user), field(t("Password or token"), password), element("footer", {}, button)));
+        field(t("User"), user), field(t("Password or token"), password), element("div", { class: "foot" }, button)));
     dialog.addEventListener("keydown", (event) => event.key === "Escape" && event.preventDefault()); // nothing is behind it
     root.append(dialog);
     dialog.showModal();
     password.focus();
+    elsewhere.then(() => dialog.close());
   });
 }
 
@@ -41,7 +45,7 @@ export function sayLoggedOut(root) {
   const dialog = element("dialog", { class: "login", "aria-labelledby": title, oncancel: (event) => event.preventDefault() },
     element("form", { method: "dialog", onsubmit: () => window.location.reload() },
       element("h2", { id: title }, t("Log in again")), element("p", { class: "hint" }, t("The session has ended.")),
-      element("footer", {}, element("button", { class: "primary" }, t("Log in")))));
+      element("div", { class: "foot" }, element("button", { class: "primary" }, t("Log in")))));
   root.append(dialog);
   dialog.showModal();
   return new Promise(() => {});
@@ -53,7 +57,7 @@ export function ask(root, heading, text, yes) {
     const title = newId("title");
     const dialog = element("dialog", { class: "question", role: "alertdialog", "aria-labelledby": title, onclose: () => (dialog.remove(), resolve(dialog.returnValue === "yes")) },
       element("form", { method: "dialog" }, element("h2", { id: title }, heading), element("p", {}, text),
-        element("footer", {}, element("button", { value: "no" }, t("Leave it")), element("button", { value: "yes", class: "danger" }, yes))));
+        element("div", { class: "foot" }, element("button", { value: "no" }, t("Leave it")), element("button", { value: "yes", class: "danger" }, yes))));
     root.append(dialog);
     dialog.showModal();
   });

@@ -60,9 +60,13 @@ export const stateName = (state) => ({
   active: t("Active"), inactive: t("Inactive"), initializing: t("Starting up"), degraded: t("Degraded"), inaccessible: t("Inaccessible"),
 }[state] ?? state);
 
+const BYTES = { // where a text has them: a name may have numbers, too
+  KCHVM0034E: /(?<= has room for )\d+(?: bytes)?|(?<=, and )\d+(?= are needed)/g,
+  CLNLIMIT0002E: /(?<= takes )\d+ bytes|(?<= still writing )\d+|(?<= of the )\d+/g,
+};
+
 /** An error's text for people: byte counts in units. */
 export function humane(reason) {
   const [, code = "", text = reason] = reason.match(/^([A-Z]{3,}\d{4}[A-Z]): (.*)$/s) ?? [];
-  const isOfBytes = ["KCHVM0034E", "CLNLIMIT0002E"].includes(code);
-  return { code, text: isOfBytes ? text.replace(/\b(\d+)( bytes)?\b/g, (_, digits) => size(Number(digits))) : text };
+  return { code, text: BYTES[code] ? text.replace(BYTES[code], (digits) => size(parseInt(digits, 10))) : text };
 }

@@ -62,7 +62,7 @@ export class Guests {
   showCount(all, shown) {
     const running = [...this.store.guests.values()].filter((guest) => guest.state === "running").length;
     const whole = [n("{count} guest", "{count} guests", all), running && n("{count} running", "{count} running", running)].filter(Boolean).join(", ");
-    setText(this.count, this.search.isEmpty ? (this.store.isRead.guests || all ? whole : t("Reading…")) : n("{count} of {all} found", "{count} of {all} found", shown, { all: number(all) }));
+    setText(this.count, this.search.isEmpty ? (this.store.isRead.guests ? whole : t("Reading…")) : n("{count} of {all} found", "{count} of {all} found", shown, { all: number(all) }));
   }
 
   showEmpty(all, shown) {

@@ -12,8 +12,8 @@ export async function loadTexts(wanted = navigator.languages) {
   const codes = wanted.map((tag) => tag.toLowerCase().split("-")[0]);
   const chosen = codes.find((code) => code === "en" || LANGUAGES.includes(code)) ?? "en";
   if (chosen === "en") return;
-  const answer = await fetch(new URL(`po/${chosen}.po`, import.meta.url));
-  if (!answer.ok) return; // English is better than nothing
+  const answer = await fetch(new URL(`po/${chosen}.po`, import.meta.url)).catch(() => null);
+  if (!answer?.ok) return; // English is better than nothing
   texts = parseCatalogue(await answer.text());
   language = chosen;
 }

@@ -5,7 +5,7 @@ import { Lost, path, Refused } from "./api.js";
 
 const POLL_MS = 2000;
 const SILENCE_MS = 40_000; // after which a connection is dead: every 15 s there is something to hear
-const RETRY_MS = [500, 1000, 2000, 3000];
+const RETRY_MS = [200, 300, 500, 1000, 2000, 3000];
 const EVENTS_AGAIN_MS = 30_000;
 const SHARE = 10; // of the time, reading lists takes a tenth at most
 
@@ -20,6 +20,8 @@ export class Live {
     this.attempt = 0;
     this.meanwhile = null; // events that come while lists are read
     this.stale = new Set(); // pools whose volumes have changed
+    this.storageTimer = null;
+    this.storageCost = 0; // milliseconds that reading it has taken
     this.ending = new AbortController();
     this.proceed = () => {};
   }
@@ -31,7 +33,7 @@ export class Live {
     window.addEventListener("online", () => this.proceed(), { signal });
     signal.addEventListener("abort", () => (this.stream?.abort(), this.proceed()));
     await this.persist(async () => (await this.api.get("vms?_limit=100")).forEach((guest) => this.store.putGuest(guest)));
-    this.readStorage();
+    if (!this.store.isRead.pools) this.readStorageSoon(0);
     while (!signal.aborted) await this.follow();
   }
 
@@ -74,6 +76,7 @@ export class Live {
     const stream = (this.stream = new AbortController());
     let silence = null;
     try {
+      silence = setTimeout(() => stream.abort(), SILENCE_MS);
       const events = await this.api.open(`events?guests=true${this.last && `&_after=${this.last}`}`, stream.signal);
       const lists = this.readAll().then(() => this.isLive(), () => stream.abort());
       for await (const lines of chunksOf(events)) {
@@ -91,6 +94,8 @@ export class Live {
 
   isLive() {
     this.attempt = 0;
+    if (this.wasLive) this.refreshStorage(); // nothing tells what others have done to it
+    this.wasLive = true;
     this.store.setConnection("live");
   }
 
@@ -108,13 +113,13 @@ export class Live {
     else if (name === "removed") this.store.removeTask(data.id);
     else if (name === "guest") this.store.putGuest(data);
     else if (name === "guest-removed") this.store.removeGuest(data.uuid);
-    else this.readAll().catch(() => this.stream?.abort());
+    else this.readAnew();
   }
 
   takeTask(task) {
     const before = this.store.putTask(task);
-    if (task.status === "running" || (before && before.status !== "running")) return;
-    if (before) this.ended(task);
+    if (task.status === "running" || before?.status === task.status) return;
+    if (before?.status === "running") this.ended(task);
     for (const disk of task.disks) if (disk.target) this.stale.add(disk.target.pool);
     this.readStorageSoon();
   }
@@ -137,6 +142,11 @@ export class Live {
 
   // --- Lists ---------------------------------------------------------------------------------------------------------
 
+  readAnew() {
+    this.readAll().catch(() => this.stream?.abort());
+    this.refreshStorage();
+  }
+
   /** Guests and tasks from the beginning. What events tell meanwhile is newer, and taken in after them. */
   async readAll() {
     this.reading ??= this.readLists().finally(() => (this.reading = null));
@@ -158,33 +168,52 @@ export class Live {
     }
   }
 
-  readStorageSoon() {
-    this.storageTimer ??= setTimeout(() => this.readStorage(), Math.max(1000, (this.storageCost ?? 0) * SHARE));
+  /** Pools and volumes are read anew, once for all who ask meanwhile. */
+  refreshStorage() {
+    for (const pool of this.store.volumes.keys()) this.stale.add(pool);
+    this.readStorageSoon(0);
+  }
+
+  /** Pools alone, and how full they are. */
+  refreshPools() {
+    this.readStorageSoon(0);
+  }
+
+  readStorageSoon(atLeast = 1000) {
+    if (this.ending.signal.aborted || this.store.pools === null) return; // storage is for admins
+    this.storageTimer ??= setTimeout(() => this.readStorage(), Math.max(atLeast, this.storageCost * SHARE));
   }
 
   /** Pools, and the volumes of those that have changed; at first of all. */
   async readStorage() {
-    if (this.store.pools === null) return; // storage is for admins
     const begun = performance.now();
     const stale = this.stale;
     this.stale = new Set();
+    let isLost = false;
     try {
-      const isFirst = !this.store.isRead.pools;
       const pools = await this.api.get("storagepools");
       this.store.setPools(pools);
-      const wanted = pools.filter((pool) => pool.state === "active" && (isFirst || stale.has(pool.name) || !this.store.volumes.has(pool.name)));
-      for (const pool of wanted) await this.readVolumes(pool.name);
+      const wanted = pools.filter(({ name, state }) => state === "active" && (stale.has(name) || !this.store.volumes.has(name)));
+      for (const { name } of wanted) await this.readVolumes(name);
     } catch (error) {
       if (error instanceof Refused && error.status === 404) this.store.setPools(null);
-      else stale.forEach((name) => this.stale.add(name));
+      isLost = isPassing(error);
+      stale.forEach((name) => this.stale.add(name));
     }
     this.storageCost = performance.now() - begun;
     this.storageTimer = null;
-    if (this.stale.size > 0) this.readStorageSoon();
+    if (isLost) this.readStorageSoon(RETRY_MS.at(-1));
+    else if (this.stale.size > 0) this.readStorageSoon();
   }
 
+  /** A pool that cannot be read is none of the others' concern. */
   async readVolumes(pool) {
-    this.store.setVolumes(pool, await this.api.get(`${path("storagepools", pool)}/storagevolumes`));
+    try {
+      this.store.setVolumes(pool, await this.api.get(`${path("storagepools", pool)}/storagevolumes`));
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      this.store.setVolumes(pool, this.store.volumes.get(pool) ?? [], error.message);
+    }
   }
 
   /** Does something until the server could be reached. */
@@ -193,12 +222,15 @@ export class Live {
       try {
         return await act();
       } catch (error) {
-        if (!(error instanceof Lost) && !(error instanceof Refused && error.status >= 500)) throw error;
+        if (!isPassing(error)) throw error;
         await this.wait();
       }
     }
   }
 }
+
+/** Whether it may be otherwise the next time. */
+const isPassing = (error) => error instanceof Lost || (error instanceof Refused && error.status >= 500);
 
 /** What a stream says, as whole lines, a chunk at a time. */
 async function* chunksOf(body) {

@@ -23,6 +23,7 @@ export class Notices {
     const place = isBad ? this.alerts : this.polite;
     while (place.childElementCount >= MOST) place.firstElementChild.remove();
     place.append(notice);
-    if (!isBad) setTimeout(close, SHOWN_MS);
+    const end = () => (notice.matches(":hover, :focus-within") ? setTimeout(end, SHOWN_MS) : close());
+    if (!isBad) setTimeout(end, SHOWN_MS);
   }
 }

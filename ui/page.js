@@ -14,6 +14,9 @@ import { Storage } from "./storage.js";
 import { Store } from "./store.js";
 
 const LATE_MS = 1500; // a connection that is back within that was not worth a word
+const SETTLING_MS = 300; // in which the second click of a double click is none on what a dialog has covered
+const TOGETHER_MS = 2000;
+const LOGGED_IN = "logged in";
 
 /**
  * Shows the page in an element.
@@ -43,7 +46,7 @@ class Page {
     this.live = new Live(api({ ...options.headers, ...options.unasked }), this.store, (task) => this.ended(task));
     this.notices = new Notices();
     this.views = { guests: new Guests(this), storage: new Storage(this), activity: new Activity(this) };
-    this.batches = new Map(); // of batches that end: how their tasks ended
+    this.channel = options.server && new BroadcastChannel("cloner"); // to the other tabs of this reader
     this.build();
     this.store.on(["connection"], () => this.showConnection());
     this.store.on(["tasks", "storage"], () => this.showTabs());
@@ -55,6 +58,8 @@ class Page {
   /** Takes the page down: its connections and its listeners. */
   end() {
     this.live.end();
+    this.channel?.close();
+    this.channel = null;
     this.watch.disconnect();
     this.root.replaceChildren();
   }
@@ -76,7 +81,7 @@ class Page {
         docs && element("a", { class: "docs", href: docs }, t("API")),
         server && element("button", { type: "button", class: "quiet", "aria-label": t("Log out"), onclick: () => this.logOut() }, icon("logout"), element("span", {}, t("Log out")))),
       (this.banner = element("div", { class: "banner", role: "alert", hidden: true })),
-      element("main", {}, Object.values(this.views).map((view) => view.element)),
+      (this.main = element("main", {}, Object.values(this.views).map((view) => view.element))),
       this.notices.element);
   }
 
@@ -91,7 +96,7 @@ class Page {
 
   viewInAddress() {
     const wanted = window.location.hash.slice(1);
-    return wanted in this.views ? wanted : "guests";
+    return Object.hasOwn(this.views, wanted) ? wanted : "guests";
   }
 
   follow(event, id) {
@@ -107,6 +112,7 @@ class Page {
 
   show(id) {
     this.shown = id;
+    if (id === "storage") this.live.refreshStorage();
     for (const [name, view] of Object.entries(this.views)) view.element.hidden = name !== id;
     this.views[id].refresh();
     this.showTabs();
@@ -147,6 +153,7 @@ class Page {
     clearTimeout(this.late);
     if (state === "lost") this.late = setTimeout(() => this.showBanner(), LATE_MS);
     else this.banner.hidden = true;
+    if (state === "live" || state === "polling") this.channel?.postMessage(LOGGED_IN);
   }
 
   showBanner() {
@@ -162,7 +169,10 @@ class Page {
 
   askForLogin() {
     if (!this.options.server) return sayLoggedOut(this.root);
-    return askLogin(this.root, (user, password) => this.logIn(user, password), this.store.isRead.tasks);
+    const elsewhere = new Promise((resolve) => {
+      this.channel.onmessage = ({ data }) => data === LOGGED_IN && resolve();
+    });
+    return askLogin(this.root, (user, password) => this.logIn(user, password), this.store.isRead.tasks, elsewhere);
   }
 
   /** What is wrong with a log-in; '' when it is done. */
@@ -187,10 +197,13 @@ class Page {
     if (this.dialog) return; // the second click of a double click
     this.dialog = new CloneDialog(this, kind, sources, done);
     this.dialog.open();
+    this.live.refreshPools();
   }
 
   dialogClosed(dialog) {
     if (this.dialog === dialog) this.dialog = null;
+    this.main.classList.add("is-settling");
+    setTimeout(() => this.main.classList.remove("is-settling"), SETTLING_MS);
   }
 
   accepted(tasks) {
@@ -202,10 +215,29 @@ class Page {
   ended(task) {
     if (task.batch !== null) return this.batchEnded(task);
     const name = called(task.name);
-    if (task.status === "finished") this.notices.say(nodes("{name} is ready", { name }), { act: [t("Show"), () => this.reveal(task)] });
+    if (task.status === "finished") this.ready(task);
     else if (task.status === "failed") this.notices.say(nodes("{name} could not be made: {why}", { name, why: humane(task.message).text }), { isBad: true, act: [t("Show"), () => this.go("activity")] });
     else this.notices.say(nodes("{name} was cancelled; everything made for it is gone", { name }));
     if (task.warning) this.notices.say([called(task.name), ": ", humane(task.warning).text], { isBad: true });
+  }
+
+  /** One that is ready is told of at once, those of the next moments together. */
+  ready(task) {
+    if (this.others) return this.others.push(task);
+    this.others = [];
+    this.notices.say(nodes("{name} is ready", { name: called(task.name) }), { act: [t("Show"), () => this.reveal(task)] });
+    return setTimeout(() => this.othersReady(), TOGETHER_MS);
+  }
+
+  othersReady() {
+    const tasks = this.others;
+    this.others = null;
+    if (tasks.length === 1) return this.ready(tasks[0]);
+    if (tasks.length === 0) return null;
+    this.others = [];
+    const act = this.shown === "activity" ? null : [t("Show"), () => this.go("activity")];
+    this.notices.say(n("{count} more clone is ready", "{count} more clones are ready", tasks.length), { act });
+    return setTimeout(() => this.othersReady(), TOGETHER_MS);
   }
 
   batchEnded({ batch, source }) {
@@ -239,9 +271,11 @@ class Page {
     }
   }
 
+  /** Takes a task out of the list; whether it is out. */
   async forget(task) {
-    const isGone = await this.attempt(async () => (await this.api.request("DELETE", path("tasks", task.id)), true));
+    const isGone = await this.attempt(async () => (await this.api.remove(path("tasks", task.id)), true));
     if (isGone) this.store.removeTask(task.id);
+    return isGone;
   }
 
   /** Does something; what goes wrong is said, and null is returned then. */

@@ -9,6 +9,8 @@ export const MOST = 1000;
 
 const AT_ONCE = 4;
 const SOME_NAMES = 4;
+const SOME_SOURCES = 100;
+const FEW_SOURCES = 3; // which are shown in full
 const AT_A_GUESS = 200 * 2 ** 20; // bytes a second, where nothing was measured yet
 const INSTANT = ["reflink", "linked"];
 const INSTANT_S = 0.1;
@@ -17,25 +19,39 @@ const MOMENTS_S = 5;
 export class Plans {
   constructor(api, sources) {
     Object.assign(this, { api, sources });
-    this.found = { plans: [], refusals: [], pools: {}, methods: null, short: null };
+    this.found = { plans: [], refusals: [], pools: Object.create(null), methods: null, short: null };
   }
 
   stop() {
     this.asking?.abort();
   }
 
-  /** What would be done for each source: `plans`, `refusals`, bytes by pool, and why methods cannot serve. */
-  async ask(wishes) {
+  /**
+   * What would be done for each source: `plans`, `refusals`, bytes by pool, and why methods cannot serve. `told` hears how
+   * many sources have been asked about.
+   */
+  async ask(wishes, told) {
     this.stop();
     const asking = (this.asking = new AbortController());
     const results = new Array(this.sources.length);
     const left = this.sources.map((source, place) => [source, place]);
     const work = async () => {
-      for (let next = left.shift(); next; next = left.shift()) results[next[1]] = await this.one(next[0], wishes, asking.signal);
+      for (let next = left.shift(); next; next = left.shift()) {
+        results[next[1]] = await this.one(next[0], wishes, asking.signal);
+        told(results.length - left.length);
+      }
     };
     await Promise.all(Array.from({ length: AT_ONCE }, work));
+    this.results = results;
     this.found = { ...summed(results), wishes };
     return this.found;
+  }
+
+  /** Takes a source out whose clones were accepted: they are not asked for again, whatever else is wished. */
+  take(source) {
+    this.sources = this.sources.filter((each) => each !== source);
+    this.results = this.results.filter((each) => each.source !== source);
+    this.found = { ...summed(this.results), wishes: this.found.wishes };
   }
 
   /** How many clones of a source there is room for; 0 where there is none, or where nobody knows. */
@@ -61,7 +77,7 @@ export class Plans {
 }
 
 function summed(results) {
-  const found = { plans: [], refusals: [], pools: {}, methods: null, short: null };
+  const found = { plans: [], refusals: [], pools: Object.create(null), methods: null, short: null };
   for (const { source, error, plans, pools, methods } of results) {
     if (error) {
       found.refusals.push({ source, error });
@@ -79,37 +95,45 @@ function summed(results) {
 }
 
 /** Shows what was found in `place`. */
-export function showPlans(place, found, { sources, page, kind }) {
+export function showPlans(place, found, { sources, page, kind, opened }) {
   if (found.plans.length === 0) return place.replaceChildren(element("p", { class: "hint" }, t("As it is, nothing can be done.")));
-  const several = sources.length > 1;
-  place.replaceChildren(
-    ...(several ? listed(found, sources) : named(found.plans[0])),
-    facts(found, page.store),
-    !several && disks(found.plans[0].plan),
-    !several && own(found.plans[0].plan, kind));
-  for (const child of [...place.childNodes]) if (child.nodeType === Node.TEXT_NODE) child.remove(); // of what is left out
+  const heading = element("h3", {}, n("{count} clone", "{count} clones", clonesOf(found)));
+  const [first] = found.plans;
+  const parts = sources.length > 1
+    ? [heading, leftOut(found, sources), facts(found, page.store), ...listed(found, kind, opened)]
+    : [heading, namesOf(first), facts(found, page.store), disks(first.plan), own(first.plan, kind)];
+  place.replaceChildren(...parts.filter(Boolean));
 }
 
-function named({ names }) {
+const clonesOf = ({ plans }) => plans.reduce((sum, { names }) => sum + names.length, 0);
+
+function namesOf({ names }) {
   const some = names.slice(0, SOME_NAMES).map((name) => element("li", {}, called(name)));
   const more = names.length - some.length;
-  return [
-    element("h3", {}, n("{count} clone", "{count} clones", names.length)),
-    element("ul", { class: "names" }, some, more > 0 && element("li", { class: "hint" }, n("and {count} more, each with a name of its own", "and {count} more, each with a name of its own", more))),
-  ];
+  return element("ul", { class: "names" }, some, more > 0 && element("li", { class: "hint" }, n("and {count} more, each with a name of its own", "and {count} more, each with a name of its own", more)));
 }
 
-function listed({ plans, refusals }, sources) {
+function leftOut({ refusals }, sources) {
   const problems = [...refusals.map(({ source, error }) => [source, humane(error.message).text]), ...sources.filter(({ why }) => why).map((source) => [source, source.why])];
-  const clones = plans.reduce((sum, { names }) => sum + names.length, 0);
-  const shown = plans.slice(0, 100).map(({ source, plan }) => element("li", {}, called(source.name), element("span", { class: "hint" }, size(bytesOf(plan)))));
-  return [
-    element("h3", {}, n("{count} clone", "{count} clones", clones)),
-    element("ul", { class: "names sources" }, shown),
-    problems.length > 0 && element("div", { class: "left-out" },
-      element("h4", {}, icon("alert"), n("{count} is left out", "{count} are left out", problems.length)),
-      element("ul", {}, problems.map(([source, why]) => element("li", {}, called(source.name), element("span", { class: "hint" }, why))))),
-  ].filter(Boolean);
+  return problems.length > 0 && element("div", { class: "left-out" },
+    element("h4", {}, icon("alert"), n("{count} is left out", "{count} are left out", problems.length)),
+    element("ul", {}, problems.slice(0, SOME_SOURCES).map(([source, why]) => element("li", {}, called(source.name), element("span", { class: "hint" }, why)))));
+}
+
+/** Each source, which opens on what would be made of it. */
+function listed({ plans }, kind, opened) {
+  const shown = plans.slice(0, SOME_SOURCES).map((each) => {
+    const fill = () => {
+      opened.set(each.source, details.open);
+      if (details.open && details.childElementCount === 1) details.append(...[namesOf(each), disks(each.plan), own(each.plan, kind)].filter(Boolean));
+    };
+    const details = element("details", { open: opened.get(each.source) ?? plans.length <= FEW_SOURCES, ontoggle: fill },
+      element("summary", {}, icon("chevron"), called(each.source.name), element("span", { class: "hint" }, size(bytesOf(each.plan)))));
+    fill();
+    return element("li", {}, details);
+  });
+  const more = plans.length - shown.length;
+  return [element("ul", { class: "sources" }, shown), more > 0 && element("p", { class: "hint" }, n("and {count} more guest", "and {count} more guests", more))];
 }
 
 const copies = (plan) => plan.disks.filter(({ action }) => action === "clone");
@@ -120,16 +144,15 @@ function facts(found, store) {
     nodes("Room in {pool}", { pool: called(name) }), t("{needed} of {available} free", { needed: size(needed), available: size(available) }),
   ]);
   rows.push([t("Time"), time(found, store)]);
-  if (found.wishes.start) rows.push([t("Afterwards"), n("It is started", "They are started", found.plans.reduce((sum, { names }) => sum + names.length, 0))]);
+  if (found.wishes.start) rows.push([t("Afterwards"), n("It is started", "They are started", clonesOf(found))]);
   return element("dl", { class: "facts-list" }, rows.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
 }
 
 /** The whole of it in a line. */
 export function summary(found, store) {
   if (found.plans.length === 0) return "";
-  const clones = found.plans.reduce((sum, { names }) => sum + names.length, 0);
   const needed = Object.values(found.pools).reduce((sum, pool) => sum + pool.needed, 0);
-  return [n("{count} clone", "{count} clones", clones), size(needed), time(found, store)].join(" · ");
+  return [n("{count} clone", "{count} clones", clonesOf(found)), size(needed), time(found, store)].join(" · ");
 }
 
 /** How long it should take: as copies lately took, or at a guess where there were none. */

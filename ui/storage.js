@@ -2,7 +2,7 @@
 
 import { path } from "./api.js";
 import { called, element, icon, meter, setText } from "./dom.js";
-import { size, stateName } from "./format.js";
+import { humane, size, stateName } from "./format.js";
 import { n, t } from "./i18n.js";
 import { SearchBox } from "./search.js";
 import { VirtualTable } from "./table.js";
@@ -18,7 +18,7 @@ export class Storage {
     this.pools = element("ul", { class: "pools" });
     this.count = element("p", { class: "count", role: "status" });
     this.title = element("h3", { class: "pool-title" });
-    this.table = new VirtualTable({ label: t("Volumes"), columns: this.columns(), key: (volume) => volume.name, sort: "name" });
+    this.table = new VirtualTable({ label: t("Volumes"), columns: this.columns(), key: (volume) => this.key(volume.name), sort: "name" });
     this.empty = element("div", { class: "empty", hidden: true });
     this.element = element("section", { class: "view storage", "aria-labelledby": "cloner-storage-title", hidden: true },
       element("div", { class: "toolbar" }, element("h2", { id: "cloner-storage-title" }, t("Storage")), this.count, this.search.element),
@@ -37,6 +37,11 @@ export class Storage {
       { id: "users", title: t("Used by"), kind: "users", sorted: (volume) => volume.used_by.join(), fill: (cell, volume) => cell.append(volume.used_by.length ? called(volume.used_by.join(", "), "used-by") : "") },
       { id: "act", title: t("Actions"), kind: "act", fill: (cell, volume) => this.fillAct(cell, volume) },
     ];
+  }
+
+  /** Volumes of two pools may have one name. */
+  key(name, pool = this.chosen) {
+    return `${pool}/${name}`;
   }
 
   refresh() {
@@ -80,8 +85,9 @@ export class Storage {
     this.table.element.hidden = !this.empty.hidden;
     if (this.empty.hidden) return;
     const isOff = pool && pool.state !== "active";
-    const title = !pool ? t("No storage pools") : isOff ? t("This pool is not active") : all.length ? t("Nothing found") : t("This pool is empty");
-    const more = isOff ? t("Start it (virsh pool-start) to see its volumes.") : all.length ? t("No volume has these words in its name, format or guests.") : "";
+    const problem = this.store.problems.get(this.chosen);
+    const title = !pool ? t("No storage pools") : isOff ? t("This pool is not active") : problem ? t("This pool cannot be read") : all.length ? t("Nothing found") : t("This pool is empty");
+    const more = isOff ? t("Start it (virsh pool-start) to see its volumes.") : problem ? humane(problem).text : all.length ? t("No volume has these words in its name, format or guests.") : "";
     this.empty.replaceChildren(icon(all.length ? "search" : "disk"), element("h3", {}, title), element("p", {}, more));
   }
 
@@ -96,7 +102,7 @@ export class Storage {
   /** Shows a volume in the list, lit up for a moment; as soon as it is there. */
   reveal(pool, name) {
     this.search.clear();
-    this.table.awaited = name;
+    this.table.awaited = this.key(name, pool);
     this.choose(pool);
   }
 }

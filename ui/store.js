@@ -10,6 +10,7 @@ export class Store {
     this.tasks = new Map(); // by id
     this.pools = []; // null: storage is not there for this user
     this.volumes = new Map(); // by pool, a list each
+    this.problems = new Map(); // by pool, why its volumes could not be read
     this.sizes = new Map(); // bytes of a disk, by its place
     this.connection = "connecting"; // or live, polling, lost
     this.isRead = { guests: false, tasks: false, pools: false };
@@ -138,8 +139,12 @@ export class Store {
     this.tell("storage");
   }
 
-  setVolumes(pool, volumes) {
+  setVolumes(pool, volumes, problem = "") {
+    const gone = this.volumes.get(pool) ?? [];
+    for (const volume of gone) for (const place of [volume.path, `${pool}/${volume.name}`]) this.sizes.delete(place);
     this.volumes.set(pool, volumes);
+    if (problem) this.problems.set(pool, problem);
+    else this.problems.delete(pool);
     for (const volume of volumes) {
       this.sizes.set(volume.path, volume.capacity);
       this.sizes.set(`${pool}/${volume.name}`, volume.capacity);

@@ -71,7 +71,6 @@ export class VirtualTable {
   light(key) {
     const tr = this.reveal(key);
     if (!tr) return;
-    this.order = new Map(); // places by key, as they were last
     this.awaited = null;
     tr.classList.add("is-lit");
     setTimeout(() => tr.classList.remove("is-lit"), LIGHT_MS);

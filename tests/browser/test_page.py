@@ -161,7 +161,11 @@ def test_what_has_a_strange_name_is_cloned_as_any_other(strange: Server, tab: Op
     page.get_by_label("Name", exact=True).fill(wanted)
     expect(page.locator(".plan .names bdi")).to_have_text(wanted)
     page.locator("dialog .confirm").click()
-    expect(page.locator(".notice", has_text="is ready")).to_contain_text(wanted)
+    notice = page.locator(".notice", has_text="is ready")
+    expect(notice).to_contain_text(wanted)
+    box = notice.bounding_box()
+    assert box is not None
+    assert box["x"] + box["width"] <= WIDE["width"]
     page.get_by_role("link", name="Activity").click()
     expect(page.locator(".task.finished", has_text=wanted).first).to_be_visible()
     assert page.locator(".cloner :is(img, script)").count() == 0
@@ -224,6 +228,13 @@ def show_selection(page: Page) -> None:
     page.get_by_label("Select web", exact=True).check()
 
 
+def show_several(page: Page) -> None:
+    for name in ("web", "db", "mail"):  # of which one runs
+        page.get_by_label(f"Select {name}", exact=True).check()
+    page.get_by_role("button", name="Clone selected").click()
+    expect(page.locator(".plan")).to_have_attribute("aria-busy", "false")
+
+
 def show_nothing(page: Page) -> None:
     page.get_by_label("Search guests").fill("there is no such guest")
 
@@ -235,6 +246,7 @@ def show_question(page: Page) -> None:
 
 VIEWS: dict[str, tuple[str, Callable[[Page], None]]] = {
     "guests": ("guests", show_selection),
+    "several": ("guests", show_several),
     "nothing": ("guests", show_nothing),
     "dialog": ("guests", show_dialog),
     "problem": ("guests", show_problem),
