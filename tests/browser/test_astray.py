@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from playwright.sync_api import Page, Route, expect
 
 from support.browser import Tab
+from support.running import wait_until
 from support.server import TOKEN, Server
 
 Open = Callable[..., Tab]
@@ -84,13 +85,23 @@ def test_what_was_accepted_is_not_asked_for_again_after_another_was_refused(demo
 
 
 def test_the_second_click_of_a_double_click_chooses_nothing(demo: Server, tab: Open) -> None:
-    page = tab(demo, viewport={"width": 1000, "height": 640}).open()
-    box = page.get_by_role("button", name="Clone web", exact=True).bounding_box()
-    assert box is not None
-    page.mouse.dblclick(box["x"] + 5, box["y"] + 5)
+    opened = tab(demo)
+    opened.page.clock.install()
+    page = opened.open()
+    button = page.get_by_role("button", name="Clone web", exact=True)
+    button.wait_for()
+    page.clock.pause_at(datetime.now(UTC) + timedelta(minutes=1))
+    pointer = "each => getComputedStyle(each).pointerEvents"
+    button.dblclick()
     dialog = page.locator("dialog")
-    expect(dialog).to_have_class(re.compile("is-opening"))
-    assert dialog.evaluate("each => getComputedStyle(each).pointerEvents") == "none"
+    assert dialog.evaluate(pointer) == "none"
+    page.clock.run_for(1000)
+    assert dialog.evaluate(pointer) == "auto"
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    assert page.locator("main").evaluate(pointer) == "none"
+    page.clock.run_for(1000)
+    assert page.locator("main").evaluate(pointer) == "auto"
 
 
 def test_a_volume_is_that_of_the_pool_which_is_shown(demo: Server, tab: Open) -> None:
@@ -226,9 +237,19 @@ def test_nothing_is_said_to_be_wrong_before_there_is_a_plan(demo: Server, tab: O
 
 
 def test_those_that_are_ready_together_are_told_of_together(demo: Server, tab: Open) -> None:
-    page = tab(demo).open()
-    tasks = [demo.request("POST", "vms/web/clone", {}).json for _ in range(4)]
-    for task in tasks:
-        demo.wait_task(task["id"])
+    opened = tab(demo)
+    opened.page.clock.install()
+    page = opened.open("activity")
+    page.clock.pause_at(datetime.now(UTC) + timedelta(minutes=1))
+    for number in range(4):
+        demo.wait_task(demo.request("POST", "vms/web/clone", {"name": f"together-{number}"}).json["id"])
+    shown = page.locator(".task.finished", has_text="together-")
+
+    def are_shown() -> bool:
+        page.clock.run_for(1)
+        return shown.count() == 4
+
+    wait_until(are_shown, 20, "all of them are known to the page")
+    page.clock.run_for(2000)
     expect(page.locator(".notice", has_text="3 more clones are ready")).to_be_visible()
-    expect(page.locator(".notice", has_text="web-clone-")).to_have_count(1)
+    expect(page.locator(".notice", has_text="together-")).to_have_count(1)
