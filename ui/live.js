@@ -109,17 +109,18 @@ export class Live {
   }
 
   take(name, data) {
-    if (name === "task") this.takeTask(data);
+    if (name === "task") this.takeTask(data, true);
     else if (name === "removed") this.store.removeTask(data.id);
     else if (name === "guest") this.store.putGuest(data);
     else if (name === "guest-removed") this.store.removeGuest(data.uuid);
     else this.readAnew();
   }
 
-  takeTask(task) {
+  /** Takes a task in; one that an event is the first to tell of may have ended before it was seen to run. */
+  takeTask(task, isNews = false) {
     const before = this.store.putTask(task);
     if (task.status === "running" || before?.status === task.status) return;
-    if (before?.status === "running") this.ended(task);
+    if (before ? before.status === "running" : isNews) this.ended(task);
     for (const disk of task.disks) if (disk.target) this.stale.add(disk.target.pool);
     this.readStorageSoon();
   }

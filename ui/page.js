@@ -208,6 +208,7 @@ class Page {
 
   accepted(tasks) {
     tasks.forEach((task) => this.store.putTask(task));
+    if (tasks.every(({ id }) => this.store.tasks.get(id).status !== "running")) return; // which was said by then
     const content = tasks.length === 1 ? nodes("{name} is being made", { name: called(tasks[0].name) }) : n("{count} clone is being made", "{count} clones are being made", tasks.length);
     this.notices.say(content, { act: this.shown === "activity" ? null : [t("Show"), () => this.go("activity")] });
   }

@@ -90,7 +90,7 @@ def test_the_second_click_of_a_double_click_chooses_nothing(demo: Server, tab: O
     page = opened.open()
     button = page.get_by_role("button", name="Clone web", exact=True)
     button.wait_for()
-    page.clock.pause_at(datetime.now(UTC) + timedelta(minutes=1))
+    page.clock.pause_at(datetime.now(UTC) + timedelta(seconds=5))
     pointer = "each => getComputedStyle(each).pointerEvents"
     button.dblclick()
     dialog = page.locator("dialog")
@@ -240,7 +240,7 @@ def test_those_that_are_ready_together_are_told_of_together(demo: Server, tab: O
     opened = tab(demo)
     opened.page.clock.install()
     page = opened.open("activity")
-    page.clock.pause_at(datetime.now(UTC) + timedelta(minutes=1))
+    page.clock.pause_at(datetime.now(UTC) + timedelta(seconds=5))
     for number in range(4):
         demo.wait_task(demo.request("POST", "vms/web/clone", {"name": f"together-{number}"}).json["id"])
     shown = page.locator(".task.finished", has_text="together-")
