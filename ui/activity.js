@@ -25,7 +25,7 @@ export class Activity {
     this.empty = element("div", { class: "empty", hidden: true });
     this.element = element("section", { class: "view activity", "aria-labelledby": "cloner-activity-title", hidden: true },
       element("div", { class: "toolbar" }, element("h2", { id: "cloner-activity-title" }, t("Activity")), this.count, this.filter, this.clear),
-      element("div", { class: "scroller tasks-scroller", tabindex: 0, role: "group", "aria-label": t("Activity") }, this.list, this.more), this.empty);
+      (this.scroller = element("div", { class: "scroller tasks-scroller", tabindex: 0, role: "group", "aria-label": t("Activity") }, this.list, this.more)), this.empty);
     this.store.on(["tasks", "guests"], () => this.refresh());
     const telling = setInterval(() => retell(this.element), RETELL_MS);
     page.live.ending.signal.addEventListener("abort", () => clearInterval(telling));
@@ -56,6 +56,7 @@ export class Activity {
     const fitting = this.only === "all" ? all : all.filter(({ tasks }) => tasks.some(({ status }) => status === this.only));
     const shown = fitting.slice(0, this.most);
     const keys = new Set(shown.map(({ key }) => key));
+    const isHeld = this.list.contains(document.activeElement);
     for (const [key, card] of this.cards) {
       if (keys.has(key)) continue;
       card.element.remove();
@@ -72,6 +73,7 @@ export class Activity {
     this.clear.disabled = !all.some(({ tasks }) => tasks.every(({ status }) => status !== "running"));
     this.showCount();
     this.showEmpty(all.length, shown.length);
+    if (isHeld && !this.element.contains(document.activeElement)) (this.scroller.hidden ? this.filter.firstChild : this.scroller).focus({ preventScroll: true });
   }
 
   newCard(key, { batch }) {
@@ -87,7 +89,7 @@ export class Activity {
 
   showEmpty(all, shown) {
     this.empty.hidden = shown > 0 || !this.store.isRead.tasks;
-    this.list.parentElement.hidden = !this.empty.hidden;
+    this.scroller.hidden = !this.empty.hidden;
     if (this.empty.hidden) return;
     this.empty.replaceChildren(icon("pulse"),
       element("h3", {}, all ? t("None of these") : t("Nothing has been cloned lately")),
@@ -149,7 +151,7 @@ class Card {
       const [label, name, act] = wanted[kind];
       return element("button", { type: "button", class: kind === "remove" ? "quiet icon-only" : "wordy", "data-act": kind, "aria-label": name, onclick: act }, label);
     }));
-    if (held) (this.buttons.firstChild ?? this.body).focus();
+    if (held) (this.buttons.firstChild ?? this.toggle ?? this.element.closest("[tabindex]"))?.focus({ preventScroll: true });
   }
 }
 

@@ -253,3 +253,20 @@ def test_those_that_are_ready_together_are_told_of_together(demo: Server, tab: O
     page.clock.run_for(2000)
     expect(page.locator(".notice", has_text="3 more clones are ready")).to_be_visible()
     expect(page.locator(".notice", has_text="together-")).to_have_count(1)
+
+
+def test_what_has_the_focus_and_goes_leaves_it_where_it_was(demo: Server, tab: Open) -> None:
+    batch = demo.request("POST", "vms/web/clone", {"count": 2}).json
+    for task in batch["tasks"]:
+        demo.wait_task(task["id"])
+    page = tab(demo).open("activity")
+    card = page.locator(".tasks > .task").first
+    card.get_by_role("button", name="Remove the clones of web again").press("Enter")
+    page.get_by_role("button", name="Delete 2 clones").press("Enter")
+    expect(card.locator(".task-facts").first).to_contain_text("2 cancelled")
+    expect(card.get_by_role("button", name="Each of them")).to_be_focused()
+    page.keyboard.press("Enter")
+    taken = card.locator(".parts .task").first.get_by_role("button", name="out of the list")
+    taken.press("Enter")
+    expect(card.locator(".parts .task")).to_have_count(1)
+    expect(page.get_by_role("group", name="Activity")).to_be_focused()

@@ -326,6 +326,7 @@ def test_the_form_logs_in_and_the_button_logs_out(demo: Server, tab: Open) -> No
     login = page.locator("dialog.login")
     page.keyboard.press("Escape")
     expect(login).to_be_visible()
+    assert login.evaluate("each => each.clientWidth - each.firstChild.offsetWidth") == 0  # which it holds
     login.get_by_label("Password or token").fill(TOKEN)
     page.keyboard.press("Enter")
     expect(page.locator(".connection")).to_have_text("Live")
