@@ -13,7 +13,7 @@ export class Notices {
     this.element = element("div", { class: "notices" }, this.polite, this.alerts);
   }
 
-  /** @param act a button's label and what it does */
+  /** @param act a button's label and what it does; returns what takes the notice away */
   say(content, { isBad = false, act = null } = {}) {
     const close = () => notice.remove();
     const notice = element("div", { class: `notice ${isBad ? "is-bad" : ""}` },
@@ -25,5 +25,6 @@ export class Notices {
     place.append(notice);
     const end = () => (notice.matches(":hover, :focus-within") ? setTimeout(end, SHOWN_MS) : close());
     if (!isBad) setTimeout(end, SHOWN_MS);
+    return close;
   }
 }

@@ -46,6 +46,7 @@ class Page {
     this.live = new Live(api({ ...options.headers, ...options.unasked }), this.store, (task) => this.ended(task));
     this.notices = new Notices();
     this.views = { guests: new Guests(this), storage: new Storage(this), activity: new Activity(this) };
+    this.said = new Map(); // what takes the notice away that a task's clone is being made
     this.channel = options.server && new BroadcastChannel("cloner"); // to the other tabs of this reader
     this.build();
     this.store.on(["connection"], () => this.showConnection());
@@ -210,10 +211,13 @@ class Page {
     tasks.forEach((task) => this.store.putTask(task));
     if (tasks.every(({ id }) => this.store.tasks.get(id).status !== "running")) return; // which was said by then
     const content = tasks.length === 1 ? nodes("{name} is being made", { name: called(tasks[0].name) }) : n("{count} clone is being made", "{count} clones are being made", tasks.length);
-    this.notices.say(content, { act: this.shown === "activity" ? null : [t("Show"), () => this.go("activity")] });
+    const taken = this.notices.say(content, { act: this.shown === "activity" ? null : [t("Show"), () => this.go("activity")] });
+    if (tasks.length === 1) this.said.set(tasks[0].id, taken);
   }
 
   ended(task) {
+    this.said.get(task.id)?.();
+    this.said.delete(task.id);
     if (task.batch !== null) return this.batchEnded(task);
     const name = called(task.name);
     if (task.status === "finished") this.ready(task);

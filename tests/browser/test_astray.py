@@ -270,3 +270,24 @@ def test_what_has_the_focus_and_goes_leaves_it_where_it_was(demo: Server, tab: O
     taken.press("Enter")
     expect(card.locator(".parts .task")).to_have_count(1)
     expect(page.get_by_role("group", name="Activity")).to_be_focused()
+
+
+def test_what_is_ready_is_no_longer_said_to_be_in_the_making(demo: Server, tab: Open) -> None:
+    opened = tab(demo)
+    opened.allowed |= {"503"}
+    page = opened.page
+    page.clock.install()
+    busy = '{"code": "503", "reason": "CLNAPI0008E: too many follow the events"}'
+    page.route("**/events?*", lambda route: route.fulfill(status=503, content_type="application/json", body=busy))
+    opened.log_in()
+    page.goto(demo.url("/"))
+    expect(page.locator(".connection.polling")).to_be_visible()
+    open_dialog(page)
+    page.clock.pause_at(datetime.now(UTC) + timedelta(seconds=5))
+    page.locator("dialog .confirm").click()
+    making = page.locator(".notice", has_text="is being made")
+    expect(making).to_be_visible()
+    demo.wait_task(demo.request("GET", "tasks").json[-1]["id"])
+    page.clock.run_for(2500)  # until it is asked for again
+    expect(page.locator(".notice", has_text="is ready")).to_be_visible()
+    assert making.count() == 0

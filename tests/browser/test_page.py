@@ -155,6 +155,9 @@ def test_what_has_a_strange_name_is_cloned_as_any_other(strange: Server, tab: Op
     page = tab(strange).open()
     page.get_by_role("button", name=f"Clone {name}", exact=True).click()
     expect(page.locator("dialog h2 bdi")).to_have_text(name, use_inner_text=True)
+    page.locator("dialog .names").wait_for()
+    too_wide = "each => each.scrollWidth - each.clientWidth"
+    assert [page.locator(place).evaluate(too_wide) for place in ("dialog", ".foreseen", ".wishes")] == [0, 0, 0]
     wanted = name.replace("/", "")[:150] + "-2" + HOSTILE[0]
     if name == HOSTILE[2]:
         wanted = f"plain-{len(HOSTILE)}"  # such marks are refused in a new name
