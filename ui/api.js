@@ -36,10 +36,11 @@ export class Api {
     return this.request("GET", path, options);
   }
 
-  /** What a path says for as long as it goes on; the caller's signal alone ends it. */
-  async open(path, signal) {
+  /** What a path says for as long as it goes on; the caller's signal alone ends it. `asking` is told before each try. */
+  async open(path, signal, asking) {
     for (;;) {
-      const answer = await this.fetch(path, { headers: this.headers, signal });
+      const asked = asking();
+      const answer = await this.fetch(path, { headers: this.headers, signal }).finally(asked);
       if (answer.status === 401) await this.askLogin();
       else if (answer.ok) return answer.body;
       else await this.read(answer);

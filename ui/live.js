@@ -5,6 +5,7 @@ import { Lost, path, Refused } from "./api.js";
 
 const POLL_MS = 2000;
 const SILENCE_MS = 40_000; // after which a connection is dead: every 15 s there is something to hear
+const MUTE_MS = 10_000; // after which there is none: the first words come at once, unless a proxy keeps them
 const RETRY_MS = [200, 300, 500, 1000, 2000, 3000];
 const EVENTS_AGAIN_MS = 30_000;
 const SHARE = 10; // of the time, reading lists takes a tenth at most
@@ -57,7 +58,8 @@ export class Live {
       await this.hear();
     } catch (error) {
       if (this.ending.signal.aborted || document.hidden) return;
-      if (error instanceof Refused && error.status === 503) return this.pollUntil(Date.now() + EVENTS_AGAIN_MS);
+      const isDenied = error instanceof Refused && error.status === 503;
+      if (isDenied || this.isMute) return this.pollUntil(Date.now() + EVENTS_AGAIN_MS);
       await this.wait();
     }
   }
@@ -74,14 +76,24 @@ export class Live {
   /** Takes in events until they end, as they do every ten minutes. */
   async hear() {
     const stream = (this.stream = new AbortController());
+    this.isMute = false;
     let silence = null;
+    const listen = (patience, isMute) => {
+      clearTimeout(silence);
+      silence = setTimeout(() => ((this.isMute = isMute), stream.abort()), patience);
+      return () => clearTimeout(silence);
+    };
     try {
-      silence = setTimeout(() => stream.abort(), SILENCE_MS);
-      const events = await this.api.open(`events?guests=true${this.last && `&_after=${this.last}`}`, stream.signal);
-      const lists = this.readAll().then(() => this.isLive(), () => stream.abort());
+      const asking = () => listen(MUTE_MS, true);
+      const events = await this.api.open(`events?guests=true${this.last && `&_after=${this.last}`}`, stream.signal, asking);
+      const lists = this.readAll();
+      lists.catch(() => stream.abort());
+      asking();
+      let isHeard = false;
       for await (const lines of chunksOf(events)) {
-        clearTimeout(silence);
-        silence = setTimeout(() => stream.abort(), SILENCE_MS);
+        listen(SILENCE_MS, false);
+        if (!isHeard) lists.then(() => this.isLive(), () => {});
+        isHeard = true;
         for (const line of lines) this.hearLine(line);
       }
       await lists;

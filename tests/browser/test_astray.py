@@ -291,3 +291,16 @@ def test_what_is_ready_is_no_longer_said_to_be_in_the_making(demo: Server, tab: 
     page.clock.run_for(2500)  # until it is asked for again
     expect(page.locator(".notice", has_text="is ready")).to_be_visible()
     assert making.count() == 0
+
+
+def test_events_that_a_proxy_keeps_are_done_without(demo: Server, tab: Open) -> None:
+    opened = tab(demo)
+    page = opened.page
+    page.clock.install()
+    page.route("**/events?*", lambda _route: None)
+    opened.log_in()
+    with page.expect_request("**/events?*"):
+        page.goto(demo.url("/"))
+    expect(page.locator(".guests tbody th .name").first).to_be_visible()
+    page.clock.fast_forward(15_000)
+    expect(page.locator(".connection.polling")).to_be_visible()
