@@ -168,8 +168,19 @@ class TaskCard extends Card {
     this.showButtons({
       cancel: task.status === "running" && task.may_cancel && [t("Cancel"), t("Cancel {name}", { name: task.name }), () => this.page.cancel([this.task])],
       show: this.wasThere && [task.kind === "domain" ? t("Show guest") : t("Show volume"), t("Show {name}", { name: task.name }), () => this.page.reveal(this.task)],
+      again: task.status === "failed" && this.sourceOf(task) && [t("Try again"), t("Clone {name} again", { name: task.source }), () => this.again()],
       remove: task.status !== "running" && [icon("close"), t("Take {name} out of the list", { name: task.name }), () => this.page.forget(this.task)],
     });
+  }
+
+  /** The guest that a clone was to be made of, if it is still there. */
+  sourceOf({ kind, source }) {
+    return kind === "domain" && [...this.store.guests.values()].find(({ name }) => name === source);
+  }
+
+  again() {
+    const guest = this.sourceOf(this.task);
+    if (guest) this.page.views.guests.clone([guest]);
   }
 
   isThere(task) {

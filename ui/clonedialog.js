@@ -125,9 +125,11 @@ export class CloneDialog {
     this.flatten = element("input", { type: "checkbox" });
     this.drop = element("input", { type: "checkbox" });
     this.titleField = element("input", { type: "text", maxlength: 255, dir: "auto", autocomplete: "off" });
+    this.description = element("input", { type: "text", maxlength: 8192, dir: "auto", autocomplete: "off" });
     this.bandwidth = element("input", { type: "number", min: 1, max: 1000000, step: 1, inputmode: "numeric" });
     return element("details", { class: "more" }, element("summary", {}, icon("chevron"), t("More")),
       isGuest && field(t("Title"), this.titleField),
+      isGuest && field(t("Description"), this.description, element("p", { class: "hint" }, t("Left empty, it is the source's."))),
       element("label", { class: "check" }, this.flatten, t("Without backing files: copy their content")),
       isGuest && element("label", { class: "check" }, this.drop, t("Without devices of the host that are passed through")),
       field(t("Read at most, in MiB a second"), this.bandwidth, element("p", { class: "hint" }, t("For each disk that is copied; empty for no limit."))));
@@ -153,6 +155,7 @@ export class CloneDialog {
     if (this.value("method") !== "auto") put("method", this.value("method"));
     put("start", this.start.checked);
     put("title", this.titleField.value);
+    put("description", this.description.value);
     put("flatten", this.flatten.checked);
     put("drop_hostdevs", this.drop.checked);
     put("bandwidth", this.bandwidth.valueAsNumber || 0);

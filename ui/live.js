@@ -199,6 +199,7 @@ export class Live {
 
   /** Pools, and the volumes of those that have changed; at first of all. */
   async readStorage() {
+    if (this.ending.signal.aborted) return;
     const begun = performance.now();
     const stale = this.stale;
     this.stale = new Set();

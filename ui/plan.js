@@ -58,7 +58,7 @@ export class Plans {
   async fitting(source, wishes) {
     try {
       const { pools } = await this.one(source, wishes, this.asking.signal);
-      const each = Object.values(pools ?? { none: { needed: 1, available: 0 } }).map(({ needed, available }) => Math.floor(available / needed));
+      const each = Object.values(pools ?? { none: { needed: 1, available: 0 } }).map(({ needed, available }) => (needed ? Math.floor(available / needed) : MOST));
       return Math.min(...each, MOST);
     } catch {
       return 0;

@@ -90,11 +90,13 @@ def test_a_name_is_taken_as_it_is_and_enter_confirms(shared: Server, tab: Open) 
     page = tab(shared).open()
     open_dialog(page)
     wanted = f"named-{len(names(shared))}"
+    page.get_by_text("More", exact=True).click()
+    page.get_by_label("Description").fill("Made by name")
     page.get_by_label("Name", exact=True).fill(wanted)
     page.keyboard.press("Enter")
     expect(page.locator("dialog")).to_have_count(0)
     expect(page.locator(".notice", has_text=f"{wanted} is ready")).to_be_visible()
-    assert wanted in names(shared)
+    assert shared.request("GET", f"vms/{wanted}").json["description"] == "Made by name"
 
 
 def test_a_name_that_is_taken_is_said_beside_the_field_before_anything_is_done(shared: Server, tab: Open) -> None:

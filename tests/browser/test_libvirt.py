@@ -62,6 +62,8 @@ def test_a_slow_copy_shows_how_far_it_is_and_fails_with_what_to_do(
     expect(reason).to_contain_text("was written to while it was cloned")
     expect(reason).to_contain_text("CLNTASK0007E")
     expect(page.locator(".notice.is-bad")).to_contain_text("doomed could not be made")
+    page.get_by_role("button", name="Clone spoilt again").click()
+    expect(page.locator("dialog h2")).to_have_text("Clone spoilt")
 
 
 def test_what_others_do_is_seen_at_once(server: Server, libvirt_site: Site, tab: Open) -> None:
