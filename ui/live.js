@@ -9,6 +9,7 @@ const MUTE_MS = 10_000; // after which there is none: the first words come at on
 const RETRY_MS = [200, 300, 500, 1000, 2000, 3000];
 const EVENTS_AGAIN_MS = 30_000;
 const SHARE = 10; // of the time, reading lists takes a tenth at most
+const LONGEST_REST_MS = 30_000; // however long it took: somebody may have had to log in meanwhile
 
 export class Live {
   /** `ended` is told of each task that was seen to end. */
@@ -149,7 +150,7 @@ export class Live {
       } catch {
         return this.wait();
       }
-      await this.pause(Math.max(POLL_MS, (performance.now() - begun) * SHARE));
+      await this.pause(Math.max(POLL_MS, Math.min((performance.now() - begun) * SHARE, LONGEST_REST_MS)));
     }
   }
 
@@ -194,7 +195,7 @@ export class Live {
 
   readStorageSoon(atLeast = 1000) {
     if (this.ending.signal.aborted || this.store.pools === null) return; // storage is for admins
-    this.storageTimer ??= setTimeout(() => this.readStorage(), Math.max(atLeast, this.storageCost * SHARE));
+    this.storageTimer ??= setTimeout(() => this.readStorage(), Math.max(atLeast, Math.min(this.storageCost * SHARE, LONGEST_REST_MS)));
   }
 
   /** Pools, and the volumes of those that have changed; at first of all. */

@@ -304,3 +304,26 @@ def test_events_that_a_proxy_keeps_are_done_without(demo: Server, tab: Open) -> 
     expect(page.locator(".guests tbody th .name").first).to_be_visible()
     page.clock.fast_forward(15_000)
     expect(page.locator(".connection.polling")).to_be_visible()
+
+
+def test_a_log_in_that_took_long_puts_nothing_off(demo: Server, tab: Open) -> None:
+    opened = tab(demo)
+    opened.allowed |= {"401"}
+    page = opened.page
+    page.clock.install()
+    page.route(
+        "**/storagepools",
+        lambda route: route.fulfill(status=401, content_type="application/json", body='{"reason": "WOKAUTH0002E: no"}'),
+        times=1,
+    )
+    opened.log_in()
+    page.goto(demo.url("/#storage"))
+    expect(page.locator("dialog.login")).to_be_visible()
+    page.clock.fast_forward(600_000)
+    page.get_by_label("Password or token").fill(TOKEN)
+    page.keyboard.press("Enter")
+    expect(page.locator(".volumes tbody .name").first).to_be_visible()
+    page.get_by_role("link", name="Guests").click()
+    page.get_by_role("link", name="Storage").click()
+    with page.expect_request("**/storagepools"):
+        page.clock.fast_forward(31_000)
