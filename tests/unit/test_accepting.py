@@ -22,9 +22,9 @@ from cloner import errors
 from cloner.callers import ANYBODY, Caller
 from cloner.engine import domainxml
 from cloner.engine.plan import DomainPlan
+from cloner.hypervisor.host import _domain_info
 from cloner.model.accepting import Request, accept
 from cloner.model.limits import Limits
-from cloner.hypervisor.host import _domain_info
 from cloner.model.services import MAC, Services
 from cloner.model.storagevolumes import StorageVolumesModel
 from cloner.model.vms import VMsModel
@@ -256,6 +256,8 @@ def test_more_clones_than_a_user_may_have_are_not_looked_for(services: Services)
     ):
         accept(few, Request({"count": 1000}, MOUNT, user), lambda: order)
     assert asked.call_count < 20
+
+
 def test_of_a_list_that_is_not_known_yet_as_many_guests_are_read_as_are_asked_for(unfollowed: Services) -> None:
     everyone = [guest["name"] for guest in VMsModel(unfollowed).get_list(ANYBODY)]
     with mock.patch("cloner.hypervisor.host._domain_info", wraps=_domain_info) as read:
