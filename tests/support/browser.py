@@ -69,6 +69,7 @@ class Tab:
 
     def open(self, view: str = "guests") -> Page:
         """Show the page, logged in, and wait until it is live."""
+        self.page.goto("about:blank")  # else what it is asking would be asked with the session that ends here
         self.log_in()
         self.page.goto(self.server.url(f"/#{view}"))
         self.page.locator(".connection.live").wait_for()
