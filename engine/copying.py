@@ -163,12 +163,21 @@ def methods(maker: VolumeMaker) -> dict[str, Method]:
 
 
 def take_back(host: Host, pool: str, name: str, made: Mapping[str, Any] | None) -> None:
-    """Removes a volume that a method reserved. Raises Busy while it has to wait, StepFailed if it is another's."""
-    if made and files.is_anothers(made["path"], made["file"]):
-        raise errors.StepFailed(cause=f"{made['path']} was replaced by somebody else and is left alone")
-    try:
+    """Removes a volume that a method reserved. Raises Busy while it has to wait, StepFailed if it is another's.
+
+    By now its pool may lead to another folder, in which somebody else has a volume of that name.
+    """
+    if not made:
         host.delete_volume(pool, name)
+        return
+    path, known = made["path"], made["file"]
+    if files.is_anothers(path, known):
+        raise errors.StepFailed(cause=f"{path} was replaced by somebody else and is left alone")
+    try:
+        is_gone = host.delete_volume(pool, name, path)
     except (errors.PoolInactive, errors.PoolNotFound):
-        if not made or not made["file"]:
+        if not known:
             raise
-        files.remove(made["path"], made["file"])  # the pool has gone, and its file is known to be ours
+        is_gone = False
+    if not is_gone:
+        files.remove(path, known)  # its pool has it no more, and it is known to be ours

@@ -378,13 +378,18 @@ class Host:
             return False
         return True
 
-    def delete_volume(self, pool: str, name: str) -> None:
-        """Deletes a volume. One that is not there is fine. Raises Busy while libvirt still works on it or its pool."""
+    def delete_volume(self, pool: str, name: str, path: str | None = None) -> bool:
+        """Deletes a volume, if it has the `path` that is given; whether it was there.
+
+        Raises Busy while libvirt still works on it or its pool.
+        """
         with (
             suppress(errors.VolumeNotFound),
             self._doing("delete the storage volume", pool=pool, name=name) as connection,
         ):
             volume = _active_pool(connection, pool).storageVolLookupByName(name)
+            if path is not None and volume.path() != path:
+                return False
             try:
                 volume.delete(0)
             except libvirt.libvirtError as error:
@@ -392,6 +397,8 @@ class Host:
                     self._raise_if_lost(error, connection)
                     raise errors.Busy(what=f"the volume {name}: {error.get_error_message()}") from error
                 raise
+            return True
+        return False
 
     # --- Translation -------------------------------------------------------------------------------------------------
 

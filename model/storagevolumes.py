@@ -60,7 +60,7 @@ class StorageVolumesModel:
             raise errors.SourceInUse(name=name, act="deleted", cause=cause)
         refuse_open(self._services, name, [volume.path])
         with held(self._services, name, [volume.path], "deleted", caller):
-            host.delete_volume(pool, name)
+            host.delete_volume(pool, name, volume.path)
 
     def _order(self, pool: str, name: str, request: Request) -> VolumeOrder:
         services, params = self._services, request.params

@@ -170,7 +170,7 @@ class VMsModel:
         for volume in volumes:
             try:
                 refuse_open(self._services, domain.name, [volume.path])
-                self._services.host.delete_volume(volume.pool, volume.name)
+                self._services.host.delete_volume(volume.pool, volume.name, volume.path)
             except errors.ClonerError as error:
                 left[f"{volume.pool}/{volume.name}"] = error.reason
         return left

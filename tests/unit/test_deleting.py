@@ -28,10 +28,10 @@ def services(tmp_path: Path) -> Iterator[Services]:
 def test_a_volume_that_cannot_be_deleted_is_named_and_the_others_go(services: Services) -> None:
     delete = services.host.delete_volume
 
-    def fail_once(pool: str, name: str) -> None:
+    def fail_once(pool: str, name: str, path: str) -> bool:
         if pool == "default":
             raise errors.Busy(what="a test")
-        delete(pool, name)
+        return delete(pool, name, path)
 
     with (
         mock.patch.object(services.host, "delete_volume", side_effect=fail_once),

@@ -1,0 +1,44 @@
+"""What is undone is what was made, and it is undone whatever became of pools, disks and definitions meanwhile."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import libvirt
+
+from support.libvirtd import PrivateLibvirtd
+from support.mortal import MortalServer
+from support.running import wait_until
+from support.storage import MiB, listing, make_pool, make_raw, pool_path, remove_pool, some_data
+
+Guest = Callable[..., libvirt.virDomain]
+
+
+def test_a_pool_that_leads_elsewhere_by_now_loses_nothing_of_what_is_there(
+    libvirtd: PrivateLibvirtd, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest, tmp_path: Path
+) -> None:
+    """It was undefined and defined with another folder, in which somebody has a file of that name."""
+    guest("web", [make_raw(pool, "web.img", 16 * MiB, {0: some_data(MiB)})])
+    body = {"method": "copy", "name": "copy"}
+    with MortalServer(libvirtd.uri, tmp_path / "trial" / "state", 0) as trial:
+        at = trial.points_of("vms/web", body | {"name": "trial"}).index("after create") + 2  # it is known by then
+    with MortalServer(libvirtd.uri, tmp_path / "state", at, pauses=True) as server:
+        task = server.request("POST", "vms/web/clone", body).json
+        wait_until(server.pause.exists, 30, "it waits", lambda: server.log)
+        ours, elsewhere = pool_path(pool) / "copy-vda.img", pool_path(pool).with_name("elsewhere")
+        assert ours.exists()
+        elsewhere.mkdir()
+        theirs = elsewhere / ours.name
+        theirs.write_bytes(b"precious")
+        for path in (elsewhere, theirs):
+            shutil.chown(path, libvirtd.uid, libvirtd.gid)
+        name = pool.name()
+        remove_pool(pool)
+        make_pool(conn, name, elsewhere)
+        server.request("DELETE", f"tasks/{task['id']}")
+        server.pause.unlink()
+        assert server.wait_task(task["id"])["status"] == "killed"
+    assert theirs.read_bytes() == b"precious"
+    assert ours.name not in listing(ours.parent)
