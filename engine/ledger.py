@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .. import context, errors
 from ..context import NOBODY, Context
@@ -80,8 +80,14 @@ class Ledger:
 
     def fail(self, ending: Ending) -> None:
         """Undoes a task and ends it. Raises one of LATER when that has to wait."""
-        self._journal.mark(ending.task, ending.marks)
-        outcome = _with_leftovers(ending.error, self._undo(ending))
+        steps = self._journal.steps(ending.task)
+        # That a volume is full is not told: whoever recovers this task would take it for complete.
+        filled = {step.number for step in steps if step.kind == FILL}
+        marks = {mark.number: mark for mark in ending.marks if mark.number not in filled}
+        tell = _Teller(self._journal, ending.task)
+        tell(list(marks.values()))
+        known = [_marked(step, marks.get(step.number)) for step in steps if step.number not in ending.not_ours]
+        outcome = _with_leftovers(ending.error, self._undo(known, tell))
         self._journal.end(ending.task, ending.status, outcome.reason)
         log.warning("task %d ended: %s", ending.task, outcome.reason)
 
@@ -149,22 +155,21 @@ class Ledger:
 
     # --- Undoing -----------------------------------------------------------------------------------------------------
 
-    def _undo(self, ending: Ending) -> list[str]:
-        """Takes the task's steps back; returns what could not be, in words. Raises what can be tried again."""
-        task = ending.task
+    def _undo(self, steps: Sequence[Step], tell: Callable[[Collection[Mark]], None]) -> list[str]:
+        """Takes a task's steps back; returns what could not be, in words. Raises what can be tried again."""
         leftovers = []
-        for step in reversed(self._journal.steps(task)):
-            if step.state == UNDONE or step.number in ending.not_ours:
+        for step in reversed(steps):
+            if step.state == UNDONE:
                 continue
             try:
                 _UNDO[step.kind](self, step)
             except errors.ClonerError as error:
                 if isinstance(error, LATER):
                     raise
-                log.error("task %d: step %d cannot be undone: %s", task, step.number, error)
+                log.error("task %d: step %d cannot be undone: %s", step.task, step.number, error)
                 leftovers.append(f"{step.args.get('name')} ({cause_of(error)})")
             else:
-                self._journal.mark(task, [Mark(step.number, UNDONE)])
+                tell([Mark(step.number, UNDONE)])
         return leftovers
 
     def _undo_volume(self, step: Step) -> None:
@@ -238,6 +243,30 @@ class Ledger:
             raise errors.Busy(what=f"the clone: {error.data['cause']}") from error
         for path in step.args.get("files", ()) if self._host.is_local else ():
             files.remove(path, files.made_since(path, step.begun - _COARSE_CLOCK_US))
+
+
+class _Teller:
+    """Writes how a task's steps went, as long as the journal takes it: its disk may be full of what is to be undone.
+
+    What is undone and not written is undone again, which changes nothing.
+    """
+
+    def __init__(self, journal: Journal, task: int) -> None:
+        self._journal = journal
+        self._task = task
+        self._is_heard = True
+
+    def __call__(self, marks: Collection[Mark]) -> None:
+        if self._is_heard:
+            try:
+                self._journal.mark(self._task, marks)
+            except errors.JournalUnavailable:  # and it may have taken long to say so
+                self._is_heard = False
+
+
+def _marked(step: Step, mark: Mark | None) -> Step:
+    """A step as it is known to have gone."""
+    return step if mark is None else replace(step, state=mark.state, result=mark.result)
 
 
 _UNDO: Mapping[str, Callable[[Ledger, Step], None]] = {

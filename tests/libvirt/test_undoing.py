@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import libvirt
@@ -11,7 +12,8 @@ import libvirt
 from support.libvirtd import PrivateLibvirtd
 from support.mortal import MortalServer
 from support.running import wait_until
-from support.storage import MiB, listing, make_pool, make_raw, pool_path, remove_pool, some_data
+from support.server import Server
+from support.storage import MiB, allocated, listing, make_pool, make_raw, pool_path, remove_pool, some_data
 
 Guest = Callable[..., libvirt.virDomain]
 
@@ -42,3 +44,29 @@ def test_a_pool_that_leads_elsewhere_by_now_loses_nothing_of_what_is_there(
         assert server.wait_task(task["id"])["status"] == "killed"
     assert theirs.read_bytes() == b"precious"
     assert ours.name not in listing(ours.parent)
+
+
+def test_a_disk_that_is_full_of_a_clone_and_has_the_journal_too_is_freed(
+    libvirtd: PrivateLibvirtd, small_pool: libvirt.virStoragePool, guest: Guest
+) -> None:
+    """The journal cannot be written before what the clone took is gone."""
+    guest("web", [make_raw(small_pool, "web.img", 12 * MiB, {0: some_data(8 * MiB)})])
+    folder = pool_path(small_pool)
+    with Server(libvirtd.uri, folder.with_name("state")) as server:
+        body = {"method": "copy", "bandwidth": 1, "name": "copy"}
+        task = server.request("POST", "vms/web/clone", body).json
+        copy, filler = folder / "copy-vda.img", folder / "filler"
+        wait_until(lambda: copy.exists() and allocated(copy) > MiB, 30, "the copy is under way", lambda: server.log)
+        fill(filler)
+        ended = server.wait_task(task["id"])
+    assert ended["status"] == "failed"
+    assert listing(folder) == ["filler", "web.img"]
+
+
+def fill(path: Path) -> None:
+    """Takes all that a file system has left."""
+    with path.open("wb", buffering=0) as file:
+        for size in (MiB, 4096, 512):
+            with suppress(OSError):
+                while file.write(bytes(size)) == size:
+                    pass

@@ -10,11 +10,13 @@ from unittest import mock
 
 import pytest
 
+from cloner import errors
 from cloner.callers import ANYBODY
 from cloner.engine.copying import ThroughLibvirt
 from cloner.engine.job import Job
+from cloner.engine.ledger import FILL, VOLUME, Ending
 from cloner.engine.plan import Copy, VolumePlan
-from cloner.engine.records import RUNNING, Task
+from cloner.engine.records import DONE, FAILED, RUNNING, Mark, Task
 from cloner.model.accepting import Request
 from cloner.model.services import Services
 from cloner.model.storagevolumes import StorageVolumesModel
@@ -84,3 +86,23 @@ def test_a_backing_file_whose_content_is_copied_must_have_no_user(services: Serv
     with mock.patch.object(maker, "_users", side_effect=lambda volume, _: asked.append(volume)):
         maker._check_unchanged([replace(copy, below=(base,))])
     assert asked == [copy.source, base]
+
+
+# --- How it ends -----------------------------------------------------------------------------------------------------
+
+
+def test_a_volume_whose_source_was_changed_is_not_finished_by_the_next_server(services: Services) -> None:
+    """The server dies when it has written down how the steps went, and before it has undone the first of them."""
+    with mock.patch.object(services.executor, "submit"):
+        task = clone_volume(services)
+    for number, kind in enumerate((VOLUME, FILL), 1):
+        args = {"pool": "default", "name": "new.img", "parents": [], "stamped": True}
+        services.journal.begin(task, number, kind, args, "")
+    marks = (Mark(1, DONE, {"path": "/new.img", "file": {}}), Mark(2, DONE, {}, "new.img"))
+    ending = Ending(task, FAILED, errors.SourceChanged(name="web.qcow2"), marks=marks)
+    died = errors.Busy(what="a test")
+    with mock.patch.object(services.ledger, "_undo", side_effect=died), pytest.raises(errors.Busy):
+        services.ledger.fail(ending)
+    assert services.journal.adopt(task, services.lease.id, "a dead server")
+    services.ledger.recover()
+    assert ended(services, task).status == FAILED
