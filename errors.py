@@ -434,6 +434,14 @@ class UnderWayInBackup(ClonerError):
     )
 
 
+class UndoneLater(ClonerError):
+    code, status, text = (
+        "CLNTASK0012E",
+        502,
+        "This clone has ended, but what was made for it cannot be removed yet: {cause}. It is tried until it can",
+    )
+
+
 class StepFailed(ClonerError):
     code, status, text = "CLNTASK0005E", 502, "{cause}"
 

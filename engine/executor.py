@@ -22,9 +22,10 @@ from ..hypervisor.host import Host, VolumeInfo
 from .copying import Method
 from .job import Job
 from .journal import Journal
-from .ledger import LATER, Ending, Ledger
+from .ledger import ALONE, LATER, Ending, Ledger
 from .maker import Maker, Plan
 from .plan import DomainPlan
+from .postponed import Postponed
 from .records import FAILED, FINISHED, KILLED
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ class Executor:
         self._lanes: dict[str, deque[Waiting]] = {lane: deque() for lane in LANES}
         self._busy = dict.fromkeys(LANES, 0)
         self._jobs: dict[int, tuple[Job, Plan]] = {}
-        self._endings: deque[Ending] = deque()
+        self._postponed = Postponed(_JANITOR_INTERVAL_S)
         self._lock = threading.Lock()
         self._waiting = {lane: threading.Condition(self._lock) for lane in LANES}
         self._stopping = threading.Event()
@@ -204,7 +205,7 @@ class Executor:
 
     def to_undo(self) -> int:
         """How many clones have failed and cannot be undone yet."""
-        return len(self._endings)
+        return len(self._postponed)
 
     # --- Doing -------------------------------------------------------------------------------------------------------
 
@@ -261,20 +262,20 @@ class Executor:
         size = sum(copy.total for copy in item.plan.copies)
         self._observer.ended(_kind(item.plan), _method(item.plan), status, time.monotonic() - item.since, size)
 
-    def _finish(self, ending: Ending) -> None:
-        """Undoes a task and ends it; what has to wait goes to the janitor."""
+    def _finish(self, ending: Ending, tries: int = 0) -> None:
+        """Undoes a task and ends it; what has to wait goes to the janitor. It was tried so often before."""
         with context.use(replace(ending.context, task=ending.task)):
-            self._undo_and_end(ending)
+            self._undo_and_end(ending, tries)
 
-    def _undo_and_end(self, ending: Ending) -> None:
+    def _undo_and_end(self, ending: Ending, tries: int) -> None:
         try:
             self._ledger.fail(ending)
         except LATER as error:
-            log.warning("task %d: what it made cannot be removed yet: %s", ending.task, error)
-            self._endings.append(ending)
+            self._ledger.tell_wait(ending.task, error)
+            self._postponed.add(ending, tries, is_alone=isinstance(error, ALONE))
         except Exception:  # an ending must not be lost, nor end its thread; the stack is in the log
             log.exception("task %d cannot be ended yet", ending.task)
-            self._endings.append(ending)
+            self._postponed.add(ending, tries, is_alone=True)
 
     # --- Reporting -------------------------------------------------------------------------------------------------
 
@@ -306,13 +307,14 @@ class Executor:
     def _tidy(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._endings.extend(self._ledger.adopt_orphans())
+                for ending in self._ledger.adopt_orphans():
+                    self._finish(ending)
             except errors.ClonerError as error:
                 log.warning("the janitor tries again: %s", error)
             except Exception:  # the janitor must not die of one task; the stack is in the log
                 log.exception("the janitor stumbled")
-            for _ in range(len(self._endings)):
-                self._finish(self._endings.popleft())
+            for item in self._postponed.take_due():
+                self._finish(item.ending, item.tries)
             self._stopping.wait(_JANITOR_INTERVAL_S)
 
 

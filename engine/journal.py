@@ -195,6 +195,16 @@ class Journal:
         with self._read() as connection:
             return list(connection.execute(query).scalars())
 
+    def say(self, task_id: int, message: str) -> bool:
+        """Gives a running task a message. False if it has that already, or does not run."""
+        here = (sql.tasks.c.id == task_id, sql.tasks.c.status == RUNNING, sql.tasks.c.message != message)
+        with self._write() as connection:
+            if connection.execute(sa.select(sql.tasks.c.id).where(*here)).first() is None:
+                return False
+            said = {"message": message, "changed": next_change(connection)}
+            connection.execute(sa.update(sql.tasks).where(*here).values(said))
+        return True
+
     def end(  # noqa: PLR0913 - all that an end may bring
         self,
         task_id: int,

@@ -30,6 +30,9 @@ VOLUME, FILL, NVRAM, TPM, DOMAIN, START = "volume", "fill", "nvram", "tpm", "dom
 LATER = (errors.LibvirtUnavailable, errors.Busy, errors.JournalUnavailable, errors.PoolInactive)
 """What may pass, so that undoing is tried again."""
 
+ALONE = (errors.Busy, errors.PoolInactive)
+"""Of these what one task may have to wait for while others need not."""
+
 _COARSE_CLOCK_US = 50_000
 """A file system takes its times from the kernel's coarse clock, which lags: a file this much older may be ours."""
 
@@ -91,6 +94,20 @@ class Ledger:
         self._journal.end(ending.task, ending.status, outcome.reason)
         log.warning("task %d ended: %s", ending.task, outcome.reason)
 
+    def tell_wait(self, task: int, why: errors.ClonerError) -> None:
+        """Says in a task's message, and once in the log, what its undoing waits for."""
+        try:
+            is_news = self._journal.say(task, errors.UndoneLater(cause=why.reason).reason)
+        except errors.JournalUnavailable:
+            is_news = True
+        if is_news:
+            log.warning("task %d: what it made cannot be removed yet: %s", task, why)
+
+    def waiting(self) -> list[Task]:
+        """Tasks that servers which live cannot undo yet."""
+        tasks = [task for task in self._journal.tasks(RUNNING) if task.message.startswith(errors.UndoneLater.code)]
+        return [task for task in tasks if self._lease.is_alive(task.server)]
+
     # --- Tasks of servers that died ----------------------------------------------------------------------------------
 
     def orphans(self) -> list[tuple[Task, list[Step]]]:
@@ -117,8 +134,12 @@ class Ledger:
                 except errors.CloneCancelled as error:
                     ending = Ending(task.id, KILLED, error, context=context.current())
                 except errors.ClonerError as error:
-                    log.warning("task %d of a dead server waits: %s", task.id, error)
                     self._adopted.append(task)
+                    log.warning("task %d of a dead server waits: %s", task.id, error)
+                    break  # the others would wait for the same
+                except Exception:  # they are the only ones who still know of their tasks; the stack is in the log
+                    self._adopted.append(task)
+                    log.exception("task %d of a dead server cannot be settled", task.id)
                     continue
             endings += [ending] if ending else []
             self.observer.recovered(ending.status if ending else FINISHED)
@@ -136,10 +157,17 @@ class Ledger:
         return None
 
     def recover(self) -> None:
-        """Finishes or undoes the tasks of dead servers now. Raises what keeps it from that."""
+        """Finishes or undoes the tasks of dead servers now. Raises what keeps it from that for one of them, at last."""
+        problem: errors.ClonerError | None = None
         for ending in self.adopt_orphans():
             with context.use(ending.context):
-                self.fail(ending)
+                try:
+                    self.fail(ending)
+                except LATER as error:
+                    self.tell_wait(ending.task, error)
+                    problem = problem or error
+        if problem is not None:
+            raise problem
 
     def _is_complete(self, task: Task) -> bool:
         """Whether the last thing that makes a clone was done: a guest is defined last."""

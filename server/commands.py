@@ -37,9 +37,14 @@ def audit(settings: Settings, *, as_json: bool) -> int:
 
 
 def recover(settings: Settings, *, dry_run: bool) -> int:
-    """Prints what servers that died left unfinished, and, unless `dry_run`, finishes or undoes it."""
+    """Prints what servers that died left unfinished, and, unless `dry_run`, finishes or undoes it.
+
+    What servers that live cannot undo yet is printed as well, and left to them.
+    """
     services = build(settings)
     services.connections.start(_CONNECT_S)
+    for task in services.ledger.waiting():
+        print(f"task {task.id}, {task.target_uri}: {task.message}")
     orphans = services.ledger.orphans()
     for task, steps in orphans:
         undone = [f"{step.kind} {step.args.get('name')} ({step.state})" for step in reversed(steps)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -16,10 +17,13 @@ from cloner.engine.copying import ThroughLibvirt
 from cloner.engine.job import Job
 from cloner.engine.ledger import FILL, VOLUME, Ending
 from cloner.engine.plan import Copy, VolumePlan
-from cloner.engine.records import DONE, FAILED, RUNNING, Mark, Task
+from cloner.engine.postponed import Postponed
+from cloner.engine.records import DONE, FAILED, KILLED, RUNNING, Mark, Task
 from cloner.model.accepting import Request
 from cloner.model.services import Services
 from cloner.model.storagevolumes import StorageVolumesModel
+from cloner.server import commands
+from cloner.settings import Settings, demo_uri
 from support.running import wait_until
 from support.services import connected
 
@@ -104,5 +108,63 @@ def test_a_volume_whose_source_was_changed_is_not_finished_by_the_next_server(se
     with mock.patch.object(services.ledger, "_undo", side_effect=died), pytest.raises(errors.Busy):
         services.ledger.fail(ending)
     assert services.journal.adopt(task, services.lease.id, "a dead server")
+    services.ledger.recover()
+    assert ended(services, task).status == FAILED
+
+
+def test_what_cannot_be_undone_yet_says_why_and_is_tried_ever_more_seldom(
+    services: Services, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    task = clone_volume(services)
+    stopped = errors.PoolInactive(pool="default")
+    recover = partial(commands.recover, Settings(connect=demo_uri(), state_dir=str(tmp_path)), dry_run=True)
+    with filling(lambda *_: services.executor.cancel(task)), mock.patch.object(services.ledger, "fail") as fail:
+        fail.side_effect = stopped
+        services.executor.start()
+        wait_until(lambda: fail.call_count == 2, 20, "it is tried again")
+        now = services.journal.task(task)
+        assert recover() == 0
+    assert now is not None
+    assert (now.status, now.message) == (RUNNING, errors.UndoneLater(cause=stopped.reason).reason)
+    said = capsys.readouterr().out.splitlines()
+    assert said == [f"task {task}, {now.target_uri}: {now.message}", "nothing is left to recover"]
+    assert [record.message for record in caplog.records if "yet" in record.message] == [
+        f"task {task}: what it made cannot be removed yet: {stopped}"
+    ]
+    assert ended(services, task).status == KILLED
+
+
+def test_waiting_gets_longer_for_what_waits_alone() -> None:
+    now = 0.0
+    waits: dict[bool, list[float]] = {}
+    postponed = Postponed(1.0, lambda: now)
+    for is_alone in (True, False):
+        for tries in range(7):
+            postponed.add(Ending(1, KILLED, errors.CloneCancelled()), tries, is_alone=is_alone)
+            asked = now
+            while not (due := postponed.take_due()):
+                now += 1.0
+            assert [item.tries for item in due] == [tries + 1]
+            waits.setdefault(is_alone, []).append(now - asked)
+    assert waits == {True: [1, 2, 4, 8, 16, 30, 30], False: [1] * 7}
+
+
+def test_a_clone_that_cannot_be_undone_keeps_no_other_from_it(services: Services) -> None:
+    with services.journal.transaction() as transaction:
+        tasks = [
+            transaction.add_task(transaction.new_task_id(), "volume", "", "a dead server", {}).id for _ in range(2)
+        ]
+    undone = mock.patch.object(services.ledger, "_undo", side_effect=[errors.Busy(what="a test"), []])
+    with undone, pytest.raises(errors.Busy):
+        services.ledger.recover()
+    statuses = [task.status for task in services.journal.tasks_of(tasks)]
+    assert statuses == [RUNNING, FAILED]
+
+
+def test_a_clone_of_a_dead_server_that_nobody_can_make_sense_of_is_kept_in_mind(services: Services) -> None:
+    with services.journal.transaction() as transaction:
+        task = transaction.add_task(transaction.new_task_id(), "volume", "", "a dead server", {}).id
+    with mock.patch.object(services.ledger, "_is_complete", side_effect=KeyError):
+        assert services.ledger.adopt_orphans() == []
     services.ledger.recover()
     assert ended(services, task).status == FAILED

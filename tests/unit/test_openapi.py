@@ -20,7 +20,7 @@ NEVER_ANSWERED = {
     # They are what a task or the log says, or end a command or the server's start.
     *(errors.CloneFailed, errors.CloneFailedWithLeftovers, errors.CloneCancelled, errors.ServerStopped),
     *(errors.SourceStarted, errors.SourceChanged, errors.NotRemoved, errors.Withdrawn, errors.NotStarted),
-    *(errors.UnderWayInBackup, errors.StepFailed, errors.VolumeInTheWay),
+    *(errors.UnderWayInBackup, errors.UndoneLater, errors.StepFailed, errors.VolumeInTheWay),
     *(errors.TokenNotFound, errors.TokenExists),
     *(errors.InvalidConfiguration, errors.JournalTooNew, errors.BackupFailed),
     # It is the answer to a method that the document does not have.
