@@ -17,6 +17,7 @@ import libvirt
 from lxml import etree
 
 from .. import errors
+from . import filesystems
 from .connection import Connections
 from .xmlparser import parse
 
@@ -284,7 +285,7 @@ class Host:
             pool = _pool_info(connection.storagePoolLookupByName(name), in_full=False)
         if self._connections.is_local and pool.holds_files:
             with suppress(OSError):
-                return replace(pool, device=os.stat(pool.path).st_dev)
+                return replace(pool, device=filesystems.number(pool.path))
         return pool
 
     def pool_hosts(self, name: str) -> list[str]:

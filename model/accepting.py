@@ -133,25 +133,26 @@ class _Found:
 class Room:
     """Bytes that pools have free and nobody was promised, less what a batch takes of them.
 
-    Of a promise counts what is not written yet. Pools that lie on one file system have one room.
+    Of a promise counts what is not written yet. Pools that lie on one file system have one room, of which a quota may
+    leave one of them less.
     """
 
     def __init__(self, transaction: Transaction, host: Host) -> None:
         self._transaction = transaction
         self._host = host
         self._pools: dict[str, PoolInfo] = {}
-        self._left: dict[int | str, int] = {}
+        self._left: dict[str, int] = {}
         self._taken: dict[int | str, int] = {}
         self._needed: dict[str, int] = {}
 
     def __call__(self, pool: PoolInfo) -> int:
         self._pools[pool.name] = pool
-        if pool.store not in self._left:
+        if pool.name not in self._left:
             # What is written is looked at first: it only grows, so that a moment's difference errs on the safe side.
             written = self._written(pool)
             promised = self._transaction.promised(pool.name, pool.device) - written
-            self._left[pool.store] = self._host.available(pool) - promised
-        return self._left[pool.store] - self._taken.get(pool.store, 0)
+            self._left[pool.name] = self._host.available(pool) - promised
+        return self._left[pool.name] - self._taken.get(pool.store, 0)
 
     def _written(self, pool: PoolInfo) -> int:
         """Bytes that are written of what was promised."""
@@ -170,8 +171,7 @@ class Room:
 
     def describe(self) -> dict[str, dict[str, int]]:
         """Bytes by pool: what is needed of each, and what was free where it lies."""
-        left = {name: self._left[self._pools[name].store] for name in self._needed}
-        return {name: {"needed": size, "available": left[name]} for name, size in self._needed.items()}
+        return {name: {"needed": size, "available": self._left[name]} for name, size in self._needed.items()}
 
 
 class _OnlyToSee(Exception):

@@ -14,8 +14,9 @@ import pytest
 from support.answers import at_once, cloned, refusal
 from support.guests import inventory
 from support.libvirtd import PrivateLibvirtd
+from support.running import run, run_as_root
 from support.server import Response, Server
-from support.storage import MiB, allocated, make_pool, make_raw, pool_path, some_data
+from support.storage import SMALLEST, MiB, allocated, make_pool, make_raw, pool_path, some_data
 
 
 def _quarter(pool: libvirt.virStoragePool) -> int:
@@ -81,17 +82,23 @@ def test_pools_on_one_file_system_have_one_room(
     assert [task["status"] for task in tasks] == ["finished"] * 3
 
 
+@pytest.mark.parametrize("fs", ["ext4", "btrfs"])
 def test_the_disks_of_a_guest_in_pools_on_one_file_system_have_one_room(
     server: Server,
     conn: libvirt.virConnect,
     file_system: Callable[..., Path],
     guest: Callable[..., libvirt.virDomain],
+    fs: str,
 ) -> None:
-    mount = file_system("ext4", 64 * MiB)
+    """Each subvolume of a btrfs has a device number of its own."""
+    mount = file_system(fs, SMALLEST["btrfs"] if fs == "btrfs" else 64 * MiB)
+    for name in ("one", "two") if fs == "btrfs" else ():
+        run_as_root("btrfs", "subvolume", "create", mount / name)
     pools = [make_pool(conn, name, mount / name) for name in ("one", "two")]
     size = _quarter(pools[0]) + MiB  # two are there; of two more one fits
     piece = some_data(size)
     guest("web", [make_raw(pool, f"{pool.name()}.img", size, {0: piece}) for pool in pools])
+    run("sync", "--file-system", mount)  # btrfs counts what is written when it is
     before = inventory(conn)
     answer = server.request("POST", "vms/web/clone", {"method": "copy", "dry_run": True})
     assert refusal(answer) == (507, "KCHVM0034E")
