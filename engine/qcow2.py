@@ -21,6 +21,7 @@ _LENGTH_AT = 100
 _V2_BYTES = 72
 _EXTENSION = struct.Struct(">II")
 _BACKING_FORMAT = 0xE2792ACA
+_DATA_FILE = 0x44415441
 _EXTERNAL_DATA_FILE = 1 << 2
 _CORRUPT = 1 << 1
 _LONGEST_BACKING_NAME = 1023
@@ -45,6 +46,8 @@ class Header:
 
     has_external_data: bool
     is_corrupt: bool
+    data_file: str | None = None
+    """The name of the file that the data lies in, as the image has it, where it is another one."""
 
 
 def read_header(path: str) -> Header | None:
@@ -65,10 +68,11 @@ def read_header(path: str) -> Header | None:
         version=version,
         capacity=capacity,
         backing=backing,
-        backing_format=_backing_format(start, version),
+        backing_format=_extension(start, version, _BACKING_FORMAT, "ascii"),
         snapshots=names,
         has_external_data=bool(features & _EXTERNAL_DATA_FILE),
         is_corrupt=bool(features & _CORRUPT),
+        data_file=_extension(start, version, _DATA_FILE, "utf-8") if features & _EXTERNAL_DATA_FILE else None,
     )
 
 
@@ -84,16 +88,16 @@ def _read_at(file: BinaryIO, offset: int, length: int) -> bytes:
     return file.read(length)
 
 
-def _backing_format(start: bytes, version: int) -> str | None:
-    """The format that the image says its backing file has: a header extension."""
+def _extension(start: bytes, version: int, wanted: int, encoding: str) -> str | None:
+    """The text of a header extension, such as the format that the image says its backing file has."""
     at = _V2_BYTES if version == 2 else _LENGTH.unpack_from(start.ljust(_HEADER_BYTES, b"\0"), _LENGTH_AT)[0]  # noqa: PLR2004
     while at + _EXTENSION.size <= len(start):
         kind, length = _EXTENSION.unpack_from(start, at)
         if kind == 0:
             break
         at += _EXTENSION.size
-        if kind == _BACKING_FORMAT:
-            return start[at : at + length].decode("ascii", "replace")
+        if kind == wanted:
+            return start[at : at + length].decode(encoding, "replace")
         at += _padded(length)
     return None
 

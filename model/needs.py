@@ -1,4 +1,4 @@
-"""What the domains of a host need, by whatever path: their disks, the backing files under those, and UEFI variables.
+"""What the domains of a host need, by whatever path: what they name, and what the images of their disks stand on.
 
 It is looked up for what is going to be deleted, so that more is followed here than would be read: a chain goes on
 outside of libvirt's pools. Nothing but the headers of plain files is opened, and nothing of them is told.
@@ -7,21 +7,27 @@ outside of libvirt's pools. Nothing but the headers of plain files is opened, an
 from __future__ import annotations
 
 import os
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 
 from .. import errors
 from ..engine import domainxml
-from ..engine.chain import follow
+from ..engine.naming import files_named
 from ..engine.ownfiles import own_files
 from ..engine.qcow2 import read_header
 from ..engine.xmltree import Element, parse
-from ..hypervisor.host import DomainInfo, VolumeInfo
+from ..hypervisor.host import DomainInfo
 from .services import Services
 
 Identity = tuple[int, int]
-_CHAINED = ("devices/disk//backingStore/source", "devices/disk/mirror/source")
-"""What libvirt knows of an image's backing files while a guest runs, and where a block job takes its content."""
+_SAID = ("name", "title", "description", "metadata")
+_PIECES = re.compile(r'[=,"]')
+"""Between the parts of what is passed to QEMU as it is."""
+
+_MOST = 1000
+"""Files that one disk is followed to: images come from users."""
 
 
 class Needs:
@@ -35,7 +41,7 @@ class Needs:
     def __init__(self, services: Services, but: str = "") -> None:
         self._services = services
         self._is_local = services.connections.is_local
-        self._found: dict[str, VolumeInfo | None] = {}
+        self._found: dict[str, Collection[tuple[str, str | None]]] = {}
         self._names: dict[str | Identity, set[str]] = {}
         for domain in services.host.list_domains():
             if domain.uuid != but:
@@ -63,32 +69,49 @@ class Needs:
             if disk.place:
                 yield disk.place
                 yield from self._below(disk)
-        for node in (node for path in _CHAINED for node in root.iterfind(path)):
-            yield node.get("file") or node.get("dev") or f"{node.get('pool')}/{node.get('volume')}"
+        yield from _named(root)
         nvram = own_files(root, self._services.places).nvram
         if nvram is not None:
             yield nvram
 
-    def _below(self, disk: domainxml.Disk) -> tuple[str, ...]:
-        """Paths of the backing files of a disk's image."""
-        top = self._image_of(disk) if disk.format != "raw" else None
-        if top is None:
-            return ()
-        return follow(top, disk.format or top.format, self._image_at, is_local=self._is_local).paths
+    def _below(self, disk: domainxml.Disk) -> Iterator[str]:
+        """Paths of the files that a disk's image stands on, and of those that their data lies in."""
+        pending, seen = [(self._path_of(disk), disk.format)], set[str]()
+        while pending and len(seen) < _MOST:
+            path, form = pending.pop()
+            for below, its_form in self._named_by(path) if path and form != "raw" else ():
+                if below not in seen:
+                    seen.add(below)
+                    pending.append((below, its_form))
+                    yield below
 
-    def _image_of(self, disk: domainxml.Disk) -> VolumeInfo | None:
+    def _path_of(self, disk: domainxml.Disk) -> str | None:
         if disk.pool and disk.volume:
-            try:
-                return self._services.host.volume(disk.pool, disk.volume)
-            except (errors.PoolNotFound, errors.PoolInactive, errors.VolumeNotFound):
-                return None
-        return self._image_at(disk.path) if disk.path else None
+            with suppress(errors.PoolNotFound, errors.PoolInactive, errors.VolumeNotFound):
+                return self._services.host.volume(disk.pool, disk.volume).path
+            return None
+        return disk.path
 
-    def _image_at(self, path: str) -> VolumeInfo | None:
+    def _named_by(self, path: str) -> Collection[tuple[str, str | None]]:
         if path not in self._found:  # many may stand on one
-            here = _qcow2_at(path) if self._is_local else None
-            self._found[path] = here or self._services.host.volume_behind(path)
+            found = _named_by_qcow2(path) if self._is_local else None
+            self._found[path] = found if found is not None else self._told_of(path)
         return self._found[path]
+
+    def _told_of(self, path: str) -> Collection[tuple[str, str | None]]:
+        """What libvirt says that an image stands on."""
+        volume = self._services.host.volume_behind(path)
+        return [(volume.backing, None)] if volume is not None and volume.backing else []
+
+
+def _named(root: Element) -> Iterator[str]:
+    """Whatever a definition names, but in texts for people and in what is others': paths, and volumes of pools."""
+    for part in root:
+        for node in part.iter() if part.tag not in _SAID else ():
+            if node.get("pool") and node.get("volume"):
+                yield f"{node.get('pool')}/{node.get('volume')}"
+            for text in (node.text or "", *map(str, node.attrib.values())):
+                yield from (piece for piece in (text.strip(), *_PIECES.split(text)) if piece.startswith("/"))
 
 
 def led_to(path: str) -> Identity | None:
@@ -102,27 +125,12 @@ def led_to(path: str) -> Identity | None:
     return status.st_dev, status.st_ino
 
 
-def _qcow2_at(path: str) -> VolumeInfo | None:
-    """The image that a path leads to, in a pool or not."""
+def _named_by_qcow2(path: str) -> Collection[tuple[str, str | None]] | None:
+    """What the image that a path leads to names; None where that is no qcow2 image which can be read."""
     real = os.path.realpath(path)
     try:
         header = read_header(real) if stat.S_ISREG(os.lstat(real).st_mode) else None
     except (OSError, ValueError):
         return None
-    if header is None:
-        return None
-    return VolumeInfo(
-        pool="",
-        name=os.path.basename(real),
-        path=real,
-        type="file",
-        format="qcow2",
-        capacity=header.capacity,
-        allocation=0,
-        compat=None,
-        features=(),
-        cluster_size=None,
-        backing=None,
-        encrypted=False,
-        changed=None,
-    )
+    # A relative name is taken from the folder of the link, if there is one.
+    return None if header is None else list(dict.fromkeys([*files_named(path, header), *files_named(real, header)]))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 import pytest
 
@@ -16,7 +17,7 @@ from cloner.model.needs import Needs
 from support.running import run
 from support.storage import MiB, loop_device, open_in_qemu
 
-XML = "<domain><name>other</name><os>{os}</os><devices>{disks}</devices></domain>"
+XML = "<domain><name>other</name>{more}<os>{os}</os><devices>{disks}</devices></domain>"
 DISK = "<disk type='{type}'><driver type='{form}'/><source {attribute}='{path}'/>{more}<target dev='vda'/></disk>"
 
 
@@ -26,9 +27,11 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield found
 
 
-def needs(disks: str = "", *, os: str = "", live: str = "", but: str = "", is_local: bool = True) -> Needs:
+def needs(
+    disks: str = "", *, os: str = "", live: str = "", more: str = "", but: str = "", is_local: bool = True
+) -> Needs:
     """What one domain needs."""
-    xml, live_xml = (XML.format(os=os, disks=each) for each in (disks, live))
+    xml, live_xml = (XML.format(os=os, disks=each, more=more) for each in (disks, live))
     domain = DomainInfo("other", "7", SHUT_OFF, xml, True, False, False, live_xml if live else "")
     host = SimpleNamespace(list_domains=lambda: [domain], volume_behind=lambda _: None)
     services: Any = SimpleNamespace(host=host, connections=SimpleNamespace(is_local=is_local), places=Places())
@@ -75,6 +78,70 @@ def test_chains_are_followed_as_far_as_their_formats_say(tmp_path: Path) -> None
     top = overlay(tmp_path / "top.qcow2", overlay(tmp_path / "middle.qcow2", base, "raw"), "qcow2")
     assert needs(disk(top, "qcow2")).users(str(base)) == ["other"]
     assert needs(disk(top, "raw")).users(str(base)) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "file:{0}",
+        'json:{{"driver":"raw","file":{{"driver":"file","filename":"{0}"}}}}',
+        'json:{{"driver":"raw","file.driver":"file","file.filename":"{0}"}}',
+        'json:{{"driver":"qcow2","file.filename":"/nothing","backing":{{"driver":"raw","file":{{"filename":"{0}"}}}}}}',
+        'json:{{"driver":"quorum","vote-threshold":1,"children":[{{"file":{{"filename":"file:{0}"}}}}]}}',
+        "real/../base.img",
+    ],
+    ids=["file", "json", "flat json", "json with a backing file", "json with a list", "linked folder"],
+)
+def test_a_backing_file_is_followed_however_it_is_named(tmp_path: Path, name: str) -> None:
+    """Nothing reads what it leads to, so that no name is too odd."""
+    base = tmp_path / "deep" / "base.img"
+    (tmp_path / "deep" / "folder").mkdir(parents=True)
+    (tmp_path / "real").symlink_to(tmp_path / "deep" / "folder")
+    base.write_bytes(bytes(MiB))
+    middle = overlay(tmp_path / "middle.qcow2", base, "raw")
+    top = overlay(tmp_path / "top.qcow2", middle, "qcow2")
+    run("qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", name.format(base), middle)
+    assert needs(disk(top, "qcow2")).users(str(base)) == ["other"]
+    assert needs(disk(top, "qcow2")).users(str(tmp_path / "base.img")) == []
+
+
+def test_a_file_with_an_images_data_is_needed(tmp_path: Path) -> None:
+    top, data = tmp_path / "top.qcow2", tmp_path / "data.img"
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={data},data_file_raw=on", top, "1M")
+    assert needs(disk(top, "qcow2")).users(str(data)) == ["other"]
+
+
+@pytest.mark.parametrize(
+    "devices",
+    [
+        "<memory model='nvdimm'><source><path>{0}</path></source></memory>",
+        "<filesystem type='file'><source file='{0}'/></filesystem>",
+        "<disk type='file'><source file='/top'><dataStore type='file'><source file='{0}'/></dataStore></source></disk>",
+    ],
+)
+def test_a_file_that_a_definition_names_anywhere_is_needed(tmp_path: Path, devices: str) -> None:
+    path, link = tmp_path / "a.img", tmp_path / "b.img"
+    path.write_bytes(b"x")
+    link.hardlink_to(path)
+    assert needs(devices.format(link)).users(str(path)) == ["other"]
+
+
+@pytest.mark.parametrize("argument", ["file={0},if=none", '{{"driver":"file","filename":"{0}"}}', "{0}"])
+def test_a_file_that_is_qemus_own_argument_is_needed(tmp_path: Path, argument: str) -> None:
+    path = tmp_path / "a.img"
+    path.write_bytes(b"x")
+    argument = quoteattr(argument.format(path))
+    qemu = (
+        f"<q:commandline xmlns:q='http://libvirt.org/schemas/domain/qemu/1.0'><q:arg value={argument}/></q:commandline>"
+    )
+    assert needs(more=qemu).users(str(path)) == ["other"]
+
+
+def test_what_is_only_said_of_a_file_is_no_need(tmp_path: Path) -> None:
+    path = tmp_path / "a.img"
+    path.write_bytes(b"x")
+    said = f"<title>{path}</title><description>{path}</description><metadata><x:x xmlns:x='u:x'>{path}</x:x></metadata>"
+    assert needs(more=said).users(str(path)) == []
 
 
 def test_what_libvirt_tells_of_a_guest_that_runs_is_needed(tmp_path: Path) -> None:
