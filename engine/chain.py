@@ -126,7 +126,15 @@ def _told(path: str, header: Header) -> tuple[str | None, str | None, str | None
         return None, None, f"the name of its backing file in {path} is none that a file can have"
     if _URI.match(name):
         return None, None, f"its backing file {name} is no plain file"
-    return os.path.normpath(os.path.join(os.path.dirname(path), name)), header.backing_format, None
+    return _joined(os.path.dirname(path), name), header.backing_format, None
+
+
+def _joined(folder: str, name: str) -> str:
+    """The path that a name leads to from a folder: where that is a link, its `..` is the one of what it leads to."""
+    above, last = os.path.split(os.path.join(folder, name))
+    plain = os.path.normpath(above)
+    real = os.path.realpath(above)
+    return os.path.join(plain if os.path.realpath(plain) == real else real, last)
 
 
 def _untrusted(volume: VolumeInfo, form: str, *, is_local: bool) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -79,6 +80,24 @@ def test_a_volume_is_flattened_in_the_same_way(
     copy = disk_of(conn, cloned(server, f"storagepools/{pool.name()}/storagevolumes/web.qcow2", flatten=True))
     assert "backing-filename" not in image_info(copy)
     assert qemu_img_compare(overlay, copy)
+
+
+def test_a_relative_name_is_taken_from_where_a_linked_folder_leads(
+    server: Server, conn: libvirt.virConnect, libvirtd: PrivateLibvirtd, folder: Path
+) -> None:
+    """Two images are called so: beside the link, and beside the folder to which it leads."""
+    real, link = folder / "deep" / "pool", folder / "link"
+    real.mkdir(parents=True)
+    link.symlink_to(real)
+    pools = [make_pool(conn, f"{path.name}-{folder.name}", path) for path in (folder, folder / "deep", link)]
+    for pool, seed in zip(pools, (1, 2), strict=False):
+        make_raw(pool, "base.img", MiB, {0: some_data(MiB, seed)})
+    overlay = link / "web.qcow2"
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", "../base.img", overlay)
+    shutil.chown(overlay, libvirtd.uid, libvirtd.gid)
+    pools[2].refresh()
+    task = cloned(server, f"storagepools/{pools[2].name()}/storagevolumes/web.qcow2", flatten=True)
+    assert qemu_img_compare(overlay, disk_of(conn, task))
 
 
 def test_compressed_data_is_counted_as_what_it_becomes(
