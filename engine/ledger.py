@@ -53,6 +53,9 @@ class Ending:
     context: Context = NOBODY
     """For whom the task was."""
 
+    is_adopted: bool = False
+    """Whether its server died; nobody knows what was done to the clone since."""
+
 
 class Ledger:
     """Ends the tasks of one journal on one host."""
@@ -90,7 +93,9 @@ class Ledger:
         tell = _Teller(self._journal, ending.task)
         tell(list(marks.values()))
         known = [_marked(step, marks.get(step.number)) for step in steps if step.number not in ending.not_ours]
-        outcome = _with_leftovers(ending.error, self._undo(known, tell))
+        # A clone that was defined was there for everybody, who may have put its disks into another guest.
+        was_seen = ending.is_adopted and any(step.kind == DOMAIN and step.state != UNDONE for step in steps)
+        outcome = _with_leftovers(ending.error, self._undo(known, tell, was_seen=was_seen))
         self._journal.end(ending.task, ending.status, outcome.reason)
         log.warning("task %d ended: %s", ending.task, outcome.reason)
 
@@ -132,7 +137,7 @@ class Ledger:
                 try:
                     ending = self._settle(task)
                 except errors.CloneCancelled as error:
-                    ending = Ending(task.id, KILLED, error, context=context.current())
+                    ending = Ending(task.id, KILLED, error, context=context.current(), is_adopted=True)
                 except errors.ClonerError as error:
                     self._adopted.append(task)
                     log.warning("task %d of a dead server waits: %s", task.id, error)
@@ -150,7 +155,7 @@ class Ledger:
         if task.cancelled:
             raise errors.CloneCancelled
         if not self._is_complete(task):
-            return Ending(task.id, FAILED, errors.ServerStopped(), context=context.current())
+            return Ending(task.id, FAILED, errors.ServerStopped(), context=context.current(), is_adopted=True)
         steps = self._journal.steps(task.id)
         self.complete(task.id, steps, warning=_not_started(steps))
         log.warning("task %d was complete when its server stopped, and is finished", task.id)
@@ -183,13 +188,15 @@ class Ledger:
 
     # --- Undoing -----------------------------------------------------------------------------------------------------
 
-    def _undo(self, steps: Sequence[Step], tell: Callable[[Collection[Mark]], None]) -> list[str]:
+    def _undo(self, steps: Sequence[Step], tell: Callable[[Collection[Mark]], None], *, was_seen: bool) -> list[str]:
         """Takes a task's steps back; returns what could not be, in words. Raises what can be tried again."""
         leftovers = []
         for step in reversed(steps):
             if step.state == UNDONE:
                 continue
             try:
+                if was_seen:
+                    self._check_unused(step)
                 _UNDO[step.kind](self, step)
             except errors.ClonerError as error:
                 if isinstance(error, LATER):
@@ -224,6 +231,19 @@ class Ledger:
             return True
         raise errors.StepFailed(cause=f"{volume.path} cannot be told from another's, and is left alone")
 
+    def _check_unused(self, step: Step) -> None:
+        """Raises StepFailed for a file that is a guest's by now. The clone itself is undone before."""
+        if step.kind == VOLUME:
+            path = (step.result or {}).get("path", "")
+            places = [path, f"{step.args['pool']}/{step.args['name']}"]
+        elif step.kind == NVRAM:
+            path = step.args["target"]
+            places = [path]
+        else:
+            return
+        if self._is_named(places):
+            raise errors.StepFailed(cause=f"{path or places[-1]} is another guest's by now, and is left alone")
+
     def _is_unused(self, volume: VolumeInfo, step: Step) -> bool:
         return volume.allocation <= step.args.get("empty_bytes", 0) and not self._is_named(volume.places)
 
@@ -232,7 +252,7 @@ class Ledger:
         for domain in self._host.list_domains():
             for root in map(parse, filter(None, (domain.xml, domain.live_xml))):
                 named = {disk.place for disk in domainxml.disks(root)} | {domainxml.nvram(root)}
-                if not named.isdisjoint(places):
+                if not (named - {"", None}).isdisjoint(places):
                     return True
         return False
 
@@ -255,7 +275,7 @@ class Ledger:
         files.remove_folder(step.args["target"])
 
     def _undo_start(self, step: Step) -> None:
-        self._host.stop(step.args["uuid"])
+        """It is stopped when it is undefined."""
 
     def _undo_domain(self, step: Step) -> None:
         """Somebody may have started it, before it is undefined or meanwhile; then it would go on without a disk.
@@ -263,11 +283,11 @@ class Ledger:
         What QEMU and libvirt made because of that, where nothing was before, goes as well.
         """
         uuid = step.args["uuid"]
-        self._host.stop(uuid)
-        self._host.undefine(uuid, keep_nvram=True)
         try:
             self._host.stop(uuid)
-        except errors.LibvirtFailed as error:  # it is undefined already, so the step is begun again
+            self._host.undefine(uuid, keep_nvram=True)
+            self._host.stop(uuid)
+        except errors.LibvirtFailed as error:  # what it is made of stays with it, and all of it is tried again
             raise errors.Busy(what=f"the clone: {error.data['cause']}") from error
         for path in step.args.get("files", ()) if self._host.is_local else ():
             files.remove(path, files.made_since(path, step.begun - _COARSE_CLOCK_US))

@@ -46,6 +46,25 @@ def test_a_pool_that_leads_elsewhere_by_now_loses_nothing_of_what_is_there(
     assert ours.name not in listing(ours.parent)
 
 
+def test_the_disk_of_a_clone_that_somebody_gave_to_another_guest_stays(
+    libvirtd: PrivateLibvirtd, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest, tmp_path: Path
+) -> None:
+    """The server died when the clone was there for everybody, and before that was written down."""
+    guest("web", [make_raw(pool, f"{name}.img", MiB) for name in ("a", "b")])
+    with MortalServer(libvirtd.uri, tmp_path / "trial" / "state", 0) as trial:
+        at = trial.points_of("vms/web", {"name": "trial"}).index("after define") + 1
+    with MortalServer(libvirtd.uri, tmp_path / "state", at) as mortal:
+        mortal.clone_and_die("vms/web", {"name": "copy"})
+    conn.lookupByName("copy").undefine()
+    guest("mine", [pool_path(pool) / "copy-vdb.img"])
+    with Server(libvirtd.uri, tmp_path / "state") as heir:
+        (task,) = heir.request("GET", "tasks").json
+        message = heir.wait_task(task["id"])["message"]
+    assert "copy-vdb.img is another guest's by now" in message
+    left = [name for name in listing(pool_path(pool)) if name.startswith("copy")]
+    assert left == ["copy-vdb.img"]
+
+
 def test_a_disk_that_is_full_of_a_clone_and_has_the_journal_too_is_freed(
     libvirtd: PrivateLibvirtd, small_pool: libvirt.virStoragePool, guest: Guest
 ) -> None:

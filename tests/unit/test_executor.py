@@ -22,6 +22,7 @@ from cloner.engine.records import DONE, FAILED, KILLED, RUNNING, Mark, Task
 from cloner.model.accepting import Request
 from cloner.model.services import Services
 from cloner.model.storagevolumes import StorageVolumesModel
+from cloner.model.vms import VMsModel
 from cloner.server import commands
 from cloner.settings import Settings, demo_uri
 from support.running import wait_until
@@ -168,3 +169,24 @@ def test_a_clone_of_a_dead_server_that_nobody_can_make_sense_of_is_kept_in_mind(
         assert services.ledger.adopt_orphans() == []
     services.ledger.recover()
     assert ended(services, task).status == FAILED
+
+
+def test_a_clone_that_libvirt_does_not_let_go_keeps_its_disks(services: Services) -> None:
+    """Its QEMU cannot be ended, say: a guest without disks would be neither all nor nothing."""
+    undefine, left = services.host.undefine, []
+
+    def refuse_once(uuid: str, *, keep_nvram: bool) -> None:
+        left.append([services.host.has_volume(services.host.pool("default"), name) for name in names])
+        if len(left) == 1:
+            raise errors.LibvirtFailed(act="undefine the domain", cause="it is refused")
+        undefine(uuid, keep_nvram=keep_nvram)
+
+    task = VMsModel(services).clone("web", Request({}, MOUNT, ANYBODY)).tasks[0]
+    names = [disk["target"]["name"] for disk in task.plan["disks"] if disk["action"] == "clone"]
+    failed = mock.patch.object(services.ledger, "complete", side_effect=errors.StepFailed(cause="a test"))
+    with failed, mock.patch.object(services.host, "undefine", refuse_once):
+        services.executor.start()
+        assert ended(services, task.id).status == FAILED
+    assert left == [[True]] * 2
+    assert not services.host.has_domain(task.plan["name"])
+    assert not services.host.has_volume(services.host.pool("default"), names[0])
