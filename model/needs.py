@@ -43,6 +43,7 @@ class Needs:
         self._is_local = services.connections.is_local
         self._found: dict[str, Collection[tuple[str, str | None]]] = {}
         self._names: dict[str | Identity, set[str]] = {}
+        self._overlays: dict[str | Identity, set[str]] | None = None
         for domain in services.host.list_domains():
             if domain.uuid != but:
                 self._add(domain)
@@ -51,6 +52,32 @@ class Needs:
         """Names of the domains that need something, by its places (VolumeInfo.places) or a path."""
         keys = [key for place in places for key in self._keys(place)]
         return sorted({name for key in keys for name in self._names.get(key, ())})
+
+    def overlays(self, *places: str) -> list[str]:
+        """`pool/volume` of the images in active pools that name something, whether a domain has them or not."""
+        if self._overlays is None:
+            self._overlays = {}
+            for name, below in self._volumes():
+                for key in self._keys(below):
+                    self._overlays.setdefault(key, set()).add(name)
+        keys = [key for place in places for key in self._keys(place)]
+        return sorted({name for key in keys for name in self._overlays.get(key, ())})
+
+    def _volumes(self) -> Iterator[tuple[str, str]]:
+        """Every image, and what it names. Files are read rather than asked for: libvirt would read them as well."""
+        host = self._services.host
+        for pool in host.list_pools():
+            if not (pool.is_active and pool.holds_files):
+                continue
+            if self._is_local:
+                with suppress(OSError):
+                    for name in os.listdir(pool.path):
+                        found = _named_by_qcow2(os.path.join(pool.path, name)) or ()
+                        yield from ((f"{pool.name}/{name}", below) for below, _ in found)
+                continue
+            with suppress(errors.PoolNotFound, errors.PoolInactive):
+                volumes = host.list_volumes(pool.name)
+                yield from ((f"{pool.name}/{each.name}", each.backing) for each in volumes if each.backing)
 
     def _add(self, domain: DomainInfo) -> None:
         roots = [parse(xml) for xml in (domain.xml, domain.live_xml) if xml]

@@ -54,9 +54,14 @@ class StorageVolumesModel:
             return
         if volume.changed is not None and volume.changed > since + _CLOCKS_DIFFER_US:
             raise errors.SourceInUse(name=name, act="deleted", cause="it was changed since it was made")
-        users = Needs(self._services).users(*volume.places)
-        if users:
-            cause = f"it is a disk of {', '.join(users)}, or what one stands on"
+        needs = Needs(self._services)
+        users, overlays = needs.users(*volume.places), needs.overlays(*volume.places)
+        if users or overlays:
+            cause = (
+                f"it is a disk of {', '.join(users)}, or what one stands on"
+                if users
+                else f"{', '.join(overlays)} stands on it"
+            )
             raise errors.SourceInUse(name=name, act="deleted", cause=cause)
         refuse_open(self._services, name, [volume.path])
         with held(self._services, name, [volume.path], "deleted", caller):

@@ -102,7 +102,8 @@ class VMsModel:
     def delete(self, name: str, caller: Caller, *, storage: bool = False) -> None:
         """Deletes a domain that is shut off, and its storage if we made it or `storage` asks for it.
 
-        Storage that another domain needs, if only as a backing file, and media that are read-only or shareable, stay.
+        Storage that another domain needs, if only as a backing file, or any volume, and media that are read-only or
+        shareable, stay.
         Raises DomainNotFound, NotYours, DomainIsRunning, SourceInUse, DomainDeletedInPart.
         """
         host = self._services.host
@@ -135,7 +136,9 @@ class VMsModel:
         doomed = [
             volume
             for volume in written_volumes(self._services.host, domain)
-            if (everything or {"pool": volume.pool, "volume": volume.name} in ours) and not needs.users(*volume.places)
+            if (everything or {"pool": volume.pool, "volume": volume.name} in ours)
+            and not needs.users(*volume.places)
+            and not needs.overlays(*volume.places)
         ]
         nvram = self._services.read(domain).nvram or ""
         keep_nvram = (clone is None and not everything) or bool(needs.users(nvram))

@@ -24,7 +24,7 @@ from support.guests import OVMF_VARS, Disk, inventory, stop_guest
 from support.libvirtd import PrivateLibvirtd
 from support.running import run, wait_until
 from support.server import Server
-from support.storage import GiB, MiB, allocated, make_qcow2, make_raw, open_in_qemu, pool_path, some_data
+from support.storage import GiB, MiB, allocated, listing, make_qcow2, make_raw, open_in_qemu, pool_path, some_data
 
 Guest = Callable[..., libvirt.virDomain]
 
@@ -324,6 +324,19 @@ def test_a_clones_disk_that_another_guests_image_stands_on_stays(
     if runs:
         stop_guest(other)
     other.create()
+
+
+def test_a_clones_disk_that_a_volume_stands_on_stays_though_no_guest_has_that(
+    server: Server, pool: libvirt.virStoragePool, guest: Guest, disk: Path
+) -> None:
+    """It was made with virsh vol-create-as, for a guest that is going to be defined."""
+    guest("web", [disk])
+    (one, other) = (cloned(server, "vms/web")["name"] for _ in range(2))
+    below = pool_path(pool) / f"{one}-vda.img"
+    make_qcow2(pool, "new.qcow2", 16 * MiB, backing=below)
+    for name in (one, other):
+        assert server.request("DELETE", f"vms/{name}").status == 204
+    assert listing(below.parent) == ["new.qcow2", below.name, disk.name]
 
 
 def test_a_disk_that_a_qemu_reads_as_a_backing_file_is_not_deleted(

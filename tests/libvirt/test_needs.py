@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +11,7 @@ from xml.sax.saxutils import quoteattr
 import pytest
 
 from cloner.engine import locks
-from cloner.hypervisor.host import SHUT_OFF, DomainInfo
+from cloner.hypervisor.host import SHUT_OFF, DomainInfo, PoolInfo
 from cloner.hypervisor.places import Places
 from cloner.model.needs import Needs
 from support.running import run
@@ -27,13 +27,23 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield found
 
 
+POOLS = [("pool", "active"), ("stopped", "inactive"), ("gone", "active")]
+
+
 def needs(
-    disks: str = "", *, os: str = "", live: str = "", more: str = "", but: str = "", is_local: bool = True
+    disks: str = "",
+    *,
+    os: str = "",
+    live: str = "",
+    more: str = "",
+    but: str = "",
+    is_local: bool = True,
+    pools: Sequence[PoolInfo] = (),
 ) -> Needs:
     """What one domain needs."""
     xml, live_xml = (XML.format(os=os, disks=each, more=more) for each in (disks, live))
     domain = DomainInfo("other", "7", SHUT_OFF, xml, True, False, False, live_xml if live else "")
-    host = SimpleNamespace(list_domains=lambda: [domain], volume_behind=lambda _: None)
+    host = SimpleNamespace(list_domains=lambda: [domain], list_pools=lambda: pools, volume_behind=lambda _: None)
     services: Any = SimpleNamespace(host=host, connections=SimpleNamespace(is_local=is_local), places=Places())
     return Needs(services, but)
 
@@ -142,6 +152,19 @@ def test_what_is_only_said_of_a_file_is_no_need(tmp_path: Path) -> None:
     path.write_bytes(b"x")
     said = f"<title>{path}</title><description>{path}</description><metadata><x:x xmlns:x='u:x'>{path}</x:x></metadata>"
     assert needs(more=said).users(str(path)) == []
+
+
+def test_a_volume_needs_what_it_stands_on_whether_a_guest_has_it_or_not(tmp_path: Path) -> None:
+    base, link = tmp_path / "base.img", tmp_path / "link.img"
+    base.write_bytes(bytes(MiB))
+    link.hardlink_to(base)
+    (tmp_path / "pool").mkdir()
+    overlay(tmp_path / "pool" / "top.qcow2", base, "raw")
+    (tmp_path / "pool" / "other.img").write_bytes(b"x")
+    pools = [PoolInfo(name, "", "dir", state, 0, 0, 0, f"{tmp_path}/{name}", {}, True, True) for name, state in POOLS]
+    found = needs(pools=pools)
+    assert found.overlays(str(link)) == ["pool/top.qcow2"]
+    assert found.overlays(f"{tmp_path}/pool/top.qcow2") == found.users(str(base)) == []
 
 
 def test_what_libvirt_tells_of_a_guest_that_runs_is_needed(tmp_path: Path) -> None:
