@@ -199,7 +199,7 @@ def build(settings: Settings, observer: Observer | None = None) -> Services:
     folder = settings.folder
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lease = Lease(folder / "servers")
+        lease = Lease(folder / "servers", settings.connect)
     except OSError as error:
         raise errors.InvalidConfiguration(cause=f"the state directory cannot be used: {error}") from error
     journal = Journal(settings.journal_url)

@@ -10,17 +10,28 @@ import fcntl
 import os
 import uuid
 from contextlib import suppress
+from hashlib import blake2b
 from multiprocessing.util import register_after_fork
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+_SIGN_BYTES = 4
+_HERE = ("", "localhost", "127.0.0.1", "::1")
 
 
 class Lease:
-    """This server's sign of life, in a folder that the servers of one journal share."""
+    """This server's sign of life, in a folder that the servers of one journal share.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: that folder.
+        uri: the libvirt that the server works on, of which its id has a sign.
+    """
+
+    def __init__(self, folder: Path, uri: str = "") -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
-        self.id = uuid.uuid4().hex
+        self._sign = _sign(uri)
+        self.id = f"{uuid.uuid4().hex}-{self._sign}" if uri else uuid.uuid4().hex
         unseen = folder / f".{self.id}"  # until it is locked: an unlocked file is that of a dead server
         descriptor = os.open(unseen, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -46,6 +57,11 @@ class Lease:
         finally:
             os.close(descriptor)
 
+    def is_of_here(self, server: str) -> bool:
+        """Whether the server with this id works, or worked, on the same libvirt, as far as that is known."""
+        sign = server.partition("-")[2]
+        return sign in ("", self._sign)
+
     def forget_the_dead(self) -> None:
         """Removes the files of servers that died; what they left is to be recovered before."""
         for path in self._folder.iterdir():
@@ -63,3 +79,12 @@ class Lease:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _sign(uri: str) -> str:
+    """A number for a libvirt, the same for the URIs that lead to one by another transport."""
+    parts = urlsplit(uri)
+    host = parts.hostname or ""
+    socket = parse_qs(parts.query).get("socket", [""])[0]
+    place = (parts.scheme.partition("+")[0], "" if host in _HERE else host, parts.path, socket)
+    return blake2b(repr(place).encode(), digest_size=_SIGN_BYTES).hexdigest()

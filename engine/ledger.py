@@ -66,6 +66,7 @@ class Ledger:
         self._host = host
         self._lease = lease
         self._adopted: deque[Task] = deque()
+        self._strangers: set[int] = set()
 
     def complete(
         self, task: int, steps: Sequence[Step], done: Mapping[str, int] | None = None, warning: str | None = None
@@ -108,16 +109,27 @@ class Ledger:
         if is_news:
             log.warning("task %d: what it made cannot be removed yet: %s", task, why)
 
+    def _tell_stranger(self, task: Task) -> None:
+        """Nothing of a task is to be looked for, and found missing, where it never was."""
+        if task.id not in self._strangers:
+            self._strangers.add(task.id)
+            cause = "it is of another libvirt than this server's, and waits for a server with that (setting connect)"
+            self.tell_wait(task.id, errors.StepFailed(cause=cause))
+
     def waiting(self) -> list[Task]:
-        """Tasks that servers which live cannot undo yet."""
+        """Tasks that servers which live cannot undo yet, and those of another libvirt."""
         tasks = [task for task in self._journal.tasks(RUNNING) if task.message.startswith(errors.UndoneLater.code)]
-        return [task for task in tasks if self._lease.is_alive(task.server)]
+        return [task for task in tasks if self._lease.is_alive(task.server) or not self._lease.is_of_here(task.server)]
 
     # --- Tasks of servers that died ----------------------------------------------------------------------------------
 
     def orphans(self) -> list[tuple[Task, list[Step]]]:
-        """The running tasks of servers that are dead, with the steps of each that would be undone."""
-        tasks = [task for task in self._journal.tasks(RUNNING) if not self._lease.is_alive(task.server)]
+        """The running tasks of servers that are dead, with the steps of each that would be undone.
+
+        Those of another libvirt are not among them.
+        """
+        dead = [task for task in self._journal.tasks(RUNNING) if not self._lease.is_alive(task.server)]
+        tasks = [task for task in dead if self._lease.is_of_here(task.server)]
         return [(task, [] if self._is_complete(task) else self._journal.steps(task.id)) for task in tasks]
 
     def adopt_orphans(self) -> list[Ending]:
@@ -127,7 +139,9 @@ class Ledger:
         """
         dead = {server for server in self._journal.servers_with_tasks() if not self._lease.is_alive(server)}
         for task in self._journal.tasks(RUNNING) if dead else ():
-            if task.server in dead and self._journal.adopt(task.id, task.server, self._lease.id):
+            if task.server in dead and not self._lease.is_of_here(task.server):
+                self._tell_stranger(task)
+            elif task.server in dead and self._journal.adopt(task.id, task.server, self._lease.id):
                 self._adopted.append(task)
         self._lease.forget_the_dead()
         endings = []

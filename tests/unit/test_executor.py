@@ -15,6 +15,7 @@ from cloner import errors
 from cloner.callers import ANYBODY
 from cloner.engine.copying import ThroughLibvirt
 from cloner.engine.job import Job
+from cloner.engine.lease import Lease
 from cloner.engine.ledger import FILL, VOLUME, Ending
 from cloner.engine.plan import Copy, VolumePlan
 from cloner.engine.postponed import Postponed
@@ -190,3 +191,17 @@ def test_a_clone_that_libvirt_does_not_let_go_keeps_its_disks(services: Services
     assert left == [[True]] * 2
     assert not services.host.has_domain(task.plan["name"])
     assert not services.host.has_volume(services.host.pool("default"), names[0])
+
+
+def test_a_clone_on_another_libvirt_is_left_to_a_server_on_that(services: Services) -> None:
+    """Here nothing of it is there: as if all had been undone, but for its files, which both may see."""
+    other = Lease(services.lease._folder, "qemu:///system")
+    other.release()
+    with services.journal.transaction() as transaction:
+        task = transaction.add_task(transaction.new_task_id(), "domain", "", other.id, {}).id
+    assert services.ledger.adopt_orphans() == []
+    assert services.ledger.orphans() == []
+    services.ledger.recover()
+    (found,) = services.ledger.waiting()
+    assert (found.id, found.server) == (task, other.id)
+    assert "another libvirt" in found.message

@@ -196,3 +196,23 @@ def test_ids_are_distinct(folder: Path) -> None:
     for lease in leases:
         lease.release()
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "is_of_here"),
+    [
+        ("qemu:///system", True),
+        ("qemu+unix:///system", True),
+        ("qemu+ssh://root@localhost/system", True),
+        ("qemu:///session", False),
+        ("qemu+ssh://elsewhere/system", False),
+        ("qemu+unix:///system?socket=/other", False),
+        ("test:///default", False),
+        ("", True),
+    ],
+)
+def test_a_server_is_known_to_be_on_the_same_libvirt_by_its_id(tmp_path: Path, uri: str, is_of_here: bool) -> None:
+    lease, other = Lease(tmp_path, "qemu:///system"), Lease(tmp_path, uri)
+    assert lease.is_of_here(other.id) == is_of_here
+    for each in (lease, other):
+        each.release()
