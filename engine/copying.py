@@ -165,7 +165,7 @@ def methods(maker: VolumeMaker) -> dict[str, Method]:
 def take_back(host: Host, pool: str, name: str, made: Mapping[str, Any] | None) -> None:
     """Removes a volume that a method reserved. Raises Busy while it has to wait, StepFailed if it is another's.
 
-    By now its pool may lead to another folder, in which somebody else has a volume of that name.
+    By now its pool may be gone, or lead to another folder, in which somebody else has a volume of that name.
     """
     if not made:
         host.delete_volume(pool, name)
@@ -175,7 +175,7 @@ def take_back(host: Host, pool: str, name: str, made: Mapping[str, Any] | None) 
         raise errors.StepFailed(cause=f"{path} was replaced by somebody else and is left alone")
     try:
         is_gone = host.delete_volume(pool, name, path)
-    except (errors.PoolInactive, errors.PoolNotFound):
+    except (errors.PoolInactive, errors.PoolNotFound, errors.StepFailed):
         if not known:
             raise
         is_gone = False

@@ -380,9 +380,9 @@ class Host:
         return True
 
     def delete_volume(self, pool: str, name: str, path: str | None = None) -> bool:
-        """Deletes a volume, if it has the `path` that is given; whether it was there.
+        """Deletes a volume; whether it was there.
 
-        Raises Busy while libvirt still works on it or its pool.
+        Raises StepFailed for one that has another `path` than is given, and Busy while libvirt works on it or its pool.
         """
         with (
             suppress(errors.VolumeNotFound),
@@ -390,7 +390,7 @@ class Host:
         ):
             volume = _active_pool(connection, pool).storageVolLookupByName(name)
             if path is not None and volume.path() != path:
-                return False
+                raise errors.StepFailed(cause=f"{path} is not in its pool any more, which leads elsewhere")
             try:
                 volume.delete(0)
             except libvirt.libvirtError as error:
