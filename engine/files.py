@@ -120,11 +120,13 @@ def reflink(source: str, target: str, known: Mapping[str, int]) -> None:
 
 @contextmanager
 def opened_own(path: str, known: Mapping[str, int]) -> Iterator[int]:
-    """A file that we made, to be written, if it is still the one whose identity is given. Raises OSError."""
+    """A file that we made, to be written. Raises OSError unless it has the identity that is given, to the end."""
     with opened(path, os.O_RDWR) as descriptor:
         if known and _differ(_identity(descriptor, os.fstat(descriptor)), known):
             raise OSError(errno.ESTALE, "It was replaced by somebody else", path)
         yield descriptor
+        if not os.path.samestat(os.lstat(path), os.fstat(descriptor)):
+            raise OSError(errno.ESTALE, "It was replaced by somebody else", path)
 
 
 def clear(descriptor: int, length: int) -> None:

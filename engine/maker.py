@@ -174,7 +174,9 @@ class Maker:
             with suppress(errors.ClonerError):  # now, since a server that dies cannot tell; else with the task's end
                 self._journal.mark(job.task, [Mark(step.number, UNDONE)])
             raise errors.CloneFailed(step=action.title, cause=error.reason) from error
-        except (errors.CloneCancelled, errors.ServerStopped, errors.SourceStarted, errors.CloneFailed):
+        except (errors.CloneCancelled, errors.ServerStopped, errors.CloneFailed):
+            raise
+        except (errors.SourceStarted, errors.SourceChanged):
             raise
         except errors.ClonerError as error:
             raise errors.CloneFailed(step=action.title, cause=cause_of(error)) from error
@@ -225,8 +227,11 @@ class Maker:
 
     def _define(self, plan: DomainPlan, sources: Mapping[str, domainxml.NewSource]) -> Action:
         def define() -> Mapping[str, Any]:
-            if self._host.domain_state(plan.source_uuid) != (plan.source, SHUT_OFF):
+            name, state = self._host.domain_state(plan.source_uuid)
+            if state != SHUT_OFF:
                 raise errors.SourceStarted
+            if name != plan.source:
+                raise errors.StepFailed(cause=f"{plan.source} is called {name} by now; repeat")
             self._check_unchanged(plan.copies, but=plan.source_uuid)
             xml = domainxml.clone(
                 plan.xml,

@@ -201,7 +201,7 @@ def test_a_source_that_is_written_to_meanwhile_ends_the_clone(
     with path.open("r+b") as file:
         file.write(b"changed")
     ended = server.wait_task(task["id"])
-    assert (ended["status"], "CLNTASK0007E" in ended["message"]) == ("failed", True)
+    assert (ended["status"], ended["message"][:12]) == ("failed", "CLNTASK0007E")
     assert inventory(conn) == before
 
 
@@ -217,7 +217,7 @@ def test_a_backing_file_that_is_written_to_while_libvirt_reads_it_ends_the_clone
     with base.open("r+b") as file:
         file.write(b"changed")
     ended = server.wait_task(task["id"])
-    assert (ended["status"], "CLNTASK0007E" in ended["message"]) == ("failed", True)
+    assert (ended["status"], ended["message"][:12]) == ("failed", "CLNTASK0007E")
     assert inventory(conn) == before
 
 
