@@ -33,6 +33,8 @@ LATER = (errors.LibvirtUnavailable, errors.Busy, errors.JournalUnavailable, erro
 ALONE = (errors.Busy, errors.PoolInactive)
 """Of these what one task may have to wait for while others need not."""
 
+ANOTHERS = "it is of another libvirt than this server's, and waits for a server with that (setting connect)"
+
 _COARSE_CLOCK_US = 50_000
 """A file system takes its times from the kernel's coarse clock, which lags: a file this much older may be ours."""
 
@@ -113,13 +115,16 @@ class Ledger:
         """Nothing of a task is to be looked for, and found missing, where it never was."""
         if task.id not in self._strangers:
             self._strangers.add(task.id)
-            cause = "it is of another libvirt than this server's, and waits for a server with that (setting connect)"
-            self.tell_wait(task.id, errors.StepFailed(cause=cause))
+            self.tell_wait(task.id, errors.StepFailed(cause=ANOTHERS))
 
     def waiting(self) -> list[Task]:
         """Tasks that servers which live cannot undo yet, and those of another libvirt."""
-        tasks = [task for task in self._journal.tasks(RUNNING) if task.message.startswith(errors.UndoneLater.code)]
-        return [task for task in tasks if self._lease.is_alive(task.server) or not self._lease.is_of_here(task.server)]
+        return [task for task in self._journal.tasks(RUNNING) if self._is_left(task)]
+
+    def _is_left(self, task: Task) -> bool:
+        if self._lease.is_alive(task.server):
+            return task.message.startswith(errors.UndoneLater.code)
+        return not self._lease.is_of_here(task.server)
 
     # --- Tasks of servers that died ----------------------------------------------------------------------------------
 

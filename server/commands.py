@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 
+from .. import errors
+from ..engine.ledger import ANOTHERS
 from ..hypervisor.connection import Connections
 from ..hypervisor.host import Host
 from ..hypervisor.places import places
@@ -39,12 +41,13 @@ def audit(settings: Settings, *, as_json: bool) -> int:
 def recover(settings: Settings, *, dry_run: bool) -> int:
     """Prints what servers that died left unfinished, and, unless `dry_run`, finishes or undoes it.
 
-    What servers that live cannot undo yet is printed as well, and left to them.
+    What servers that live cannot undo yet is printed as well, and left to them, and so is what is of another libvirt.
     """
     services = build(settings)
     services.connections.start(_CONNECT_S)
     for task in services.ledger.waiting():
-        print(f"task {task.id}, {task.target_uri}: {task.message}")
+        is_told = task.message.startswith(errors.UndoneLater.code)
+        print(f"task {task.id}, {task.target_uri}: {task.message if is_told else ANOTHERS}")
     orphans = services.ledger.orphans()
     for task, steps in orphans:
         undone = [f"{step.kind} {step.args.get('name')} ({step.state})" for step in reversed(steps)]

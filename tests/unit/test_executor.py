@@ -194,7 +194,9 @@ def test_a_clone_that_libvirt_does_not_let_go_keeps_its_disks(services: Services
     assert not services.host.has_volume(services.host.pool("default"), names[0])
 
 
-def test_a_clone_on_another_libvirt_is_left_to_a_server_on_that(services: Services) -> None:
+def test_a_clone_on_another_libvirt_is_left_to_a_server_on_that(
+    services: Services, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Here nothing of it is there: as if all had been undone, but for its files, which both may see."""
     other = Lease(services.lease._folder, "qemu:///system")
     other.release()
@@ -202,7 +204,9 @@ def test_a_clone_on_another_libvirt_is_left_to_a_server_on_that(services: Servic
         task = transaction.add_task(transaction.new_task_id(), "domain", "", other.id, {}).id
     assert services.ledger.adopt_orphans() == []
     assert services.ledger.orphans() == []
-    services.ledger.recover()
+    settings = Settings(connect=demo_uri(), state_dir=str(tmp_path))
+    assert [commands.recover(settings, dry_run=is_dry) for is_dry in (True, False)] == [0, 0]
+    assert capsys.readouterr().out.count("another libvirt") == 2
     (found,) = services.ledger.waiting()
     assert (found.id, found.server) == (task, other.id)
     assert "another libvirt" in found.message

@@ -24,7 +24,7 @@ def test_a_file_that_was_taken_away_while_it_was_written_is_missed(
             if is_replaced:
                 path.touch()
 
-    with pytest.raises(OSError, match="replaced|No such file"):
+    with pytest.raises(OSError, match=r"replaced|No such file"):
         write()
 
 
