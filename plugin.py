@@ -36,6 +36,7 @@ from .hypervisor.host import Host, VolumeInfo
 from .hypervisor.inventory import Inventory
 from .hypervisor.making import VolumeMaker
 from .hypervisor.places import places
+from .model.deletions import Deletions
 from .model.feed import Feed
 from .model.foresight import Foresight
 from .model.gone import GoneClones
@@ -92,6 +93,7 @@ class Cloner:
         if wok.NAME and activity.tell not in listeners:
             listeners.append(activity.tell)
         self._gone = GoneClones(self.services)
+        self._deletions = Deletions(self.services)
         self._housekeeping = cherrypy.process.plugins.BackgroundTask(
             _HOUSEKEEPING_INTERVAL_S, self._keep_house, bus=cherrypy.engine
         )
@@ -136,6 +138,7 @@ class Cloner:
     def _keep_house(self) -> None:
         self._age_out()
         self._write_uses()
+        self._finish_deletions()
         self._forget_gone()
 
     def _age_out(self) -> None:
@@ -157,6 +160,12 @@ class Cloner:
             self._gone.sweep()
         except errors.ClonerError as error:  # as above
             log.warning("clones that are gone are kept in mind for now: %s", error)
+
+    def _finish_deletions(self) -> None:
+        try:
+            self._deletions.sweep()
+        except errors.ClonerError as error:  # as above
+            log.warning("the storage of deleted guests is kept for now: %s", error)
 
 
 def _inside(settings: Settings) -> Settings:

@@ -397,6 +397,21 @@ class Journal:
                 sa.delete(sql.reservations).where(sql.reservations.c.domain == uuid, sql.reservations.c.task.is_(None))
             )
 
+    def begin_deletion(self, uuid: str, what: Mapping[str, Any]) -> None:
+        """Writes down what is going to be removed with a domain."""
+        with self._write() as connection:
+            connection.execute(sa.delete(sql.deletions).where(sql.deletions.c.uuid == uuid))
+            connection.execute(sa.insert(sql.deletions).values(uuid=uuid, what=json.dumps(what)))
+
+    def end_deletion(self, uuid: str) -> None:
+        with self._write() as connection:
+            connection.execute(sa.delete(sql.deletions).where(sql.deletions.c.uuid == uuid))
+
+    def deletions(self) -> dict[str, dict[str, Any]]:
+        """What is being removed, by its domain's UUID: also what servers began that died."""
+        with self._read() as connection:
+            return {row.uuid: json.loads(row.what) for row in connection.execute(sa.select(sql.deletions))}
+
     def reserved(self) -> list[tuple[str, str, str]]:
         """(kind, scope, name) of every reservation that a task holds."""
         held = sa.select(sql.reservations.c.kind, sql.reservations.c.scope, sql.reservations.c.name)

@@ -15,7 +15,9 @@ from multiprocessing.util import register_after_fork
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-_SIGN_BYTES = 4
+_SIGN_BYTES = 3
+"""The journal has 40 characters for an id, of which a UUID takes 32."""
+
 _HERE = ("", "localhost", "127.0.0.1", "::1")
 
 

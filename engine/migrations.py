@@ -138,4 +138,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         # The id of the request that a task came of, for the log of the server that ends it; '' where that is not known.
         "ALTER TABLE tasks ADD COLUMN request VARCHAR(128) NOT NULL DEFAULT ''",
     ),
+    (
+        # Domains that a server is deleting, and the files that go with each, as JSON.
+        """CREATE TABLE deletions (
+            uuid VARCHAR(36) PRIMARY KEY,
+            what TEXT NOT NULL
+        )""",
+    ),
 )

@@ -59,6 +59,7 @@ request_keys = sa.Table(
     *(sa.Column(name, sa.String) for name in ("owner", "name", "request", "server", "tasks")),
     *(sa.Column(name, sa.BigInteger) for name in ("created", "batch")),
 )
+deletions = sa.Table("deletions", _metadata, *(sa.Column(name, sa.String) for name in ("uuid", "what")))
 holds = sa.Table("holds", _metadata, *(sa.Column(name, sa.String) for name in ("path", "server", "act")))
 
 

@@ -15,6 +15,7 @@ from ..engine import files
 from ..engine.plan import Wishes
 from ..hypervisor.host import DomainInfo, VolumeInfo
 from .accepting import Accepted, Request, accept, check_count
+from .deletions import Deletions
 from .domainorder import DomainOrder, refuse_written
 from .guests import read_guest
 from .needs import Needs
@@ -145,9 +146,10 @@ class VMsModel:
         # libvirt removes those of a guest that was started meanwhile as well, so the server does it where it can.
         known = {} if keep_nvram else self._removable(nvram)
         refuse_open(self._services, domain.name, [*(volume.path for volume in doomed), *([nvram] if known else [])])
-        self._undefine(domain, keep_nvram=keep_nvram or bool(known))
-        left = self._delete_volumes(domain, doomed) | self._remove_nvram(domain, nvram, known)
-        journal.clone_is_gone(domain.uuid)
+        with Deletions(self._services).written_down(domain.uuid, doomed, nvram, known):
+            self._undefine(domain, keep_nvram=keep_nvram or bool(known))
+            left = self._delete_volumes(domain, doomed) | self._remove_nvram(domain, nvram, known)
+            journal.clone_is_gone(domain.uuid)
         if left:
             causes = "; ".join(dict.fromkeys(left.values()))
             raise errors.DomainDeletedInPart(name=domain.name, storage=", ".join(left), cause=causes)

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from unittest import mock
 
 import libvirt
+import pytest
 
+from cloner.callers import ANYBODY
+from cloner.model.deletions import Deletions
+from cloner.model.services import Services
+from cloner.model.vms import VMsModel
+from cloner.plugin import build
+from cloner.settings import Settings
 from support.libvirtd import PrivateLibvirtd
 from support.mortal import MortalServer
 from support.running import wait_until
 from support.server import Server
-from support.storage import MiB, allocated, listing, make_pool, make_raw, pool_path, remove_pool, some_data
+from support.storage import MiB, allocated, listing, make_pool, make_qcow2, make_raw, pool_path, remove_pool, some_data
 
 Guest = Callable[..., libvirt.virDomain]
 
@@ -80,6 +88,49 @@ def test_a_disk_that_is_full_of_a_clone_and_has_the_journal_too_is_freed(
         ended = server.wait_task(task["id"])
     assert ended["status"] == "failed"
     assert listing(folder) == ["filler", "web.img"]
+
+
+@pytest.mark.parametrize("user", ["nobody", "a guest", "a volume"])
+def test_a_guest_whose_deletion_a_crash_interrupts_leaves_nothing_that_nobody_needs(
+    libvirtd: PrivateLibvirtd,
+    pool: libvirt.virStoragePool,
+    guest: Guest,
+    folder: Path,
+    tmp_path: Path,
+    user: str,
+) -> None:
+    """The server dies when it has undefined the guest."""
+    disk, nvram = Path(make_raw(pool, "web.img", MiB).path()), folder / "web_VARS.fd"
+    nvram.write_bytes(b"x")
+    guest("web", [disk], nvram=nvram)
+    with server_parts(libvirtd, tmp_path) as mortal:
+        died = mock.patch.object(mortal.host, "delete_volume", side_effect=KeyboardInterrupt)
+        with died, pytest.raises(KeyboardInterrupt):
+            VMsModel(mortal).delete("web", ANYBODY, storage=True)
+        assert disk.exists()
+        Deletions(mortal).sweep()
+        assert disk.exists(), "its server lives"
+    if user == "a guest":
+        guest("mine", [disk])
+    elif user == "a volume":
+        make_qcow2(pool, "top.qcow2", MiB, backing=disk)
+    with server_parts(libvirtd, tmp_path) as heir:
+        Deletions(heir).sweep()
+        assert heir.journal.deletions() == {}
+    assert (disk.exists(), nvram.exists()) == (user != "nobody", False)
+
+
+@contextmanager
+def server_parts(libvirtd: PrivateLibvirtd, state_dir: Path) -> Iterator[Services]:
+    """A server's parts in this process; what it has begun is a dead server's at the end."""
+    services = build(Settings(connect=libvirtd.uri, state_dir=str(state_dir)))
+    services.connections.start(10)
+    try:
+        yield services
+    finally:
+        services.connections.stop()
+        services.journal.close()
+        services.lease.release()
 
 
 def fill(path: Path) -> None:
