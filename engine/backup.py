@@ -71,6 +71,8 @@ def _end_what_runs(copy: Path) -> int:
         for task in running:
             reason = errors.UnderWayInBackup(name=task.plan.get("name", task.target_uri)).reason
             journal.end(task.id, FAILED, reason)
+        for uuid in journal.deletions():  # its disks may be another guest's by then
+            journal.end_deletion(uuid)
     finally:
         journal.close()
     return len(running)

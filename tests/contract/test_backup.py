@@ -125,6 +125,7 @@ def test_a_clone_that_was_under_way_is_not_undone_when_it_is_put_back(
     """By then it may be complete, and in use; a plain copy of the journal's file would have its disks deleted."""
     old = services("old")
     number = make_half_a_clone(old, "web.qcow2")
+    old.journal.begin_deletion("a guest", {})
     (tmp_path / "new").mkdir()
     back_up(old.journal._engine.url, tmp_path / "backup")
     old.journal.close()
@@ -139,6 +140,7 @@ def test_a_clone_that_was_under_way_is_not_undone_when_it_is_put_back(
     assert task.status == FAILED
     assert task.message.startswith("CLNTASK0011E: " if is_backup else "CLNTASK0004E: ")
     assert new.journal.reserved() == []
+    assert (new.journal.deletions() == {}) is is_backup
 
 
 def test_how_many_are_under_way_is_said(folder: Path, tmp_path: Path) -> None:
