@@ -19,7 +19,7 @@ from .copying import take_back
 from .journal import Journal
 from .lease import Lease
 from .observer import Observer
-from .records import DONE, FAILED, FINISHED, KILLED, RUNNING, UNDONE, Clone, Link, Mark, Step, Task
+from .records import BEGUN, DONE, FAILED, FINISHED, KILLED, RUNNING, UNDONE, Clone, Link, Mark, Step, Task
 from .xmltree import parse
 
 log = logging.getLogger(__name__)
@@ -91,8 +91,11 @@ class Ledger:
         """Undoes a task and ends it. Raises one of LATER when that has to wait."""
         steps = self._journal.steps(ending.task)
         # That a volume is full is not told: whoever recovers this task would take it for complete.
-        filled = {step.number for step in steps if step.kind == FILL}
-        marks = {mark.number: mark for mark in ending.marks if mark.number not in filled}
+        filled = {step.number for step in steps if _fills(step)}
+        marks = {
+            mark.number: Mark(mark.number, BEGUN, mark.result) if mark.number in filled else mark
+            for mark in ending.marks
+        }
         tell = _Teller(self._journal, ending.task)
         tell(list(marks.values()))
         known = [_marked(step, marks.get(step.number)) for step in steps if step.number not in ending.not_ours]
@@ -202,8 +205,7 @@ class Ledger:
         domain = next((step for step in steps if step.kind == DOMAIN), None)
         if domain is not None:
             return domain.state != UNDONE and self._host.has_domain_uuid(domain.args["uuid"])
-        is_filled = last.kind == FILL or bool(last.args.get("filled"))
-        return is_filled and last.state == DONE and task.kind == VOLUME
+        return _fills(last) and last.state == DONE and task.kind == VOLUME
 
     # --- Undoing -----------------------------------------------------------------------------------------------------
 
@@ -329,6 +331,11 @@ class _Teller:
                 self._journal.mark(self._task, marks)
             except errors.JournalUnavailable:  # and it may have taken long to say so
                 self._is_heard = False
+
+
+def _fills(step: Step) -> bool:
+    """Whether a volume has its content once the step is done."""
+    return step.kind == FILL or bool(step.args.get("filled"))
 
 
 def _marked(step: Step, mark: Mark | None) -> Step:

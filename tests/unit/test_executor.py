@@ -98,15 +98,18 @@ def test_a_backing_file_whose_content_is_copied_must_have_no_user(services: Serv
 # --- How it ends -----------------------------------------------------------------------------------------------------
 
 
-def test_a_volume_whose_source_was_changed_is_not_finished_by_the_next_server(services: Services) -> None:
+@pytest.mark.parametrize("filled", [True, False], ids=["made-and-filled", "made, then filled"])
+def test_a_volume_whose_source_was_changed_is_not_finished_by_the_next_server(
+    services: Services, *, filled: bool
+) -> None:
     """The server dies when it has written down how the steps went, and before it has undone the first of them."""
     with mock.patch.object(services.executor, "submit"):
         task = clone_volume(services)
-    for number, kind in enumerate((VOLUME, FILL), 1):
-        args = {"pool": "default", "name": "new.img", "parents": [], "stamped": True}
+    marks = [Mark(1, DONE, {"path": "/new.img", "file": {}}), Mark(2, DONE, {}, "new.img")]
+    for number, kind in enumerate((VOLUME,) if filled else (VOLUME, FILL), 1):
+        args = {"pool": "default", "name": "new.img", "parents": [], "stamped": True, "filled": filled}
         services.journal.begin(task, number, kind, args, "")
-    marks = (Mark(1, DONE, {"path": "/new.img", "file": {}}), Mark(2, DONE, {}, "new.img"))
-    ending = Ending(task, FAILED, errors.SourceChanged(name="web.qcow2"), marks=marks)
+    ending = Ending(task, FAILED, errors.SourceChanged(name="web.qcow2"), marks=tuple(marks[: 2 - filled]))
     died = errors.Busy(what="a test")
     with mock.patch.object(services.ledger, "_undo", side_effect=died), pytest.raises(errors.Busy):
         services.ledger.fail(ending)
