@@ -32,7 +32,8 @@ from .engine.observer import Observer
 from .engine.survey import Surveyor
 from .engine.tokens import Tokens
 from .hypervisor.connection import Connections
-from .hypervisor.host import Host, VolumeInfo
+from .hypervisor.host import Host
+from .hypervisor.infos import VolumeInfo
 from .hypervisor.inventory import Inventory
 from .hypervisor.making import VolumeMaker
 from .hypervisor.places import places

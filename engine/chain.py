@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..hypervisor.host import VolumeInfo
+from ..hypervisor.infos import VolumeInfo
 from . import files
 from .qcow2 import Header, read_header
 

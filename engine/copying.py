@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from .. import errors
-from ..hypervisor.host import Host, VolumeInfo
+from ..hypervisor.host import Host
+from ..hypervisor.infos import VolumeInfo
 from ..hypervisor.making import VolumeMaker
 from . import files, qemuimg
 from .duplicating import duplicate

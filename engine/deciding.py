@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from .. import errors
-from ..hypervisor.host import PoolInfo, VolumeInfo
+from ..hypervisor.infos import PoolInfo, VolumeInfo
 from . import domainxml, ownership
 from .chain import Chain, image_format
 from .plan import CLONE, EMPTY, SHARE, Copy, Draft, Left, Wishes, extension

@@ -18,7 +18,8 @@ from uuid import uuid4
 
 from .. import context, errors
 from ..context import Context
-from ..hypervisor.host import Host, VolumeInfo
+from ..hypervisor.host import Host
+from ..hypervisor.infos import VolumeInfo
 from .copying import Method
 from .job import Job
 from .journal import Journal

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 from .. import context, errors
 from ..context import NOBODY, Context
-from ..hypervisor.host import Host, VolumeInfo
+from ..hypervisor.host import Host
+from ..hypervisor.infos import VolumeInfo
 from . import domainxml, files
 from .copying import take_back
 from .journal import Journal

@@ -18,7 +18,8 @@ from typing import Any
 
 from .. import context, errors
 from ..errors import plain
-from ..hypervisor.host import SHUT_OFF, Host, VolumeInfo
+from ..hypervisor.host import Host
+from ..hypervisor.infos import SHUT_OFF, VolumeInfo
 from . import domainxml, files
 from .copying import Method
 from .job import Job

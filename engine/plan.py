@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from ..hypervisor.host import PoolInfo, VolumeInfo
+from ..hypervisor.infos import PoolInfo, VolumeInfo
 from ..utils import MAX_FILE_NAME_BYTES, MAX_NAME_BYTES, byte_length, compose
 from . import domainxml, ownership
 from .ownfiles import OwnFiles, own_files, tpm_folder

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from ..hypervisor.host import PoolInfo, VolumeInfo
+from ..hypervisor.infos import PoolInfo, VolumeInfo
 from . import files, qemuimg
 from .chain import PLAIN_BYTES, Chain
 from .duplicating import occupied_in_blocks

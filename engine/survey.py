@@ -8,7 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from .. import errors
-from ..hypervisor.host import DomainInfo, Host, PoolInfo, VolumeInfo
+from ..hypervisor.host import Host
+from ..hypervisor.infos import DomainInfo, PoolInfo, VolumeInfo
 from ..hypervisor.places import Places
 from . import domainxml, files, locks, qemuimg
 from .chain import Chain, Image, follow, is_link

@@ -9,32 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import libvirt
-from lxml import etree
 
 from .. import errors
 from . import filesystems
 from .connection import Connections
+from .infos import DOMAIN_XML, SHUT_OFF, STATES, DomainInfo, PoolInfo, VolumeInfo, domain_info, pool_info, volume_info
 from .xmlparser import parse
-
-SHUT_OFF = "shutoff"
-STATES = {
-    libvirt.VIR_DOMAIN_NOSTATE: "nostate",
-    libvirt.VIR_DOMAIN_RUNNING: "running",
-    libvirt.VIR_DOMAIN_BLOCKED: "blocked",
-    libvirt.VIR_DOMAIN_PAUSED: "paused",
-    libvirt.VIR_DOMAIN_SHUTDOWN: "shutdown",
-    libvirt.VIR_DOMAIN_SHUTOFF: SHUT_OFF,
-    libvirt.VIR_DOMAIN_CRASHED: "crashed",
-    libvirt.VIR_DOMAIN_PMSUSPENDED: "pmsuspended",
-}
-POOL_STATES = ("inactive", "initializing", "active", "degraded", "inaccessible")
-
-_DOMAIN_XML = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
 
 _EXISTS = {libvirt.VIR_ERR_DOM_EXIST, libvirt.VIR_ERR_OPERATION_FAILED}
 _NOT_FOUND = {
@@ -42,99 +26,6 @@ _NOT_FOUND = {
     libvirt.VIR_ERR_NO_STORAGE_POOL: errors.PoolNotFound,
     libvirt.VIR_ERR_NO_STORAGE_VOL: errors.VolumeNotFound,
 }
-
-
-@dataclass(frozen=True)
-class DomainInfo:
-    """A domain as it is defined. `xml` is the persistent definition, with its secrets."""
-
-    name: str
-    uuid: str
-    state: str
-    xml: str
-    persistent: bool
-    autostart: bool
-    saved_state: bool
-    live_xml: str = ""
-    """What it has while it runs, such as a disk that was attached meanwhile; '' while it is off."""
-
-    @property
-    def is_off(self) -> bool:
-        return self.state == SHUT_OFF  # one that crashed may still have its QEMU (on_crash=preserve)
-
-
-@dataclass(frozen=True)
-class PoolInfo:
-    """A storage pool. Sizes in bytes; `path` is where its volumes appear, '' where they do not appear as paths."""
-
-    FILE_TYPES: ClassVar[frozenset[str]] = frozenset({"dir", "fs", "netfs", "vstorage"})
-    READ_ONLY_TYPES: ClassVar[frozenset[str]] = frozenset({"scsi", "iscsi", "iscsi-direct", "mpath", "gluster"})
-    NETWORK_TYPES: ClassVar[frozenset[str]] = frozenset({"rbd", "gluster", "iscsi-direct", "sheepdog"})
-
-    name: str
-    uuid: str
-    type: str
-    state: str
-    capacity: int
-    allocated: int
-    available: int
-    path: str
-    source: dict[str, str]
-    autostart: bool
-    persistent: bool
-    device: int | None = None
-    """Number of the file system that its files lie on, where the server sees that and a clone is to go there."""
-
-    @property
-    def store(self) -> int | str:
-        """What its free bytes are those of: a file system, which other pools may lie on too, or the pool alone."""
-        return self.name if self.device is None else self.device
-
-    @property
-    def is_active(self) -> bool:
-        return self.state not in ("inactive", "inaccessible")
-
-    @property
-    def can_create(self) -> bool:
-        """Whether libvirt can make volumes in a pool of this type (its storage drivers' createVol)."""
-        return self.type not in self.READ_ONLY_TYPES
-
-    @property
-    def volume_type(self) -> str:
-        """libvirt's type of what the pool's volumes are: `file`, `block` or `network`."""
-        if self.holds_files:
-            return "file"
-        return "network" if self.type in self.NETWORK_TYPES else "block"
-
-    @property
-    def holds_files(self) -> bool:
-        """Whether volumes are files, and so have a format; elsewhere they are raw block or network devices."""
-        return self.type in self.FILE_TYPES
-
-
-@dataclass(frozen=True)
-class VolumeInfo:
-    """A storage volume. Sizes in bytes; `changed` is its file's ctime in µs since 1970, None where there is none."""
-
-    pool: str
-    name: str
-    path: str
-    type: str
-    format: str
-    capacity: int
-    allocation: int
-    compat: str | None
-    features: tuple[str, ...]
-    cluster_size: int | None
-    backing: str | None
-    encrypted: bool
-    changed: int | None
-
-    @property
-    def places(self) -> tuple[str, ...]:
-        """How the disk of a domain may name it: by path, by pool and name, or, in Ceph, over the network."""
-        by_name = (f"{self.pool}/{self.name}",) if self.pool else ()
-        return (self.path, *by_name) if self.type != "network" else (f"rbd:{self.path}", *by_name)
 
 
 class Host:
@@ -161,7 +52,7 @@ class Host:
     def domain(self, name: str) -> DomainInfo:
         """Raises DomainNotFound."""
         with self._doing("look up a domain", name=name) as connection:
-            return _domain_info(connection.lookupByName(name))
+            return domain_info(connection.lookupByName(name))
 
     def source(self, name: str) -> DomainInfo:
         """A domain as far as its clone needs it: what it takes calls to know beside that is left False.
@@ -169,12 +60,12 @@ class Host:
         Raises DomainNotFound.
         """
         with self._doing("look up a domain", name=name) as connection:
-            return _domain_info(connection.lookupByName(name), in_full=False)
+            return domain_info(connection.lookupByName(name), in_full=False)
 
     def domain_by_uuid(self, uuid: str) -> DomainInfo:
         """Raises DomainNotFound."""
         with self._doing("look up a domain", name=uuid) as connection:
-            return _domain_info(connection.lookupByUUIDString(uuid))
+            return domain_info(connection.lookupByUUIDString(uuid))
 
     def domain_state(self, uuid: str) -> tuple[str, str]:
         """Name and state of a domain. Raises DomainNotFound."""
@@ -198,7 +89,7 @@ class Host:
                     continue
                 info = None
                 with suppress(errors.DomainNotFound), self._doing("look up a domain", name="?"):
-                    info = _domain_info(domain)
+                    info = domain_info(domain)
                 if info is not None:
                     yield info
 
@@ -231,7 +122,7 @@ class Host:
                     raise errors.NameTaken(name=name) from error
                 raise
             # It is new, so that much is known of it without a question.
-            now = xml if is_whole else domain.XMLDesc(_DOMAIN_XML)
+            now = xml if is_whole else domain.XMLDesc(DOMAIN_XML)
             defined(DomainInfo(name, uuid, SHUT_OFF, now, persistent=True, autostart=False, saved_state=False))
 
     def define_again(self, domain: DomainInfo) -> None:
@@ -274,7 +165,7 @@ class Host:
     def pool(self, name: str) -> PoolInfo:
         """Raises PoolNotFound."""
         with self._doing("look up a storage pool", pool=name) as connection:
-            return _pool_info(connection.storagePoolLookupByName(name))
+            return pool_info(connection.storagePoolLookupByName(name))
 
     def target(self, name: str) -> PoolInfo:
         """A pool as far as a clone into it needs it: what it takes calls to know beside that is left False.
@@ -282,7 +173,7 @@ class Host:
         Raises PoolNotFound.
         """
         with self._doing("look up a storage pool", pool=name) as connection:
-            pool = _pool_info(connection.storagePoolLookupByName(name), in_full=False)
+            pool = pool_info(connection.storagePoolLookupByName(name), in_full=False)
         if self._connections.is_local and pool.holds_files:
             with suppress(OSError):
                 return replace(pool, device=filesystems.number(pool.path))
@@ -301,7 +192,7 @@ class Host:
             infos = []
             for pool in pools:
                 with suppress(errors.PoolNotFound), self._doing("look up a storage pool", pool="?") as connection:
-                    infos.append(_pool_info(pool))
+                    infos.append(pool_info(pool))
             return sorted(infos, key=lambda info: info.name)
 
     def available(self, pool: PoolInfo) -> int:
@@ -325,14 +216,14 @@ class Host:
     def volume(self, pool: str, name: str) -> VolumeInfo:
         """Raises PoolNotFound, PoolInactive, VolumeNotFound."""
         with self._doing("look up a storage volume", pool=pool, name=name) as connection:
-            return _volume_info(pool, _active_pool(connection, pool).storageVolLookupByName(name))
+            return volume_info(pool, _active_pool(connection, pool).storageVolLookupByName(name))
 
     def volume_at(self, path: str) -> VolumeInfo | None:
         """The volume with this path in any active pool."""
         try:
             with self._doing("look up a storage volume", pool="", name=path) as connection:
                 volume = connection.storageVolLookupByPath(path)
-                return _volume_info(volume.storagePoolLookupByVolume().name(), volume)
+                return volume_info(volume.storagePoolLookupByVolume().name(), volume)
         except errors.VolumeNotFound:
             return None
 
@@ -357,7 +248,7 @@ class Host:
                     suppress(errors.VolumeNotFound, UnicodeDecodeError),
                     self._doing("look up a storage volume", pool=pool, name="?"),
                 ):
-                    infos.append(_volume_info(pool, volume))
+                    infos.append(volume_info(pool, volume))
             return sorted(infos, key=lambda info: info.name)
 
     def count_volumes(self, pool: str) -> int:
@@ -436,74 +327,3 @@ def _active_pool(connection: libvirt.virConnect, name: str) -> libvirt.virStorag
     if not pool.isActive():
         raise errors.PoolInactive(pool=name)
     return pool
-
-
-def _domain_info(domain: libvirt.virDomain, *, in_full: bool = True) -> DomainInfo:
-    try:
-        saved = bool(domain.hasManagedSaveImage())
-    except libvirt.libvirtError as error:
-        if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
-            raise
-        saved = False
-    state = STATES.get(domain.state()[0], "nostate")
-    return DomainInfo(
-        name=domain.name(),
-        uuid=domain.UUIDString(),
-        state=state,
-        xml=domain.XMLDesc(_DOMAIN_XML),
-        persistent=in_full and bool(domain.isPersistent()),
-        autostart=in_full and bool(domain.autostart()),
-        saved_state=saved,
-        live_xml=domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE) if in_full and state != SHUT_OFF else "",
-    )
-
-
-def _pool_info(pool: libvirt.virStoragePool, *, in_full: bool = True) -> PoolInfo:
-    state, capacity, allocated, available = pool.info()
-    root = parse(pool.XMLDesc(0))
-    return PoolInfo(
-        name=pool.name(),
-        uuid=pool.UUIDString(),
-        type=root.get("type", ""),
-        state=POOL_STATES[state] if state < len(POOL_STATES) else "inaccessible",
-        capacity=capacity,
-        allocated=allocated,
-        available=available,
-        path=root.findtext("target/path") or "",
-        source=_source(root),
-        autostart=in_full and bool(pool.autostart()),
-        persistent=in_full and bool(pool.isPersistent()),
-    )
-
-
-def _volume_info(pool: str, volume: libvirt.virStorageVol) -> VolumeInfo:
-    root = parse(volume.XMLDesc(0))
-    changed = root.findtext("target/timestamps/ctime")  # libvirt 9 gives 0 as time of birth
-    form = root.find("target/format")
-    return VolumeInfo(
-        pool=pool,
-        name=volume.name(),
-        path=root.findtext("target/path") or volume.path(),
-        type=root.get("type") or "file",
-        format="raw" if form is None else form.get("type", "raw"),
-        capacity=int(root.findtext("capacity", "0")),
-        allocation=int(root.findtext("allocation", "0")),
-        compat=root.findtext("target/compat"),
-        features=tuple(str(feature.tag) for feature in root.iterfind("target/features/*")),
-        cluster_size=int(root.findtext("target/clusterSize") or 0) or None,
-        backing=root.findtext("backingStore/path"),
-        encrypted=root.find("target/encryption") is not None,
-        changed=int(float(changed) * 1_000_000) if changed else None,
-    )
-
-
-def _source(pool: etree._Element) -> dict[str, str]:
-    """What a pool's volumes come from, in Kimchi's words: host address, path, adapter name."""
-    found = {
-        "addr": pool.find("source/host[@name]"),
-        "path": pool.find("source/dir[@path]"),
-        "device": pool.find("source/device[@path]"),
-        "name": pool.find("source/adapter[@name]"),
-    }
-    attribute = {"addr": "name", "path": "path", "device": "path", "name": "name"}
-    return {key: str(node.get(attribute[key])) for key, node in found.items() if node is not None}

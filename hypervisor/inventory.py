@@ -20,7 +20,8 @@ import libvirt
 
 from .. import errors
 from .connection import Connections
-from .host import DomainInfo, Host
+from .host import Host
+from .infos import DomainInfo
 
 log = logging.getLogger(__name__)
 

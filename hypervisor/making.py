@@ -10,7 +10,8 @@ import libvirt
 
 from .. import errors
 from .connection import Connections
-from .host import Host, VolumeInfo
+from .host import Host
+from .infos import VolumeInfo
 
 _POLL_S = 0.25
 _COARSE_CLOCK_US = 50_000

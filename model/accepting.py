@@ -23,7 +23,8 @@ from ..engine.plan import DomainPlan, Draft, VolumePlan
 from ..engine.reach import COPY, LIBVIRT, LINKED, REFLINK
 from ..engine.records import SOURCE, Task
 from ..engine.transaction import Transaction
-from ..hypervisor.host import Host, PoolInfo
+from ..hypervisor.host import Host
+from ..hypervisor.infos import PoolInfo
 from .foresight import Ahead
 from .keys import Key, Keys
 from .services import Services

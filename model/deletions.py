@@ -14,7 +14,7 @@ from .. import errors
 from ..engine import files, locks
 from ..engine.copying import take_back
 from ..engine.ledger import LATER
-from ..hypervisor.host import VolumeInfo
+from ..hypervisor.infos import VolumeInfo
 from .needs import Needs
 from .services import Services
 

@@ -16,7 +16,7 @@ from ..engine.deciding import draft_domain
 from ..engine.plan import DomainPlan, Draft, Wishes
 from ..engine.survey import Survey
 from ..engine.transaction import Transaction
-from ..hypervisor.host import PoolInfo
+from ..hypervisor.infos import PoolInfo
 from ..utils import byte_length, get_next_clone_name
 from .accepting import Free
 from .guests import disk_mark, mac_mark, nvram_mark, path_mark

@@ -10,7 +10,7 @@ from ..callers import Caller
 from ..engine import domainxml, ownership
 from ..engine.ownfiles import own_files
 from ..engine.xmltree import Element, parse
-from ..hypervisor.host import DomainInfo
+from ..hypervisor.infos import DomainInfo
 from ..hypervisor.places import Places
 
 _NOWHERE = Places()

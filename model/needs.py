@@ -20,7 +20,7 @@ from ..engine.naming import files_named
 from ..engine.ownfiles import own_files
 from ..engine.qcow2 import read_header
 from ..engine.xmltree import Element, parse
-from ..hypervisor.host import DomainInfo
+from ..hypervisor.infos import DomainInfo
 from .services import Services
 
 Identity = tuple[int, int]

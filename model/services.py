@@ -17,7 +17,8 @@ from ..engine.plan import Wishes
 from ..engine.survey import Surveyor
 from ..engine.tokens import Tokens
 from ..hypervisor.connection import Connections
-from ..hypervisor.host import DomainInfo, Host
+from ..hypervisor.host import Host
+from ..hypervisor.infos import DomainInfo
 from ..hypervisor.inventory import Inventory
 from ..hypervisor.places import Places
 from ..utils import MAX_FILE_NAME_BYTES, MAX_NAME_BYTES, byte_length

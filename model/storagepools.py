@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..hypervisor.host import PoolInfo
+from ..hypervisor.infos import PoolInfo
 from .services import Services
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import errors
 from ..callers import Caller
-from ..hypervisor.host import VolumeInfo
+from ..hypervisor.infos import VolumeInfo
 from .accepting import Accepted, Request, accept, check_count
 from .needs import Needs
 from .services import Services, check_volume_name, paths_in_use, read_wishes

@@ -13,7 +13,8 @@ from ..engine.records import Link
 from ..engine.survey import network_volume
 from ..engine.transaction import Transaction
 from ..engine.xmltree import parse
-from ..hypervisor.host import SHUT_OFF, DomainInfo, Host, VolumeInfo
+from ..hypervisor.host import Host
+from ..hypervisor.infos import SHUT_OFF, DomainInfo, VolumeInfo
 from ..hypervisor.inventory import Inventory
 from .guests import Guest, disk_mark, read_guest
 from .needs import led_to

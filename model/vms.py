@@ -13,7 +13,7 @@ from .. import errors
 from ..callers import Caller
 from ..engine import files
 from ..engine.plan import Wishes
-from ..hypervisor.host import DomainInfo, VolumeInfo
+from ..hypervisor.infos import DomainInfo, VolumeInfo
 from .accepting import Accepted, Request, accept, check_count
 from .deletions import Deletions
 from .domainorder import DomainOrder, refuse_written

@@ -11,7 +11,8 @@ from ..engine.deciding import draft_volume
 from ..engine.plan import Draft, VolumePlan, Wishes, split_volume_name
 from ..engine.survey import Survey
 from ..engine.transaction import Transaction
-from ..hypervisor.host import Host, PoolInfo
+from ..hypervisor.host import Host
+from ..hypervisor.infos import PoolInfo
 from ..utils import MAX_FILE_NAME_BYTES, get_next_clone_name
 from .accepting import Free
 from .services import VOLUME_NAME, Services, Skipping

@@ -12,7 +12,7 @@ import pytest
 
 from cloner.callers import USER, Caller
 from cloner.control.events import _event_of_guest
-from cloner.hypervisor.host import DomainInfo
+from cloner.hypervisor.infos import DomainInfo
 from cloner.model.feed import GuestChange
 from cloner.model.guests import Guest, read_guest
 from support.answers import cloned, refusal

@@ -6,7 +6,7 @@ import libvirt
 import pytest
 from lxml import etree
 
-from cloner.hypervisor.host import SHUT_OFF, DomainInfo
+from cloner.hypervisor.infos import SHUT_OFF, DomainInfo
 from cloner.model.guests import Guest, read_guest
 from support import corpus
 from support.corpus import CASES, Case, Element

@@ -11,7 +11,7 @@ from xml.sax.saxutils import quoteattr
 import pytest
 
 from cloner.engine import locks
-from cloner.hypervisor.host import SHUT_OFF, DomainInfo, PoolInfo
+from cloner.hypervisor.infos import SHUT_OFF, DomainInfo, PoolInfo
 from cloner.hypervisor.places import Places
 from cloner.model.needs import Needs
 from support.running import run

@@ -22,7 +22,7 @@ from cloner import errors
 from cloner.callers import ANYBODY, Caller
 from cloner.engine import domainxml
 from cloner.engine.plan import DomainPlan
-from cloner.hypervisor.host import _domain_info
+from cloner.hypervisor.infos import domain_info
 from cloner.model.accepting import Request, accept
 from cloner.model.limits import Limits
 from cloner.model.services import MAC, Services
@@ -260,7 +260,7 @@ def test_more_clones_than_a_user_may_have_are_not_looked_for(services: Services)
 
 def test_of_a_list_that_is_not_known_yet_as_many_guests_are_read_as_are_asked_for(unfollowed: Services) -> None:
     everyone = [guest["name"] for guest in VMsModel(unfollowed).get_list(ANYBODY)]
-    with mock.patch("cloner.hypervisor.host._domain_info", wraps=_domain_info) as read:
+    with mock.patch("cloner.hypervisor.host.domain_info", wraps=domain_info) as read:
         some = VMsModel(unfollowed).get_list(ANYBODY, after=everyone[0], most=2)
     assert [guest["name"] for guest in some] == everyone[1:3]
     assert read.call_count == 2

@@ -8,7 +8,7 @@ import pytest
 
 from cloner.callers import ADMIN, ANYBODY, CLONE, NOBODY, READ, USER, Caller
 from cloner.control.caller import of_session
-from cloner.hypervisor.host import DomainInfo
+from cloner.hypervisor.infos import DomainInfo
 from cloner.model.guests import Guest, read_guest
 
 ANN = Caller("ann", frozenset({"staff"}), USER, CLONE)

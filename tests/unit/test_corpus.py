@@ -14,7 +14,7 @@ from cloner.engine.deciding import draft_domain
 from cloner.engine.plan import Draft, Wishes
 from cloner.engine.reach import Reach
 from cloner.engine.survey import SourceDisk, Survey
-from cloner.hypervisor.host import DomainInfo, PoolInfo, VolumeInfo
+from cloner.hypervisor.infos import DomainInfo, PoolInfo, VolumeInfo
 from cloner.hypervisor.places import Places
 from cloner.model.guests import read_guest
 from support import corpus

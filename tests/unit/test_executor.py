@@ -20,7 +20,7 @@ from cloner.engine.ledger import FILL, VOLUME, Ending
 from cloner.engine.plan import Copy, VolumePlan
 from cloner.engine.postponed import Postponed
 from cloner.engine.records import DONE, FAILED, KILLED, RUNNING, Mark, Task
-from cloner.hypervisor.host import SHUT_OFF
+from cloner.hypervisor.infos import SHUT_OFF
 from cloner.model.accepting import Request
 from cloner.model.services import Services
 from cloner.model.storagevolumes import StorageVolumesModel

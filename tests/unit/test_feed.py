@@ -8,7 +8,7 @@ from unittest import mock
 
 import pytest
 
-from cloner.hypervisor.host import DomainInfo
+from cloner.hypervisor.infos import DomainInfo
 from cloner.model.feed import Feed, GuestChange, News
 from cloner.model.guests import Guest, read_guest
 

@@ -13,7 +13,7 @@ import pytest
 
 from cloner import errors
 from cloner.hypervisor import inventory
-from cloner.hypervisor.host import SHUT_OFF, DomainInfo
+from cloner.hypervisor.infos import SHUT_OFF, DomainInfo
 from cloner.hypervisor.inventory import Inventory
 from support.running import wait_until
 

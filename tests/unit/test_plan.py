@@ -25,7 +25,7 @@ from cloner.engine.plan import (
 )
 from cloner.engine.reach import COPY, LIBVIRT, LINKED, REFLINK, Reach
 from cloner.engine.survey import SourceDisk, Survey
-from cloner.hypervisor.host import DomainInfo, PoolInfo, VolumeInfo
+from cloner.hypervisor.infos import DomainInfo, PoolInfo, VolumeInfo
 from cloner.hypervisor.places import Places
 from cloner.utils import MAX_FILE_NAME_BYTES, MAX_NAME_BYTES, byte_length, get_next_clone_name
 

@@ -11,7 +11,7 @@ import pytest
 from cloner.engine import qemuimg
 from cloner.engine.chain import Chain, Image
 from cloner.engine.reach import COPY, LIBVIRT, LINKED, REFLINK, reach
-from cloner.hypervisor.host import PoolInfo, VolumeInfo
+from cloner.hypervisor.infos import PoolInfo, VolumeInfo
 from support.running import run
 
 ALONE = Chain()

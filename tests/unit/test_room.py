@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from cloner.hypervisor.host import PoolInfo
+from cloner.hypervisor.infos import PoolInfo
 from cloner.model.accepting import Room
 
 MiB = 1 << 20

@@ -9,7 +9,7 @@ from lxml import etree
 
 from cloner.engine.plan import Copy
 from cloner.engine.volumexml import new_volume
-from cloner.hypervisor.host import VolumeInfo
+from cloner.hypervisor.infos import VolumeInfo
 
 SOURCE = VolumeInfo(
     pool="pool",
