@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import signal
 import socket
 import ssl
 import sys
@@ -182,15 +183,25 @@ def start(settings: Settings) -> str:
 
 
 def wait() -> None:
-    """Until the engine has ended. CherryPy's `block` would look ten times a second whether it has."""
-    ended = threading.Event()
-    cherrypy.engine.subscribe("exit", ended.set)
+    """Until the engine has ended. CherryPy's `block` would look ten times a second whether it has.
+
+    A signal may come to any thread, and this one, in which Python handles it, has to be woken then: by a pipe.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    cherrypy.engine.subscribe("exit", partial(_wake, writer))
     try:
-        if cherrypy.engine.state != cherrypy.engine.states.EXITING:
-            ended.wait()
+        while cherrypy.engine.state != cherrypy.engine.states.EXITING:
+            os.read(reader, 1)
     except KeyboardInterrupt:
         cherrypy.engine.exit()
     cherrypy.engine.block()
+
+
+def _wake(writer: int) -> None:
+    with suppress(BlockingIOError):  # then it is awake
+        os.write(writer, b"\0")
 
 
 def _adopt_logs() -> None:

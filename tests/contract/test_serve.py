@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import signal
@@ -16,6 +17,7 @@ import pytest
 from cloner.server import cli
 from cloner.settings import Settings, demo_uri
 from support.answers import parsed
+from support.running import wait_until
 from support.server import MOUNT_POINT, Server
 
 # --- Without --connect and --demo ------------------------------------------------------------------------------------
@@ -149,3 +151,15 @@ def test_1100_connections_wait_for_a_server_that_is_held_up_and_are_answered_the
             connection.settimeout(30)
             said = b"".join(iter(lambda taken=connection: taken.recv(65536), b""))  # type: ignore[misc]
             assert parsed(said).status == 200
+
+
+# --- Its end ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_comes_to_any_thread_ends_it(start: Callable[..., Server], number: signal.Signals) -> None:
+    """The kernel gives it to one that it finds, and Python handles it in the first."""
+    server = start()
+    threads = {int(each.name) for each in Path(f"/proc/{server.pid}/task").iterdir()} - {server.pid}
+    assert ctypes.CDLL(None, use_errno=True).tgkill(server.pid, max(threads), int(number)) == 0
+    wait_until(lambda: not server.running, 10, f"{number.name} ends the server", lambda: server.log)
