@@ -23,7 +23,7 @@ STATES = {
 }
 POOL_STATES = ("inactive", "initializing", "active", "degraded", "inaccessible")
 
-DOMAIN_XML = libvirt.VIRDOMAIN_XML_INACTIVE | libvirt.VIRDOMAIN_XML_SECURE
+DOMAIN_XML = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,16 @@ class DomainInfo:
     @property
     def is_off(self) -> bool:
         return self.state == SHUT_OFF  # one that crashed may still have its QEMU (on_crash=preserve)
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What a domain consists of: as it is defined, and in `live_xml` as it runs, '' while it is off."""
+
+    name: str
+    uuid: str
+    xml: str
+    live_xml: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,8 +146,14 @@ def domain_info(domain: libvirt.virDomain, *, in_full: bool = True) -> DomainInf
         persistent=in_full and bool(domain.isPersistent()),
         autostart=in_full and bool(domain.autostart()),
         saved_state=saved,
-        live_xml=domain.XMLDesc(libvirt.VIRDOMAIN_XML_SECURE) if in_full and state != SHUT_OFF else "",
+        live_xml=domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE) if in_full and state != SHUT_OFF else "",
     )
+
+
+def definition(domain: libvirt.virDomain) -> Definition:
+    """A domain's definition. Whether it runs is as its handle has it, and takes no call."""
+    live = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE) if domain.ID() >= 0 else ""
+    return Definition(domain.name(), domain.UUIDString(), domain.XMLDesc(DOMAIN_XML), live)
 
 
 def pool_info(pool: libvirt.virStoragePool, *, in_full: bool = True) -> PoolInfo:

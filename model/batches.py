@@ -11,6 +11,7 @@ from typing import Any
 from .. import errors
 from ..callers import Caller
 from ..engine.records import FINISHED, RUNNING, Task
+from .needs import RecentNeeds
 from .services import DOMAIN_NAME, Services
 from .storagevolumes import StorageVolumesModel
 from .tasks import TasksModel, read_id, rfc3339
@@ -121,19 +122,20 @@ class _Withdrawal:
             return
         while any(task.status == RUNNING for task in journal.tasks_of(self._tasks)) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
+        needs = RecentNeeds(self._services)
         for task in journal.tasks_of(self._tasks):
             if task.status == FINISHED:
-                self._remove(task)
+                self._remove(task, needs)
 
-    def _remove(self, task: Task) -> None:
+    def _remove(self, task: Task, needs: RecentNeeds) -> None:
         """Removes what a task made; if it cannot be, the task says why: to its owner, whoever withdraws it."""
         reader = self._caller if self._caller.made(task.owner) else Caller(task.owner)
         try:
             if task.kind == DOMAIN_NAME:
-                VMsModel(self._services).delete_made(task.plan["uuid"], reader)
+                VMsModel(self._services).delete_made(task.plan["uuid"], reader, needs.get())
             else:
                 place = (task.plan["pool"], task.plan["name"])
-                StorageVolumesModel(self._services).delete_made(*place, task.ended or task.created, reader)
+                StorageVolumesModel(self._services).delete_made(*place, task.ended or task.created, reader, needs.get())
         except errors.ClonerError as error:
             self._services.journal.withdraw(task.id, warning=errors.NotRemoved(cause=error.reason).reason)
         else:

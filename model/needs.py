@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 
 from lxml import etree
@@ -20,7 +21,7 @@ from ..engine.naming import files_named
 from ..engine.ownfiles import own_files
 from ..engine.qcow2 import read_header
 from ..engine.xmltree import Element, parse
-from ..hypervisor.infos import DomainInfo
+from ..hypervisor.infos import Definition
 from .services import Services
 
 Identity = tuple[int, int]
@@ -32,32 +33,31 @@ _TEXTS = etree.XPath(f"{_PARTS}//@*[contains(., '/')] | {_PARTS}//text()[contain
 _PIECES = re.compile(r'[=,"]')
 """Between the parts of what is passed to QEMU as it is."""
 
+_RECENT_S = 2.0
 _MOST = 1000
 """Files that one disk is followed to: images come from users."""
 
 
 class Needs:
-    """Who needs what, asked of libvirt once: also what was done to definitions without an event.
+    """Who needs what, asked of libvirt once: also what was done to definitions without an event."""
 
-    Args:
-        services: of this server.
-        but: UUID of a domain whose needs do not count.
-    """
-
-    def __init__(self, services: Services, but: str = "") -> None:
+    def __init__(self, services: Services) -> None:
         self._services = services
         self._is_local = services.connections.is_local
         self._found: dict[str, Collection[tuple[str, str | None]]] = {}
-        self._names: dict[str | Identity, set[str]] = {}
+        self._names: dict[str | Identity, dict[str, str]] = {}
         self._overlays: dict[str | Identity, set[str]] | None = None
-        for domain in services.host.list_domains():
-            if domain.uuid != but:
-                self._add(domain)
+        for domain in services.host.definitions():
+            self._add(domain)
 
-    def users(self, *places: str) -> list[str]:
-        """Names of the domains that need something, by its places (VolumeInfo.places) or a path."""
+    def users(self, *places: str, but: str = "") -> list[str]:
+        """Names of the domains that need something, by its places (VolumeInfo.places) or a path.
+
+        The domain with the UUID `but` does not count.
+        """
         keys = [key for place in places for key in self._keys(place)]
-        return sorted({name for key in keys for name in self._names.get(key, ())})
+        found = {uuid: name for key in keys for uuid, name in self._names.get(key, {}).items()}
+        return sorted(name for uuid, name in found.items() if uuid != but)
 
     def overlays(self, *places: str) -> list[str]:
         """`pool/volume` of the images in active pools that name something, whether a domain has them or not."""
@@ -85,11 +85,11 @@ class Needs:
                 volumes = host.list_volumes(pool.name)
                 yield from ((f"{pool.name}/{each.name}", each.backing) for each in volumes if each.backing)
 
-    def _add(self, domain: DomainInfo) -> None:
+    def _add(self, domain: Definition) -> None:
         roots = [parse(xml) for xml in (domain.xml, domain.live_xml) if xml]
         places = {place for root in roots for place in self._places(root)}
         for key in [key for place in places for key in self._keys(place)]:
-            self._names.setdefault(key, set()).add(domain.name)
+            self._names.setdefault(key, {})[domain.uuid] = domain.name
 
     def _keys(self, place: str) -> Iterator[str | Identity]:
         yield place
@@ -135,6 +135,27 @@ class Needs:
         """What libvirt says that an image stands on."""
         volume = self._services.host.volume_behind(path)
         return [(volume.backing, None)] if volume is not None and volume.backing else []
+
+
+class RecentNeeds:
+    """What is needed while one thing after another is deleted: to look it up takes the longer the more there are.
+
+    It is never older than the time that two lookups take, or two seconds.
+    """
+
+    def __init__(self, services: Services, clock: Callable[[], float] = time.monotonic) -> None:
+        self._services = services
+        self._clock = clock
+        self._needs: Needs | None = None
+        self._until = 0.0
+
+    def get(self) -> Needs:
+        if self._needs is None or self._clock() > self._until:
+            begun = self._clock()
+            self._needs = Needs(self._services)
+            now = self._clock()
+            self._until = now + max(_RECENT_S, now - begun)
+        return self._needs
 
 
 def _named(root: Element) -> Iterator[str]:

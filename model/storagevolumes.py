@@ -41,7 +41,7 @@ class StorageVolumesModel:
         """
         return accept(self._services, request, lambda: self._order(pool, name, request))
 
-    def delete_made(self, pool: str, name: str, since: int, caller: Caller) -> None:
+    def delete_made(self, pool: str, name: str, since: int, caller: Caller, needs: Needs) -> None:
         """Deletes a clone of a volume, if it is still there and as it was made.
 
         `since` is when it was complete, in µs since 1970. Raises SourceInUse while anybody needs it, and for a volume
@@ -54,7 +54,6 @@ class StorageVolumesModel:
             return
         if volume.changed is not None and volume.changed > since + _CLOCKS_DIFFER_US:
             raise errors.SourceInUse(name=name, act="deleted", cause="it was changed since it was made")
-        needs = Needs(self._services)
         users, overlays = needs.users(*volume.places), needs.overlays(*volume.places)
         if users or overlays:
             cause = (

@@ -17,7 +17,7 @@ from ..hypervisor.infos import DomainInfo, VolumeInfo
 from .accepting import Accepted, Request, accept, check_count
 from .deletions import Deletions
 from .domainorder import DomainOrder, refuse_written
-from .guests import read_guest
+from .guests import disk_mark, read_guest
 from .needs import Needs
 from .services import DOMAIN_NAME, Services, check_domain_name, read_wishes
 from .usage import held, refuse_open, written_paths, written_volumes
@@ -115,9 +115,9 @@ class VMsModel:
             raise errors.DomainIsRunning(name=name, state=domain.state)
         self._refuse_unfinished(name, "deleted")
         with held(self._services, name, written_paths(host, domain), "deleted", caller):
-            self._delete(domain, everything=storage)
+            self._delete(domain, Needs(self._services), everything=storage)
 
-    def delete_made(self, uuid: str, caller: Caller) -> None:
+    def delete_made(self, uuid: str, caller: Caller, needs: Needs) -> None:
         """Deletes a clone that is shut off, if it is still there. Raises as `delete` does."""
         host = self._services.host
         try:
@@ -128,21 +128,20 @@ class VMsModel:
         if not domain.is_off:
             raise errors.DomainIsRunning(name=domain.name, state=domain.state)
         with held(self._services, domain.name, written_paths(host, domain), "deleted", caller):
-            self._delete(domain, everything=False)
+            self._delete(domain, needs, everything=False)
 
-    def _delete(self, domain: DomainInfo, *, everything: bool) -> None:
-        journal, needs = self._services.journal, Needs(self._services, but=domain.uuid)
+    def _delete(self, domain: DomainInfo, needs: Needs, *, everything: bool) -> None:
+        journal = self._services.journal
         clone = journal.clone(domain.uuid)
         ours = [] if clone is None else [dict(item) for item in clone.storage]
         doomed = [
             volume
             for volume in written_volumes(self._services.host, domain)
             if (everything or {"pool": volume.pool, "volume": volume.name} in ours)
-            and not needs.users(*volume.places)
-            and not needs.overlays(*volume.places)
+            and not self._is_needed(volume, domain.uuid, needs)
         ]
         nvram = self._services.read(domain).nvram or ""
-        keep_nvram = (clone is None and not everything) or bool(needs.users(nvram))
+        keep_nvram = (clone is None and not everything) or bool(needs.users(nvram, but=domain.uuid))
         # libvirt removes those of a guest that was started meanwhile as well, so the server does it where it can.
         known = {} if keep_nvram else self._removable(nvram)
         refuse_open(self._services, domain.name, [*(volume.path for volume in doomed), *([nvram] if known else [])])
@@ -153,6 +152,13 @@ class VMsModel:
         if left:
             causes = "; ".join(dict.fromkeys(left.values()))
             raise errors.DomainDeletedInPart(name=domain.name, storage=", ".join(left), cause=causes)
+
+    def _is_needed(self, volume: VolumeInfo, but: str, needs: Needs) -> bool:
+        """Whether anybody needs a volume, other than the domain with the UUID `but`; events may tell of newer users."""
+        if needs.users(*volume.places, but=but) or needs.overlays(*volume.places):
+            return True
+        users = [user for place in volume.places for user in self._services.inventory.having(disk_mark(place)) or ()]
+        return any(user.uuid != but for user in users)
 
     def _removable(self, path: str) -> dict[str, int]:
         """The identity of a file that the server can remove by itself; empty for any other."""

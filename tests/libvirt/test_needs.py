@@ -11,7 +11,7 @@ from xml.sax.saxutils import quoteattr
 import pytest
 
 from cloner.engine import locks
-from cloner.hypervisor.infos import SHUT_OFF, DomainInfo, PoolInfo
+from cloner.hypervisor.infos import Definition, PoolInfo
 from cloner.hypervisor.places import Places
 from cloner.model.needs import Needs
 from support.running import run
@@ -36,16 +36,15 @@ def needs(
     os: str = "",
     live: str = "",
     more: str = "",
-    but: str = "",
     is_local: bool = True,
     pools: Sequence[PoolInfo] = (),
 ) -> Needs:
     """What one domain needs."""
     xml, live_xml = (XML.format(os=os, disks=each, more=more) for each in (disks, live))
-    domain = DomainInfo("other", "7", SHUT_OFF, xml, True, False, False, live_xml if live else "")
-    host = SimpleNamespace(list_domains=lambda: [domain], list_pools=lambda: pools, volume_behind=lambda _: None)
+    domain = Definition("other", "7", xml, live_xml if live else "")
+    host = SimpleNamespace(definitions=lambda: [domain], list_pools=lambda: pools, volume_behind=lambda _: None)
     services: Any = SimpleNamespace(host=host, connections=SimpleNamespace(is_local=is_local), places=Places())
-    return Needs(services, but)
+    return Needs(services)
 
 
 def disk(path: Path, form: str = "raw", *, kind: str = "file", more: str = "") -> str:
@@ -79,7 +78,7 @@ def test_a_file_is_the_same_by_all_its_names_only_where_files_are_seen(tmp_path:
     link.hardlink_to(path)
     assert needs(disk(link)).users(str(path)) == ["other"]
     assert needs(disk(link), is_local=False).users(str(path)) == []
-    assert needs(disk(link), but="7").users(str(path)) == []
+    assert needs(disk(link)).users(str(path), but="7") == []
 
 
 def test_chains_are_followed_as_far_as_their_formats_say(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from cloner.callers import ANYBODY
 from cloner.engine.records import FINISHED, Clone
 from cloner.model.gone import GoneClones
+from cloner.model.needs import Needs
 from cloner.model.services import DOMAIN_NAME, MAC, Services
 from cloner.model.vms import VMsModel
 from cloner.plugin import build
@@ -119,5 +120,5 @@ def test_of_a_host_that_is_not_known_nothing_is_concluded(services: Services, cl
 
 
 def test_a_clone_that_is_gone_when_it_is_to_be_undone_is_forgotten_at_once(services: Services) -> None:
-    VMsModel(services).delete_made(UUIDS["gone"], ANYBODY)
+    VMsModel(services).delete_made(UUIDS["gone"], ANYBODY, Needs(services))
     assert kept(services) == (False, False)

@@ -12,8 +12,10 @@ import pytest
 from cloner import errors
 from cloner.callers import ANYBODY, Caller
 from cloner.engine.records import FINISHED, Task
+from cloner.hypervisor.infos import Definition
 from cloner.model.accepting import Request
 from cloner.model.batches import BatchesModel
+from cloner.model.needs import Needs, RecentNeeds
 from cloner.model.services import Services
 from cloner.model.vms import VMsModel
 from support.running import wait_until
@@ -71,7 +73,7 @@ def test_a_user_is_told_no_names_though_an_admin_withdraws(services: Services) -
     batch, tasks = accepted(services)
     tellers: list[Caller] = []
 
-    def refuse(_model: VMsModel, _uuid: str, caller: Caller) -> None:
+    def refuse(_model: VMsModel, _uuid: str, caller: Caller, _needs: Needs) -> None:
         tellers.append(caller)
         raise errors.SourceInUse(name="x", act="deleted", cause="a test")
 
@@ -84,3 +86,36 @@ def test_a_user_is_told_no_names_though_an_admin_withdraws(services: Services) -
             BatchesModel(services).delete(batch, ANYBODY, undo=True)
             wait_until(lambda: withdrawals(batch) == 0, 30, "it ends")
     assert [caller.is_admin for caller in tellers] == [False, False, True, True]
+
+
+# --- What a deletion needs to know -----------------------------------------------------------------------------------
+
+
+def test_a_batch_is_undone_with_few_looks_at_the_host(services: Services) -> None:
+    """Each look reads every domain: with one for each clone, a thousand clones took as long as a million reads."""
+    now = [0.0]
+    with mock.patch.object(services.host, "definitions", wraps=services.host.definitions) as looks:
+        needs = RecentNeeds(services, lambda: now[0])
+        first = needs.get()
+        assert needs.get() is first
+        now[0] = 2.1  # seconds
+        assert needs.get() is not first
+    assert looks.call_count == 2
+
+
+def test_a_look_at_the_host_that_takes_long_lasts_as_long(services: Services) -> None:
+    now = [0.0]
+
+    def slow() -> list[Definition]:
+        now[0] += 9
+        return []
+
+    with mock.patch.object(services.host, "definitions", side_effect=slow) as looks:
+        needs = RecentNeeds(services, lambda: now[0])
+        needs.get()
+        now[0] += 8.9
+        needs.get()
+        assert looks.call_count == 1
+        now[0] += 0.2
+        needs.get()
+        assert looks.call_count == 2
