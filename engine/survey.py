@@ -84,10 +84,11 @@ class Surveyor:
 
     def domain(self, name: str, pool: str | None, *, flatten: bool = False) -> Survey:
         """Raises DomainNotFound, PoolNotFound."""
-        domain = self._host.source(name)
-        root = parse(domain.xml)
-        found = [(disk, self._volume_of(disk)) for disk in domainxml.disks(root)]
-        pools = self._pools({volume.pool for _, volume in found if volume and volume.pool}, pool)
+        with self._host.together():
+            domain = self._host.source(name)
+            root = parse(domain.xml)
+            found = [(disk, self._volume_of(disk)) for disk in domainxml.disks(root)]
+            pools = self._pools({volume.pool for _, volume in found if volume and volume.pool}, pool)
         disks = tuple(
             self._source_disk(
                 disk, volume, [pools[each] for each in candidates(volume, pool) if each in pools], flatten

@@ -7,6 +7,7 @@ those whose name says that they list.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -55,8 +56,19 @@ class Host:
         self.defining: Callable[[str], AbstractContextManager[Callable[[DomainInfo], None]]] = _nobody_listens
         """What surrounds the definition of a domain, whose UUID it is given; it gives what is told how that is."""
 
+        self._kept = threading.local()
         self.undefined: Callable[[str], None] = lambda _uuid: None
         """Is told the UUID of a domain that is gone."""
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """For some questions after one another: over one connection, and with each pool looked up once."""
+        with self._connections.short_call():
+            self._kept.pools = {}
+            try:
+                yield
+            finally:
+                self._kept.pools = None
 
     @property
     def is_local(self) -> bool:
@@ -196,10 +208,20 @@ class Host:
         Raises PoolNotFound.
         """
         with self._doing("look up a storage pool", pool=name) as connection:
-            pool = pool_info(connection.storagePoolLookupByName(name), in_full=False)
+            pool = pool_info(self._pool(connection, name), in_full=False)
         if self._connections.is_local and pool.holds_files:
             with suppress(OSError):
                 return replace(pool, device=filesystems.number(pool.path))
+        return pool
+
+    def _pool(self, connection: libvirt.virConnect, name: str) -> libvirt.virStoragePool:
+        kept: dict[str, libvirt.virStoragePool] = getattr(self._kept, "pools", None) or {}
+        return kept.get(name) or self._keep(connection.storagePoolLookupByName(name))
+
+    def _keep(self, pool: libvirt.virStoragePool) -> libvirt.virStoragePool:
+        kept: dict[str, libvirt.virStoragePool] | None = getattr(self._kept, "pools", None)
+        if kept is not None:
+            kept[pool.name()] = pool
         return pool
 
     def pool_hosts(self, name: str) -> list[str]:
@@ -246,7 +268,7 @@ class Host:
         try:
             with self._doing("look up a storage volume", pool="", name=path) as connection:
                 volume = connection.storageVolLookupByPath(path)
-                return volume_info(volume.storagePoolLookupByVolume().name(), volume)
+                return volume_info(self._keep(volume.storagePoolLookupByVolume()).name(), volume)
         except errors.VolumeNotFound:
             return None
 

@@ -149,7 +149,7 @@ def heard(services: Services) -> Iterator[list[str]]:
 
 SOURCE = ["Connect.lookupByName", "Domain.hasManagedSaveImage", "Domain.state", "Domain.XMLDesc"]
 DISK = ["Connect.storageVolLookupByPath", "StorageVol.storagePoolLookupByVolume", "StorageVol.XMLDesc"]
-POOL = ["Connect.storagePoolLookupByName", "StoragePool.info", "StoragePool.XMLDesc"]
+POOL = ["StoragePool.info", "StoragePool.XMLDesc"]
 ROOM = ["Connect.storagePoolLookupByName", "StoragePool.info"]
 FREE_NAME = ["Connect.lookupByName", "Connect.storagePoolLookupByName", "StoragePool.storageVolLookupByName"]
 STATE = ["Connect.lookupByUUIDString", "Domain.state"]
