@@ -9,6 +9,7 @@ export const MOST = 1000;
 
 const AT_ONCE = 4;
 const SOME_NAMES = 4;
+const STAMPED = /-clone-\d{16}/;
 const SOME_SOURCES = 100;
 const FEW_SOURCES = 3; // which are shown in full
 const AT_A_GUESS = 200 * 2 ** 20; // bytes a second, where nothing was measured yet
@@ -110,7 +111,9 @@ const clonesOf = ({ plans }) => plans.reduce((sum, { names }) => sum + names.len
 function namesOf({ names }) {
   const some = names.slice(0, SOME_NAMES).map((name) => element("li", {}, called(name)));
   const more = names.length - some.length;
-  return element("ul", { class: "names" }, some, more > 0 && element("li", { class: "hint" }, n("and {count} more, each with a name of its own", "and {count} more, each with a name of its own", more)));
+  const rest = more > 0 && element("li", { class: "hint" }, n("and {count} more, each with a name of its own", "and {count} more, each with a name of its own", more));
+  const numbers = names.some((name) => STAMPED.test(name)) && element("li", { class: "hint" }, t("The numbers tell the time, so they will be later ones."));
+  return element("ul", { class: "names" }, some, rest, numbers);
 }
 
 function leftOut({ refusals }, sources) {
