@@ -6,6 +6,7 @@ one that does not take its answer, what a refused client still sends, and a hand
 
 from __future__ import annotations
 
+import errno
 import io
 import socket
 import ssl
@@ -66,8 +67,12 @@ class Aside:
     """How many bytes of answers wait for their clients without a thread."""
 
     def __init__(self) -> None:
-        self._left = _MOST_ASIDE
+        self._most = self._left = _MOST_ASIDE
         self._lock = threading.Lock()
+
+    @property
+    def is_empty(self) -> bool:
+        return self._left == self._most
 
     def take(self, size: int) -> bool:
         """Whether there is room for so many more."""
@@ -95,7 +100,7 @@ class _Writer:
         self._begun = 0.0
         self.patience_s = WRITE_S
         self.is_endless = False
-        """Whether the answer goes on, so that a thread stays with it anyway: then nothing is put aside."""
+        """Whether a thread stays with the answer anyway, since it goes on or the server ends: nothing is put aside."""
 
         self.is_slow = False
         """Whether the client was waited for, so that it shall keep no place another time."""
@@ -154,6 +159,8 @@ class _Writer:
                     break
         except (BlockingIOError, TimeoutError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pass
+        except ssl.SSLError as error:  # which cheroot would log with its stack, for each client that has gone
+            raise ConnectionResetError(errno.ECONNRESET, str(error)) from error
         return data
 
     def flush(self, seconds: float = 0.0) -> bool:
@@ -235,9 +242,9 @@ class Connection(HTTPConnection):
         if self.has_more:
             return False
         self._until = None
-        if self._to_drain is not None:
+        if self._to_drain is not None or self.wfile.is_slow:
             self.drain()
-        self._goes_on = self._to_drain is not None or (self._goes_on and not self.wfile.is_slow)
+        self._goes_on = self._goes_on or self._to_drain is not None
         return True
 
     def _receive(self) -> Next:
@@ -311,7 +318,9 @@ class Connection(HTTPConnection):
         if self.has_more:
             self._goes_on, self._until = goes_on, self.wfile.until
             return True
-        return (goes_on and not self.wfile.is_slow) or self._to_drain is not None
+        if goes_on and self.wfile.is_slow:
+            self.drain()
+        return goes_on or self._to_drain is not None
 
     def close(self) -> None:
         """Tells a client that took too long, if it listens, and hangs up."""

@@ -28,6 +28,8 @@ from .origin import LOCAL_ADDRESS
 log = logging.getLogger("cloner.access")
 
 _WAKING_S = 0.2
+_LAST_S = 0.5
+_NAP_S = 0.01
 
 _SECURITY = (
     (
@@ -89,7 +91,7 @@ class _Request(CPWSGIHTTPRequest):  # type: ignore[misc]  # CherryPy has no type
             self.close_connection = True  # what follows might not be the next request
         super().send_headers()
         ends_with_connection = self.close_connection and b"content-length" not in known and self.method != b"HEAD"
-        self.conn.wfile.is_endless = self.chunked_write or ends_with_connection
+        self.conn.wfile.is_endless = self.chunked_write or ends_with_connection or not self.server.ready
 
     def simple_response(self, status: str, msg: str = "") -> None:
         """cheroot's own refusals, after which it closes the connection."""
@@ -182,8 +184,14 @@ class HTTPServer(CPWSGIServer):  # type: ignore[misc]  # CherryPy has no types
         self.aside = Aside()
 
     def stop(self) -> None:
-        """As cheroot's, which would wait until its loop comes round by itself: whatever comes wakes that."""
+        """As cheroot's, once clients have taken what their answers still lack, for which they have a moment.
+
+        Nor does it wait until the loop comes round by itself: whatever comes wakes that.
+        """
         if self.ready:
+            until = time.monotonic() + _LAST_S
+            while not self.aside.is_empty and time.monotonic() < until:
+                time.sleep(_NAP_S)
             self._connections._stop_requested = True
             with suppress(OSError), socket.create_connection(self.bind_addr, _WAKING_S):
                 pass

@@ -2,31 +2,98 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import pytest
 from cherrypy._cpserver import Server
 
+from cloner.server import connection
 from cloner.server.protocol import HTTPServer
 from support.running import wait_until
 
 NEVER_S = 3600
+MUCH = bytes(range(256)) * 16 * 1024  # more than the buffers between hold
+FEW_BYTES, MORE_BYTES = 16 * 1024, 256 * 1024
+GET = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Padding: " + b"x" * 30_000 + b"\r\n\r\n"
+
+
+def answer(_environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    start_response("200 OK", [("Content-Length", str(len(MUCH)))])
+    return [MUCH]
+
+
+@contextmanager
+def serving(host: str = "127.0.0.1") -> Iterator[HTTPServer]:
+    adapter = Server()
+    adapter.socket_host, adapter.socket_port = host, 0
+    server = HTTPServer(adapter)
+    server.wsgi_app = answer
+    server.expiration_interval = NEVER_S
+    thread = threading.Thread(target=server.safe_start, daemon=True)
+    thread.start()
+    try:
+        wait_until(lambda: server.ready and server._connections._serving, 10, "it serves")
+        server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MORE_BYTES)  # those of its connections, too
+        yield server
+    finally:
+        server.stop()
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+@contextmanager
+def client(server: HTTPServer) -> Iterator[socket.socket]:
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, FEW_BYTES)
+        connection.settimeout(30)
+        connection.connect(server.bind_addr)
+        yield connection
+
+
+def everything(connection: socket.socket) -> list[bytes]:
+    """The bodies of all the answers that come until the server hangs up."""
+    said = b"".join(iter(lambda: connection.recv(FEW_BYTES), b""))
+    return [each.partition(b"\r\n\r\n")[2] for each in said.split(b"HTTP/1.1 200 OK\r\n")[1:]]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1"])  # noqa: S104 - as an administrator may say it
 def test_it_stops_without_waiting_for_its_loop_to_come_round(host: str) -> None:
     """Which cheroot's does twice a second, unless something comes."""
-    adapter = Server()
-    adapter.socket_host, adapter.socket_port = host, 0
-    server = HTTPServer(adapter)
-    server.expiration_interval = NEVER_S
-    serving = threading.Thread(target=server.safe_start, daemon=True)
-    serving.start()
-    wait_until(lambda: server.ready and server._connections._serving, 10, "it serves")
-    stopping = threading.Thread(target=server.stop, daemon=True)
-    stopping.start()
-    stopping.join(10)
-    serving.join(10)
-    assert not stopping.is_alive()
-    assert not serving.is_alive()
+    with serving(host) as server:
+        stopping = threading.Thread(target=server.stop, daemon=True)
+        stopping.start()
+        stopping.join(10)
+        assert not stopping.is_alive()
     server.stop()  # again it does nothing
+
+
+def test_an_answer_that_is_being_taken_is_whole_though_the_server_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloner.server.protocol._LAST_S", 30)
+    with serving() as server, client(server) as slow:
+        slow.sendall(GET)
+        wait_until(lambda: not server.aside.is_empty, 10, "some of the answer waits")
+        stopping = threading.Thread(target=server.stop, daemon=True)
+        stopping.start()
+        assert everything(slow) == [MUCH]
+        stopping.join(10)
+        assert not stopping.is_alive()
+
+
+def test_who_takes_its_answer_slowly_gets_all_of_it_before_it_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when it has asked for more: closing with that unread would reset the connection."""
+    monkeypatch.setattr(connection, "_SLOW_S", 0)
+    with serving() as server, client(server) as slow:
+
+        def ask() -> None:
+            with suppress(OSError):
+                slow.sendall(GET * 50)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        wait_until(lambda: not server.aside.is_empty, 10, "some of the answer waits")
+        assert everything(slow) == [MUCH]
+        asking.join()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import socket
+import ssl
+import threading
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from unittest import mock
 
 import pytest
 
 from cloner.server import connection
 from cloner.server.connection import Aside, _Writer
+from support.tls import make_certificate
 
 MUCH = bytes(range(256)) * 32 * 1024  # more than the buffers between hold
 
@@ -66,3 +70,18 @@ def test_what_was_sent_or_given_up_makes_room_for_more(ends: tuple[socket.socket
     writer.drop()
     assert aside.take(len(MUCH))
     assert not aside.take(1)
+
+
+def test_who_has_hung_up_has_done_so_with_tls_too(ends: tuple[socket.socket, socket.socket], tmp_path: Path) -> None:
+    """Its own error for that would be told in the log with its stack, for each such client."""
+    certificate = make_certificate(tmp_path)
+    ours, theirs = ends
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate.chain, certificate.key)
+    wrapped = context.wrap_socket(ours, server_side=True, do_handshake_on_connect=False)
+    shaking = threading.Thread(target=wrapped.do_handshake)
+    shaking.start()
+    with certificate.trusted.wrap_socket(theirs, server_hostname="localhost"):
+        shaking.join()
+    with wrapped, pytest.raises(ConnectionError):
+        _Writer(wrapped, Aside()).write(MUCH)
