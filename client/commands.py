@@ -15,10 +15,9 @@ from .cloning import clone
 from .failures import DONE, INTERRUPTED, NOT_CLONED, ClientError, Misused, Refused
 from .following import tasks
 from .http import Call, Server, path_of
+from .output import leave_output
 from .render import document, show
 from .waiting import KILLED, RUNNING, task_of
-
-_PIPE_CLOSED = 141  # 128 and the number of SIGPIPE
 
 
 def run(name: str, options: argparse.Namespace) -> int:
@@ -39,9 +38,11 @@ def run(name: str, options: argparse.Namespace) -> int:
         return _say(str(error), error.exit_status)
     except KeyboardInterrupt:
         return _say("interrupted", INTERRUPTED)
-    except BrokenPipeError:  # who read the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python would complain when it ends
-        return _PIPE_CLOSED
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # all others of those that asking a server has are a ClientError by now
+        leave_output()
+        return _say(f"the output cannot be written: {error.strerror}", Misused.exit_status)
 
 
 def _say(words: str, status: int) -> int:

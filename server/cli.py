@@ -15,6 +15,7 @@ from pathlib import Path
 
 from .. import __version__, errors
 from ..client import options as client_options
+from ..client.output import PIPE_CLOSED, leave_output
 from ..settings import AUTH_MODES, LOG_FORMATS, Settings, default_uri, demo_uri, load
 from . import backup_command, logs, token_commands
 
@@ -25,10 +26,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 0, or 2 for what the user must change."""
     options = parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        status = int(options.run(options))
+        sys.stdout.flush()
+        return status
     except errors.ClonerError as error:
         print(f"cloner: {error.reason}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # who read the output has seen enough
+        leave_output()
+        return PIPE_CLOSED
 
 
 def parser() -> argparse.ArgumentParser:

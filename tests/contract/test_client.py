@@ -328,6 +328,29 @@ def test_who_has_read_enough_gets_no_complaint(server: Server) -> None:
     assert (done.stdout, done.stderr) == ("[", "")
 
 
+@pytest.mark.parametrize("command", [["ls"], ["completion", "bash"]])
+def test_who_reads_nothing_gets_no_complaint(server: Server, command: list[str]) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with os.fdopen(write_end, "wb") as pipe:
+        argv = [sys.executable, "-m", "cloner", *command]
+        done = subprocess.run(
+            argv, cwd="/", env=environment(server), stdout=pipe, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_where_nothing_can_be_written_a_line_says_so_and_no_clone_has_failed(server: Server) -> None:
+    argv = [sys.executable, "-m", "cloner", "clone", "web", "--wait"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            argv, cwd="/", env=environment(server), stdout=full, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"cloner: the output cannot be written: ")
+    assert done.stderr.count(b"\n") == 1
+
+
 # --- Cancelling ------------------------------------------------------------------------------------------------------
 
 
