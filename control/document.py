@@ -71,7 +71,8 @@ def document(parts: Iterable[Part]) -> dict[str, Any]:
         "info": {
             "title": "cloner",
             "version": __version__,
-            "description": "Clones of virtual machines and storage volumes, each whole and with a name of its own.",
+            "description": "Clones of virtual machines and storage volumes, each whole and with a name of its own. "
+            "Where there is a GET, HEAD answers as it does, without the body.",
             "license": {"name": "LGPL-2.1-or-later", "identifier": "LGPL-2.1-or-later"},
         },
         "servers": [{"url": "/"}],

@@ -50,7 +50,7 @@ PARAMETERS: Mapping[str, dict[str, Any]] = {
     "wait": {
         "name": "wait",
         "in": "query",
-        **_number("Seconds to wait for the end of the task.", 0, LONGEST_WAIT_S),
+        **_number("Seconds to wait for the end of the task; where many wait already, none.", 0, LONGEST_WAIT_S),
     },
     "guests": {
         "name": "guests",
