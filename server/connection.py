@@ -35,6 +35,7 @@ _MOST_ASIDE = 64 * 1024 * 1024
 """Bytes of answers that are kept, of all connections together, for clients that do not take them at once."""
 
 _SLOW_S = 2.0
+_ROOM_S = 0.25
 _DRAIN_S = 2.0
 _DRAIN_BYTES = 16 * 1024 * 1024
 _BLOCK_BYTES = 64 * 1024
@@ -64,10 +65,15 @@ class _Taken(io.BytesIO):
 
 
 class Aside:
-    """How many bytes of answers wait for their clients without a thread."""
+    """How many bytes of answers wait for their clients without a thread.
 
-    def __init__(self) -> None:
+    Args:
+        make_room: is asked for so many bytes where there is no room for more; they may be there a little later.
+    """
+
+    def __init__(self, make_room: Callable[[int], None] = lambda _: None) -> None:
         self._most = self._left = _MOST_ASIDE
+        self._make_room = make_room
         self._lock = threading.Lock()
 
     @property
@@ -77,10 +83,11 @@ class Aside:
     def take(self, size: int) -> bool:
         """Whether there is room for so many more."""
         with self._lock:
-            if size > self._left:
-                return False
-            self._left -= size
-            return True
+            has_room = size <= self._left
+            self._left -= size if has_room else 0
+        if not has_room:
+            self._make_room(size)
+        return has_room
 
     def give_back(self, size: int) -> None:
         with self._lock:
@@ -111,22 +118,26 @@ class _Writer:
         return bool(self._unsent)
 
     @property
+    def late(self) -> int:
+        """Bytes of that which have been waiting for longer than others should have to."""
+        return len(self._unsent) if time.monotonic() > self._begun + _SLOW_S else 0
+
+    @property
     def until(self) -> float:
         """By when that has to be taken."""
         return self._begun + WRITE_S + len(self._unsent) / _BLOCK_BYTES
 
     def write(self, data: bytes) -> int:
         """Raises TimeoutError when the client does not take what cannot be put aside in time."""
-        left = memoryview(data)
-        if not self.is_endless and self.patience_s:
-            if not self.has_more:
-                left = self._send(left, 0.0)
-            if not left or self._put_aside(left):
-                return len(data)
-        begun = time.monotonic()
+        left, begun = memoryview(data), time.monotonic()
         until = begun + self.patience_s + (len(data) / _BLOCK_BYTES if self.patience_s else 0)
-        while self.has_more or left:
-            left = self._send_more(left, max(until - time.monotonic(), 0))
+        may_be_aside = not self.is_endless and self.patience_s > 0
+        if may_be_aside and not self.has_more:
+            left = self._send(left, 0.0)
+        while left or (self.has_more and not may_be_aside):
+            if may_be_aside and self._put_aside(left):
+                break
+            left = self._send_more(left, until, _ROOM_S if may_be_aside else until)
         self.is_slow = self.is_slow or time.monotonic() > begun + _SLOW_S
         return len(data)
 
@@ -138,14 +149,15 @@ class _Writer:
         self._unsent += left
         return True
 
-    def _send_more(self, left: memoryview, seconds: float) -> memoryview:
+    def _send_more(self, left: memoryview, until: float, at_most_s: float) -> memoryview:
         """Sends a piece of what was put aside, or then of what is left. Raises TimeoutError."""
+        seconds = max(min(until - time.monotonic(), at_most_s), 0.0)
         if self.has_more:
-            if not self.flush(seconds):
-                raise TimeoutError("timed out")
-            return left
-        rest = self._send(left, seconds)
-        if len(rest) == len(left):
+            rest, has_sent = left, self.flush(seconds)
+        else:
+            rest = self._send(left, seconds)
+            has_sent = len(rest) < len(left)
+        if not has_sent and time.monotonic() >= until:
             raise TimeoutError("timed out")
         return rest
 
@@ -294,6 +306,14 @@ class Connection(HTTPConnection):
     def give_up(self) -> None:
         """Has cheroot hang up on the client, since others wait for its place."""
         self._until = time.monotonic()
+
+    def give_way(self) -> int:
+        """The same, if the client has not taken its answer for a while; the bytes that this is going to free."""
+        size: int = self.wfile.late
+        if not size or self._until is None or self._until <= time.monotonic():
+            return 0
+        self.give_up()
+        return size
 
     # --- The end -----------------------------------------------------------------------------------------------------
 

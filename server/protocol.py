@@ -181,7 +181,7 @@ class HTTPServer(CPWSGIServer):  # type: ignore[misc]  # CherryPy has no types
         self.keep_alive_conn_limit = most_connections // 2
         self._most_connections = most_connections
         self._watched: dict[Connection, None] = {}
-        self.aside = Aside()
+        self.aside = Aside(self._hang_up_on_late)
 
     def stop(self) -> None:
         """As cheroot's, once clients have taken what their answers still lack, for which they have a moment.
@@ -229,3 +229,10 @@ class HTTPServer(CPWSGIServer):  # type: ignore[misc]  # CherryPy has no types
             for silent in list(itertools.islice(self._watched, excess)):
                 silent.give_up()
             self._connections._expire(time.time() - self.timeout)  # cheroot does so twice a second, which is too late
+
+    def _hang_up_on_late(self, size: int) -> None:
+        """Has those make room for so many bytes who have not taken their answers for longest."""
+        for conn in list(self._watched):
+            size -= conn.give_way()
+            if size <= 0:
+                return

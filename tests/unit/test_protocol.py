@@ -27,12 +27,13 @@ def answer(_environ: dict[str, Any], start_response: Callable[..., Any]) -> list
 
 
 @contextmanager
-def serving(host: str = "127.0.0.1") -> Iterator[HTTPServer]:
+def serving(host: str = "127.0.0.1", *, looks_each_s: float = NEVER_S, threads: int = 10) -> Iterator[HTTPServer]:
     adapter = Server()
+    adapter.thread_pool = threads
     adapter.socket_host, adapter.socket_port = host, 0
     server = HTTPServer(adapter)
     server.wsgi_app = answer
-    server.expiration_interval = NEVER_S
+    server.expiration_interval = looks_each_s
     thread = threading.Thread(target=server.safe_start, daemon=True)
     thread.start()
     try:
@@ -97,3 +98,16 @@ def test_who_takes_its_answer_slowly_gets_all_of_it_before_it_is_hung_up_on(monk
         wait_until(lambda: not server.aside.is_empty, 10, "some of the answer waits")
         assert everything(slow) == [MUCH]
         asking.join()
+
+
+def test_who_does_not_take_an_answer_makes_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there was none, a thread waited for who did not listen either: a minute and more for this one."""
+    monkeypatch.setattr(connection, "_SLOW_S", 0.1)
+    monkeypatch.setattr(connection, "_MOST_ASIDE", len(MUCH))
+    with serving(looks_each_s=0.05, threads=1) as server, client(server) as deaf, client(server) as deaf_too:
+        deaf.sendall(GET)
+        wait_until(lambda: not server.aside.is_empty, 10, "most of an answer waits")
+        deaf_too.sendall(GET)
+        with client(server) as other:
+            other.sendall(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+            assert everything(other) == [MUCH]
