@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from lxml import etree
-from lxml.builder import E
 
 from .plan import Copy
+from .xmltree import Element
 
 
 def new_volume(copy: Copy) -> str:
@@ -14,21 +14,30 @@ def new_volume(copy: Copy) -> str:
     A logical volume of less allocation than capacity would be a snapshot that overflows, so it is allotted whole.
     """
     source = copy.source
-    target = E.target(E.format(type=copy.format))
+    volume = etree.Element("volume")
+    _add(volume, "name", copy.name)
+    _add(volume, "capacity", str(source.capacity), unit="bytes")
+    _add(volume, "allocation", str(source.capacity if copy.is_allotted else 0), unit="bytes")
+    target = _add(volume, "target")
+    _add(target, "format", type=copy.format)
     if copy.format == source.format:
         if source.compat:
-            target.append(E.compat(source.compat))
+            _add(target, "compat", source.compat)
         if source.cluster_size:
-            target.append(E.clusterSize(str(source.cluster_size), unit="B"))
+            _add(target, "clusterSize", str(source.cluster_size), unit="B")
         if source.features:
-            target.append(E.features(*(etree.Element(feature) for feature in source.features)))
-    volume = E.volume(
-        E.name(copy.name),
-        E.capacity(str(source.capacity), unit="bytes"),
-        E.allocation(str(source.capacity if copy.is_allotted else 0), unit="bytes"),
-        target,
-    )
+            features = _add(target, "features")
+            for feature in source.features:
+                _add(features, feature)
     if copy.overlay_of is not None:
         path, form = copy.overlay_of
-        volume.append(E.backingStore(E.path(path), E.format(type=form)))
+        backing = _add(volume, "backingStore")
+        _add(backing, "path", path)
+        _add(backing, "format", type=form)
     return etree.tostring(volume, encoding="unicode")
+
+
+def _add(parent: Element, tag: str, text: str | None = None, **attributes: str) -> Element:
+    node = etree.SubElement(parent, tag, attributes)
+    node.text = text
+    return node

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..callers import Caller
 from ..engine import domainxml, ownership
+from ..engine.domainxml import Disk
 from ..engine.ownfiles import own_files
 from ..engine.xmltree import Element, parse
 from ..hypervisor.infos import DomainInfo
@@ -73,30 +74,36 @@ def path_mark(path: str) -> str:
     return f"path {path}"
 
 
-def _marks(uuid: str, root: Element, places: Places) -> Iterator[str]:
+def _marks(uuid: str, root: Element, nvram: str | None, disks: Sequence[Disk]) -> Iterator[str]:
     """Everything that no two domains should have in common, in words."""
     yield f"UUID {uuid}"
     yield from (f"genid {node.text}" for node in root.iterfind("genid") if node.text)
     yield from (f"SMBIOS UUID {node.text}" for node in root.iterfind("sysinfo/system/entry[@name='uuid']"))
     yield from map(mac_mark, domainxml.macs(root))
-    yield from map(nvram_mark, filter(None, [own_files(root, places).nvram]))
+    yield from map(nvram_mark, filter(None, [nvram]))
     yield from (path_mark(node.get(attribute, "")) for node, attribute in ownership.paths(root))
-    yield from (disk_mark(disk.place) for disk in domainxml.disks(root) if disk.is_written and disk.place)
+    yield from (disk_mark(disk.place) for disk in disks if disk.is_written and disk.place)
 
 
 def read_guest(domain: DomainInfo, places: Places = _NOWHERE) -> Guest:
     """A domain as it is defined and, where that differs, as it runs; `places` tell of files that its XML does not."""
     root = parse(domain.xml)
-    roots = [root, *([parse(domain.live_xml)] if domain.live_xml else [])]
-    disks = [disk for each in roots for disk in domainxml.disks(each)]
+    disks, nvram = domainxml.disks(root), own_files(root, places).nvram
+    resource = _resource(domain, root, disks)
+    marks = set(_marks(domain.uuid, root, nvram, disks))
+    if domain.live_xml:
+        live = parse(domain.live_xml)
+        disks_now = domainxml.disks(live)
+        marks.update(_marks(domain.uuid, live, own_files(live, places).nvram, disks_now))
+        disks += disks_now
     users, groups = domainxml.access(root)
     return Guest(
         name=domain.name,
         uuid=domain.uuid,
         state=domain.state,
-        resource=_resource(domain, root),
-        marks=frozenset(mark for each in roots for mark in _marks(domain.uuid, each, places)),
-        nvram=own_files(root, places).nvram,
+        resource=resource,
+        marks=frozenset(marks),
+        nvram=nvram,
         storage=frozenset(disk.place for disk in disks if disk.place),
         written=frozenset(disk.place for disk in disks if disk.is_written and disk.place),
         users=frozenset(users),
@@ -104,7 +111,7 @@ def read_guest(domain: DomainInfo, places: Places = _NOWHERE) -> Guest:
     )
 
 
-def _resource(domain: DomainInfo, root: Element) -> dict[str, Any]:
+def _resource(domain: DomainInfo, root: Element, disks: Sequence[Disk]) -> dict[str, Any]:
     """A domain in Kimchi's words. What is not measured is null or 0."""
     users, groups = domainxml.access(root)
     measured = ("cpu_utilization", "mem_utilization", "net_throughput", "net_throughput_peak")
@@ -121,7 +128,7 @@ def _resource(domain: DomainInfo, root: Element) -> dict[str, Any]:
         "users": users,
         "groups": groups,
         "access": "full",
-        "disks": [{"disk": disk.target, "device": disk.device, "place": disk.place} for disk in domainxml.disks(root)],
+        "disks": [{"disk": disk.target, "device": disk.device, "place": disk.place} for disk in disks],
         "bootorder": [node.get("dev") for node in root.iterfind("os/boot")],
         "bootmenu": root.find("os/bootmenu[@enable='yes']") is not None,
         "autostart": domain.autostart,
