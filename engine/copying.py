@@ -87,7 +87,7 @@ class LinkedCopy(_Placed):
 
 
 class FileCopy(_Placed):
-    """The file's bytes within the kernel: sparse stays sparse, and who starts the source meanwhile is not kept from it.
+    """The file's bytes as they are: sparse stays sparse, and who starts the source meanwhile is not kept from it.
 
     An overlay that is to be flattened is read as the image that it is, on backing files that were checked before, by a
     `qemu-img convert` of our own.

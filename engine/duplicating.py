@@ -1,6 +1,9 @@
-"""Copies what one file has into another, within the kernel and piece by piece, so that it can be told how far it is.
+"""Copies what one file has into another, piece by piece, so that it can be told how far it is.
 
 What the file is the image of makes no difference: it is plain bytes here, and its holes stay holes.
+
+There are two ways, and which is the faster one nobody can tell beforehand: copy_file_range(2), which a file server does
+by itself, and a buffer of ours, which is a sixth faster on ext4. So the first pieces go by turns.
 """
 
 from __future__ import annotations
@@ -14,6 +17,10 @@ from .job import Job
 
 _PIECE = 1 << 22
 """Bytes between two looks at whether the copy is still wanted: large enough to cost nothing, and soon done."""
+
+_BUFFER = 1 << 18
+_TURNS = 3
+"""Pieces that go each way, before it is known which is the faster one."""
 
 _PIECES_A_SECOND = 20
 """At least so many where the speed is limited."""
@@ -36,13 +43,13 @@ def duplicate(
 
     Raises OSError, and the job's reason when that is stopped.
     """
-    moved, began = 0, time.monotonic()
+    moved, began, ways = 0, time.monotonic(), _Ways(source, target)
     piece = _PIECE if bytes_a_second is None else max(1, min(_PIECE, bytes_a_second // _PIECES_A_SECOND))
     for start, end in _data(source):
         place = start
         while place < end:
             job.check()
-            count = _move(source, target, place, min(piece, end - place))
+            count = ways.move(place, min(piece, end - place))
             if count == 0:  # it was cut off meanwhile, and has another time of writing then
                 return
             place, moved = place + count, moved + count
@@ -78,12 +85,50 @@ def _data(descriptor: int) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def _move(source: int, target: int, place: int, count: int) -> int:
-    """Copies bytes to the same place of another file; how many."""
-    try:
-        return os.copy_file_range(source, target, count, place, place)
-    except OSError as error:
-        if error.errno not in _NOT_HERE:
-            raise
-    os.lseek(target, place, os.SEEK_SET)
-    return os.sendfile(target, source, place, count)
+class _Ways:
+    """Moves bytes from one file to the same place of another, by the way that has proved to be the faster one."""
+
+    def __init__(self, source: int, target: int, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._source = source
+        self._target = target
+        self._clock = clock
+        self._ways = [self._in_kernel, self._through_buffer]
+        self._turns = [way for _ in range(_TURNS) for way in self._ways]
+        self._fastest: dict[Callable[[int, int], int], float] = {}
+        self._buffer = memoryview(bytearray(_BUFFER))
+
+    def move(self, place: int, count: int) -> int:
+        """How many bytes were moved; 0 at the end of the source. Raises OSError."""
+        if len(self._ways) == 1:
+            return self._ways[0](place, count)
+        way, begun = self._turns.pop(0), self._clock()
+        try:
+            moved = way(place, count)
+        except OSError as error:
+            if way != self._in_kernel or error.errno not in _NOT_HERE:
+                raise
+            self._ways = [self._through_buffer]
+            return self.move(place, count)
+        pace = moved / max(self._clock() - begun, 1e-9)
+        self._fastest[way] = max(self._fastest.get(way, 0.0), pace)
+        if not self._turns:
+            self._ways = [max(self._ways, key=lambda each: self._fastest[each])]
+        return moved
+
+    def _in_kernel(self, place: int, count: int) -> int:
+        return os.copy_file_range(self._source, self._target, count, place, place)
+
+    def _through_buffer(self, place: int, count: int) -> int:
+        moved = 0
+        while moved < count:
+            found = os.preadv(self._source, [self._buffer[: count - moved]], place + moved)
+            if found == 0:
+                break
+            moved += self._write(found, place + moved)
+        return moved
+
+    def _write(self, count: int, place: int) -> int:
+        written = 0
+        while written < count:
+            written += os.pwrite(self._target, self._buffer[written:count], place + written)
+        return written

@@ -43,8 +43,8 @@ _WORKERS = ("clone-", "task-", "janitor")
 _TRANSPARENT = ("__main__", "posixpath", "genericpath", "pathlib", "shutil", "contextlib")
 _CLASSES = (libvirt.virConnect, libvirt.virDomain, libvirt.virStoragePool, libvirt.virStorageVol)
 _SYSTEM = {
-    "os": "open close read write lseek truncate ftruncate fsync copy_file_range fstat stat lstat statvfs readlink "
-    "listdir scandir unlink remove rename replace link symlink mkdir rmdir chmod chown fchmod fchown utime",
+    "os": "open close read write lseek truncate ftruncate fsync copy_file_range preadv pwrite fstat stat lstat statvfs "
+    "readlink listdir scandir unlink remove rename replace link symlink mkdir rmdir chmod chown fchmod fchown utime",
     "fcntl": "ioctl flock",
     "select": "select",
     "subprocess": "Popen",

@@ -6,6 +6,8 @@ import errno
 import os
 import time
 from collections.abc import Callable
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +100,7 @@ def test_in_larger_blocks_a_file_occupies_more(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_where_the_kernel_cannot_copy_between_two_files_bytes_are_sent(
+def test_where_the_kernel_cannot_copy_between_two_files_they_go_through_a_buffer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def refuse(*_: object) -> int:
@@ -109,6 +111,44 @@ def test_where_the_kernel_cannot_copy_between_two_files_bytes_are_sent(
     told = copied(source, tmp_path / "target")
     assert (tmp_path / "target").read_bytes() == source.read_bytes()
     assert told[-1] == 9 * MiB
+
+
+@pytest.mark.parametrize("faster", ["copy_file_range", "preadv"])
+def test_the_way_that_proves_to_be_faster_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faster: str
+) -> None:
+    now, calls = [0.0], []
+
+    def slowed(name: str) -> None:
+        original = getattr(os, name)
+
+        def call(*args: Any) -> Any:
+            calls.append(name)
+            now[0] += 0.001 if name == faster else 1  # seconds
+            return original(*args)
+
+        monkeypatch.setattr(os, name, call)
+
+    content = os.urandom(4 * MiB)
+    source = written(tmp_path / "source", 40 * MiB, dict.fromkeys(range(0, 40 * MiB, 4 * MiB), content))
+    for name in ("copy_file_range", "preadv"):
+        slowed(name)
+    ways = partial(duplicating._Ways, clock=lambda: now[0])
+    monkeypatch.setattr(duplicating, "_Ways", ways)
+    assert copied(source, tmp_path / "target")[-1] == 40 * MiB
+    assert (tmp_path / "target").read_bytes() == source.read_bytes()
+    pieces = [name for name, _ in groupby(calls)]
+    assert pieces[:6] == ["copy_file_range", "preadv"] * 3
+    assert set(pieces[6:]) <= {faster}
+    assert calls[-1] == faster
+
+
+def test_a_write_that_takes_a_part_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, content, place: write(file, content[:100_001], place))
+    source = written(tmp_path / "source", 20 * MiB, {0: os.urandom(9 * MiB)})
+    copied(source, tmp_path / "target")
+    assert (tmp_path / "target").read_bytes() == source.read_bytes()
 
 
 def test_where_holes_are_not_told_everything_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
