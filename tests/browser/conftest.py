@@ -11,13 +11,17 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, expect
 
-from support.browser import TIMEOUT_MS, WIDE, Site, Tab, chromium
+from support.browser import TIMEOUT_MS, WIDE, Site, Slow, Tab, chromium
 from support.guests import define_guest
 from support.libvirtd import PrivateLibvirtd
+from support.mortal import MortalServer
 from support.server import Server
 from support.storage import MiB, make_pool, make_raw, mounted, some_data
 
 expect.set_options(timeout=TIMEOUT_MS)
+
+_BEFORE_CREATE = 4
+"""The point of support/crashing.py at which a clone is about to make its first volume."""
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +52,7 @@ def tab(browser: Browser) -> Iterator[Callable[..., Tab]]:
 
 @pytest.fixture(scope="session")
 def demo_site() -> Site:
-    return Site(None, ("default", 1000), "web", {"count": 300})
+    return Site(None, ("default", 1000), "web", {})
 
 
 @pytest.fixture(scope="session")
@@ -99,8 +103,27 @@ def demo(serve: Callable[[str | None], Server]) -> Iterator[Server]:
 @pytest.fixture
 def own(site: Site, tmp_path: Path) -> Iterator[Server]:
     """A server of the test's own, which comes back at the same port when it is started again."""
+    with Server(site.uri, tmp_path / "state", args=["--port", str(free_port())]) as server:
+        yield server
+
+
+@pytest.fixture
+def slow(site: Site, tmp_path: Path) -> Iterator[Slow]:
+    """A server of the test's own, on which a clone takes as long as it takes to look at it.
+
+    libvirt's test driver copies nothing, so there a worker waits where it is about to make a volume.
+    """
+    args = ["--port", str(free_port())]
+    if site.uri is not None:
+        with Server(site.uri, tmp_path / "state", args=args) as server:
+            yield Slow(server, site.slow_source, site.slow)
+        return
+    with MortalServer(None, tmp_path / "state", _BEFORE_CREATE, args=args, pauses=True) as server:
+        yield Slow(server, site.slow_source, {}, server.pause)
+        server.pause.unlink(missing_ok=True)
+
+
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with Server(site.uri, tmp_path / "state", args=["--port", str(port)]) as server:
-        yield server
+        return int(probe.getsockname()[1])

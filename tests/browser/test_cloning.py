@@ -6,15 +6,12 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from playwright.sync_api import Page, expect
 
-from support.browser import Site, Tab
+from support.browser import Site, Slow, Tab
 from support.server import TOKEN, Server
 
 Open = Callable[..., Tab]
-SLOW = ["libvirt"]
-"""Where a clone can be made to take as long as it takes to look at it: the test driver copies nothing."""
 
 
 def open_dialog(page: Page, name: str = "web") -> None:
@@ -38,12 +35,6 @@ def names(server: Server) -> set[str]:
 
 def running(server: Server) -> list[dict[str, Any]]:
     return server.request("GET", "tasks?status=running").json
-
-
-def ask_slowly(server: Server, site: Site) -> list[dict[str, Any]]:
-    """Clones that take a while; their tasks."""
-    answer = server.request("POST", f"vms/{site.slow_source}/clone", site.slow).json
-    return answer.get("tasks", [answer])
 
 
 def test_a_clone_is_planned_made_and_shown(shared: Server, tab: Open) -> None:
@@ -205,44 +196,41 @@ def test_a_session_that_has_ended_is_asked_for_without_losing_the_dialog(shared:
     expect(page.locator(".notice", has_text=f"{wanted} is ready")).to_be_visible()
 
 
-@pytest.mark.parametrize("site", SLOW, indirect=True)
-def test_what_is_cancelled_is_gone(own: Server, site: Site, tab: Open) -> None:
-    page = tab(own).open("activity")
-    before = names(own)
-    tasks = ask_slowly(own, site)
+def test_what_is_cancelled_is_gone(slow: Slow, tab: Open) -> None:
+    page = tab(slow.server).open("activity")
+    before = names(slow.server)
+    task = slow.ask()
     expect(page.locator(".task.running progress").first).to_be_visible()
-    page.locator(".tasks > .task").first.get_by_role("button", name="Cancel").first.click()
+    with page.expect_response(lambda response: response.request.method == "DELETE"):
+        page.locator(".tasks > .task").first.get_by_role("button", name="Cancel").first.click()
+    slow.go_on()
     expect(page.locator(".tasks > .task.running")).to_have_count(0)
-    ended = [own.wait_task(task["id"]) for task in tasks]
-    killed = {task["name"] for task in ended if task["status"] == "killed"}
-    assert killed
-    assert not killed & names(own)
-    assert names(own) - before == {task["name"] for task in ended if task["status"] == "finished"}
+    assert slow.server.wait_task(task["id"])["status"] == "killed"
+    assert names(slow.server) == before
     page.locator(".tasks > .task").first.get_by_text("cancelled").first.wait_for()
 
 
-@pytest.mark.parametrize("site", SLOW, indirect=True)
-def test_reloading_in_the_middle_loses_nothing(own: Server, site: Site, tab: Open) -> None:
-    page = tab(own).open()
-    tasks = ask_slowly(own, site)
+def test_reloading_in_the_middle_loses_nothing(slow: Slow, tab: Open) -> None:
+    page = tab(slow.server).open()
+    task = slow.ask()
     expect(page.locator(".bubble")).to_be_visible()
     page.get_by_role("link", name="Activity").click()
     page.reload()
     expect(page.locator(".tasks > .task.running progress").first).to_be_visible()
     assert page.url.endswith("#activity")
-    assert running(own)
-    for task in reversed(tasks):
-        own.request("DELETE", f"tasks/{task['id']}", {"cancel": True})
+    assert running(slow.server)
+    slow.server.request("DELETE", f"tasks/{task['id']}", {"cancel": True})
+    slow.go_on()
     expect(page.locator(".bubble")).to_be_hidden()
 
 
-@pytest.mark.parametrize("site", SLOW, indirect=True)
-def test_a_restart_in_the_middle_is_survived_and_what_failed_says_why(own: Server, site: Site, tab: Open) -> None:
+def test_a_restart_in_the_middle_is_survived_and_what_failed_says_why(slow: Slow, tab: Open) -> None:
+    own = slow.server
     opened = tab(own)
     opened.allowed |= {"401", "ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "ERR_INCOMPLETE_CHUNKED_ENCODING"}
     opened.allowed |= {"ERR_EMPTY_RESPONSE", "ERR_SOCKET_NOT_CONNECTED"}
     page = opened.open("activity")
-    ask_slowly(own, site)
+    slow.ask()
     expect(page.locator(".task.running progress").first).to_be_visible()
     own.kill()
     expect(page.locator(".connection")).to_have_text("Connection lost")

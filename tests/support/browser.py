@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import libvirt
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
 
+from support.running import wait_until
 from support.server import MOUNT_POINT, TOKEN, Server
 
 CHROMIUM = "/usr/bin/chromium"
@@ -48,6 +49,27 @@ class Site:
     slow_source: str
     slow: dict[str, Any]
     conn: libvirt.virConnect | None = None
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A server, and what is a clone on it that takes a while: as long as the file `pause` is there, if there is one."""
+
+    server: Server
+    source: str
+    body: dict[str, Any]
+    pause: Path | None = None
+
+    def ask(self) -> dict[str, Any]:
+        """Has the clone made; its task, once it is under way."""
+        task: dict[str, Any] = self.server.request("POST", f"vms/{self.source}/clone", self.body).json
+        if self.pause is not None:
+            wait_until(self.pause.exists, 30, "a worker waits", lambda: self.server.log)
+        return task
+
+    def go_on(self) -> None:
+        if self.pause is not None:
+            self.pause.unlink()
 
 
 class Tab:

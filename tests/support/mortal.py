@@ -19,7 +19,7 @@ class MortalServer(Server):
     """It dies at the point `deadly`, 0 for none; one that `pauses` waits there instead, until `pause` is removed."""
 
     def __init__(
-        self, uri: str, state_dir: Path, deadly: int, *, args: Sequence[str] = (), pauses: bool = False
+        self, uri: str | None, state_dir: Path, deadly: int, *, args: Sequence[str] = (), pauses: bool = False
     ) -> None:
         self.points = state_dir.parent / f"points-{deadly}"
         self.pause = state_dir.parent / "pause"
