@@ -78,6 +78,17 @@ class Free(NamedTuple):
     uuid: str = ""
 
 
+def settled(
+    found: Free | None, is_reserved: Callable[[str], bool], skipped: Callable[[], None], look: Callable[[], str]
+) -> str:
+    """The name that was found, unless somebody has reserved it meanwhile; then, and where none was, another one."""
+    if found is not None:
+        if not is_reserved(found.name):
+            return found.name
+        skipped()
+    return look()
+
+
 class Order(Protocol):
     """What is to be cloned, looked up, and how one clone of it is accepted."""
 

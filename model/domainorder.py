@@ -18,7 +18,7 @@ from ..engine.survey import Survey
 from ..engine.transaction import Transaction
 from ..hypervisor.infos import PoolInfo
 from ..utils import byte_length, get_next_clone_name
-from .accepting import Free
+from .accepting import Free, settled
 from .guests import disk_mark, mac_mark, nvram_mark, path_mark
 from .services import DOMAIN_NAME, MAC, PATH, VOLUME_NAME, Services, Skipping
 from .usage import running_users
@@ -55,12 +55,8 @@ class DomainOrder:
         if self.wanted is not None:
             self._check_wanted(self.wanted, draft, taken)
             name = self.wanted
-        elif found is not None and not taken.is_reserved(found.name):
-            name = found.name
         else:
-            if found is not None:
-                self.services.observer.name_skipped(DOMAIN_NAME)
-            name = self._new_name(draft, transaction, taken)
+            name = settled(found, taken.is_reserved, self._skipped, lambda: self._new_name(draft, transaction, taken))
         macs = _reserve_macs(transaction, draft.macs(), self.is_taken, task, uuid)
         identity = domainxml.Identity(name, uuid, str(uuid4()), macs, self.owner)
         plan = draft.domain_plan(identity, is_stamped=self.wanted is None)
@@ -78,8 +74,11 @@ class DomainOrder:
             raise errors.SourceInUse(name=self.name, act="cloned", cause=cause)
 
     def _new_name(self, draft: Draft, stamps: StampSource, taken: Container[str]) -> str:
-        free = Skipping(taken, lambda: self.services.observer.name_skipped(DOMAIN_NAME))
+        free = Skipping(taken, self._skipped)
         return get_next_clone_name(free, self.name, ts=True, clock=stamps, max_bytes=draft.max_name_bytes())
+
+    def _skipped(self) -> None:
+        self.services.observer.name_skipped(DOMAIN_NAME)
 
     def _check_wanted(self, name: str, draft: Draft, taken: _Taken) -> None:
         """Raises InvalidName and NameTaken."""

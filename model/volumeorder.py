@@ -14,7 +14,7 @@ from ..engine.transaction import Transaction
 from ..hypervisor.host import Host
 from ..hypervisor.infos import PoolInfo
 from ..utils import MAX_FILE_NAME_BYTES, get_next_clone_name
-from .accepting import Free
+from .accepting import Free, settled
 from .services import VOLUME_NAME, Services, Skipping
 
 
@@ -48,22 +48,21 @@ class VolumeOrder:
             name = self.wanted
             if name in taken:
                 raise errors.NameTaken(name=name)
-        elif found is not None and not taken.is_reserved(found.name):
-            name = found.name
         else:
-            if found is not None:
-                self.services.observer.name_skipped(VOLUME_NAME)
-            name = self._new_name(draft, transaction, taken)
+            name = settled(found, taken.is_reserved, self._skipped, lambda: self._new_name(draft, transaction, taken))
         transaction.reserve(VOLUME_NAME, copy.pool, name, task=task)
         plan = draft.volume_plan(name, is_stamped=self.wanted is None)
         return plan, f"storagepools/{copy.pool}/storagevolumes/{name}"
 
     def _new_name(self, draft: Draft, stamps: StampSource, taken: Container[str]) -> str:
         base, _ = split_volume_name(self.name)
-        free = Skipping(taken, lambda: self.services.observer.name_skipped(VOLUME_NAME))
+        free = Skipping(taken, self._skipped)
         return get_next_clone_name(
             free, base, draft.copies[0].extension, ts=True, clock=stamps, max_bytes=MAX_FILE_NAME_BYTES
         )
+
+    def _skipped(self) -> None:
+        self.services.observer.name_skipped(VOLUME_NAME)
 
 
 class _OfHost(Container[str]):

@@ -44,6 +44,7 @@ def test_a_clone_is_planned_made_and_shown(shared: Server, tab: Open) -> None:
     expect(page.locator(".plan h3")).to_have_text("1 clone")
     foreseen = page.locator(".names .name").inner_text()
     expect(page.get_by_label("Name", exact=True)).to_have_attribute("placeholder", foreseen)
+    expect(page.locator(".names")).to_contain_text("will be later ones")
     expect(page.locator(".plan-disk").first).to_contain_text("vda")
     expect(page.locator(".own")).to_contain_text("name and UUID, MAC addresses, vda")
     assert names(shared) == before
@@ -84,6 +85,7 @@ def test_a_name_is_taken_as_it_is_and_enter_confirms(shared: Server, tab: Open) 
     page.get_by_text("More", exact=True).click()
     page.get_by_label("Description").fill("Made by name")
     page.get_by_label("Name", exact=True).fill(wanted)
+    expect(page.locator(".names")).to_have_text(wanted)  # as it is, without a word about numbers
     page.keyboard.press("Enter")
     expect(page.locator("dialog")).to_have_count(0)
     expect(page.locator(".notice", has_text=f"{wanted} is ready")).to_be_visible()

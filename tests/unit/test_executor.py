@@ -95,6 +95,27 @@ def test_a_backing_file_whose_content_is_copied_must_have_no_user(services: Serv
     assert asked == [copy.source, base]
 
 
+# --- How far it is ---------------------------------------------------------------------------------------------------
+
+
+def test_what_is_being_made_is_reported_also_after_nothing_was(services: Services) -> None:
+    """And another server is heard that was asked to cancel it. While nothing is made, nobody wakes for that."""
+    executor = services.executor
+
+    def some(copy: Copy, job: Job) -> None:
+        job.progress(copy.item)(1)
+        job.wait(20)
+
+    with filling(some):
+        executor.start()
+        for _ in range(2):
+            wait_until(lambda: not executor._has_work.is_set(), 20, "nothing is left to report")
+            task = clone_volume(services)
+            wait_until(lambda: (found := services.journal.task(task)) and found.done, 20, "it is reported")  # noqa: B023
+            assert services.journal.cancel(task)
+            assert ended(services, task).status == KILLED
+
+
 # --- How it ends -----------------------------------------------------------------------------------------------------
 
 

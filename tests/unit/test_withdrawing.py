@@ -15,6 +15,7 @@ from cloner.engine.records import FINISHED, Task
 from cloner.hypervisor.infos import Definition
 from cloner.model.accepting import Request
 from cloner.model.batches import BatchesModel
+from cloner.model.guests import disk_mark
 from cloner.model.needs import Needs, RecentNeeds
 from cloner.model.services import Services
 from cloner.model.vms import VMsModel
@@ -91,16 +92,40 @@ def test_a_user_is_told_no_names_though_an_admin_withdraws(services: Services) -
 # --- What a deletion needs to know -----------------------------------------------------------------------------------
 
 
-def test_a_batch_is_undone_with_few_looks_at_the_host(services: Services) -> None:
+def test_a_batch_is_undone_with_one_look_at_the_host(services: Services) -> None:
     """Each look reads every domain: with one for each clone, a thousand clones took as long as a million reads."""
+    batch, tasks = accepted(services)
+    found = [mock.Mock(id=task, status=FINISHED, owner="", kind="domain", plan={"uuid": ""}) for task in tasks]
+    with (
+        mock.patch.object(services.journal, "tasks_of", return_value=found),
+        mock.patch.object(services.host, "definitions", wraps=services.host.definitions) as looks,
+        mock.patch.object(VMsModel, "delete_made", autospec=True) as deleted,
+    ):
+        BatchesModel(services).delete(batch, ANYBODY, undo=True)
+        wait_until(lambda: withdrawals(batch) == 0, 30, "it ends")
+    assert deleted.call_count == len(tasks)
+    assert looks.call_count == 1
+
+
+def test_a_look_at_the_host_lasts_for_two_seconds(services: Services) -> None:
     now = [0.0]
-    with mock.patch.object(services.host, "definitions", wraps=services.host.definitions) as looks:
-        needs = RecentNeeds(services, lambda: now[0])
-        first = needs.get()
-        assert needs.get() is first
-        now[0] = 2.1  # seconds
-        assert needs.get() is not first
-    assert looks.call_count == 2
+    needs = RecentNeeds(services, lambda: now[0])
+    first = needs.get()
+    now[0] = 1.9  # seconds
+    assert needs.get() is first
+    now[0] = 2.1
+    assert needs.get() is not first
+
+
+def test_a_user_of_whom_an_event_has_told_since_counts_too(services: Services) -> None:
+    """Where the look at the host is older than that."""
+    volume = services.host.volume("default", "web.qcow2")
+    needs = mock.Mock(**{"users.return_value": [], "overlays.return_value": []})
+    model, uuid = VMsModel(services), services.host.domain("web").uuid
+    wait_until(lambda: services.inventory.is_complete, 10, "the inventory is complete")
+    assert [user.uuid for user in services.inventory.having(disk_mark(volume.path)) or ()] == [uuid]
+    assert not model._is_needed(volume, uuid, needs)
+    assert model._is_needed(volume, "of another", needs)
 
 
 def test_a_look_at_the_host_that_takes_long_lasts_as_long(services: Services) -> None:
