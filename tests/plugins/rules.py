@@ -14,6 +14,11 @@ def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Col
     return pytest.Dir.from_parent(parent, path=path) if path == parent.config.rootpath else None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes minutes comes first, so that no worker is alone with it at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("first") is None)
+
+
 @pytest.hookimpl(wrapper=True)  # changes the report before anybody else sees it
 def pytest_runtest_logreport(report: pytest.CollectReport | pytest.TestReport) -> Generator[None]:
     """In CI nothing is skipped, and nothing may be expected to fail."""

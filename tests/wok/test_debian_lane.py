@@ -12,6 +12,7 @@ import re
 import subprocess
 import tomllib
 
+import pytest
 from packaging.requirements import Requirement
 
 from support.wok import ROOT
@@ -22,7 +23,6 @@ VERSIONS = {"CherryPy": "18.8.0", "jsonschema": "4.10.3", "libvirt-python": "9.0
 OPTIONAL = ["prometheus_client", "re2", "rich", "shtab"]
 
 NOT_HERE = {
-    # They need what is optional, or what the tests alone need.
     "tests/contract/test_access.py": "asks for every route, /metrics too",
     "tests/contract/test_completion.py": "shtab",
     "tests/contract/test_client.py": "rich",
@@ -36,29 +36,10 @@ NOT_HERE = {
     "tests/unit/test_packaging.py": "setuptools",
     "tests/unit/test_re2.py": "google-re2",
     "tests/wok/test_debian_lane.py": "this one",
-    # They are about `cloner serve` or its command line, which no host with Wok runs, and take long.
-    "tests/contract/test_backup.py": "",
-    "tests/contract/test_batches.py": "a thousand clones, more than once",
-    "tests/contract/test_command_line.py": "",
-    "tests/contract/test_following.py": "",
-    "tests/contract/test_health.py": "",
-    "tests/contract/test_load.py": "",
-    "tests/contract/test_nginx.py": "",
-    "tests/contract/test_slow.py": "",
-    "tests/contract/test_systemd.py": "",
-    "tests/contract/test_tls.py": "",
-    "tests/contract/test_tokens.py": "",
-    "tests/unit/test_rules.py": "",
 }
-"""Files that are left out, and why; of the others those that have /metrics in their name."""
+"""Files left out for what they need, which is optional or the tests' own; tests named after /metrics are, too."""
 
-TAKE_LONG = [
-    "tests/unit/test_journal.py::test_10240_names_from_4_processes_of_32_threads_are_distinct_and_in_order",
-    "tests/unit/test_names.py::test_64_threads_get_128000_names",
-]
-"""Tests that are left out because they take seconds, and need nothing of Debian's."""
-
-FEWEST = 3000
+FEWEST = 4500
 """Tests that there are at least, lest a slip leave out nearly all of them."""
 
 LOOK = f"""
@@ -87,10 +68,11 @@ def test_our_lower_bounds_let_debians_versions_in() -> None:
     assert [name for name, version in VERSIONS.items() if not bounds[name.lower()].contains(version)] == []
 
 
+@pytest.mark.first
 def test_unit_contract_and_wok_tests_pass_there() -> None:
     args = ["-m", "pytest", "-q", "--numprocesses=2", "--dist=worksteal", "-p", "no:cacheprovider"]
     args += ["-W", "ignore:'cgi':DeprecationWarning"]  # CherryPy 18.8 uses it
-    args += [f"--ignore={file}" for file in NOT_HERE] + [f"--deselect={test}" for test in TAKE_LONG]
+    args += [f"--ignore={file}" for file in NOT_HERE]
     args += ["-k", "not metrics"]
     run = output(*args, "tests/unit", "tests/contract", "tests/wok")
     assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-1000:]
@@ -101,5 +83,3 @@ def test_unit_contract_and_wok_tests_pass_there() -> None:
 
 def test_what_is_left_out_is_there() -> None:
     assert [file for file in NOT_HERE if not (ROOT / file).is_file()] == []
-    for file, test in (name.split("::") for name in TAKE_LONG):
-        assert f"def {test}(" in (ROOT / file).read_text("utf-8")
