@@ -17,7 +17,10 @@ def plain(value: object) -> str:
 
 def printable(value: object) -> str:
     """`value` as text of one line that no terminal takes for a command."""
-    return "".join(c if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp") else "�" for c in str(value))
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(c if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp") else "�" for c in text)
 
 
 class ClonerError(Exception):
