@@ -15,7 +15,6 @@ from .chain import Chain, image_format
 from .plan import CLONE, EMPTY, SHARE, Copy, Draft, Left, Wishes, extension
 from .reach import COPY, LIBVIRT, LINKED, REFLINK, Reach
 from .survey import SourceDisk, Survey, candidates
-from .xmltree import parse
 
 AUTO = (REFLINK, COPY, LIBVIRT)
 """Methods in the order in which `auto` tries them. A linked clone depends on its source, so it must be asked for."""
@@ -59,7 +58,7 @@ def draft_domain(survey: Survey, wishes: Wishes, room: Callable[[PoolInfo], int]
         raise errors.DomainNotShutOff(name=domain.name, state=domain.state)
     if domain.saved_state:
         raise errors.DomainHasSavedState(name=domain.name)
-    causes = [*survey.refusals, *ownership.obstacles(parse(domain.xml), drop_hostdevs=wishes.drop_hostdevs)]
+    causes = [*survey.refusals, *ownership.obstacles(domain.tree, drop_hostdevs=wishes.drop_hostdevs)]
     if causes:
         raise errors.DeviceNotCloneable(name=domain.name, cause="; ".join(causes))
     copies, left, space = [], [], _Room(survey, wishes, room)

@@ -7,7 +7,7 @@ the source has it. `qemu:commandline` is one of these: it is QEMU's, and nobody 
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from hashlib import blake2b
 
 from ..utils import MAX_FILE_NAME_BYTES, byte_length
@@ -66,16 +66,53 @@ def make_own(domain: Element, source: str, name: str, uuid: str, *, drop_hostdev
 
 def paths(domain: Element) -> Iterator[tuple[Element, str]]:
     """The elements and attributes that name a socket, a log or a pipe of the domain's own."""
-    for node in (*_consoles(domain), *domain.iterfind("devices/rng/backend[@model='egd']")):
-        if node.get("type") in _PATH_TYPES:
-            yield from ((source, "path") for source in node.iterfind("source[@path]") if not _is_node(source))
-        yield from ((log, "file") for log in node.iterfind("log[@file]"))
-    yield from ((node, "path") for node in domain.iterfind("devices/interface[@type='vhostuser']/source[@path]"))
-    yield from ((node, "logFile") for node in domain.iterfind("devices/interface/backend[@logFile]"))
-    yield from ((node, "socket") for node in domain.iterfind("devices/graphics[@socket]"))
-    yield from ((node, "socket") for node in domain.iterfind("devices/graphics/listen[@type='socket'][@socket]"))
-    yield from ((node, "socket") for node in domain.iterfind("devices/filesystem/source[@socket]"))
-    yield from ((node, "path") for node in domain.iterfind("devices/audio[@type='file'][@path]"))
+    for device in domain.iterfind("devices/*"):  # once, and not once for each kind, since every clone has it read often
+        find = _PATHS_OF.get(str(device.tag))
+        if find is not None:
+            yield from find(device)
+
+
+def _paths_of_console(node: Element) -> Iterator[tuple[Element, str]]:
+    if node.get("type") in _PATH_TYPES:
+        yield from ((source, "path") for source in node.iterfind("source[@path]") if not _is_node(source))
+    yield from ((log, "file") for log in node.iterfind("log[@file]"))
+
+
+def _paths_of_rng(rng: Element) -> Iterator[tuple[Element, str]]:
+    for backend in rng.iterfind("backend[@model='egd']"):
+        yield from _paths_of_console(backend)
+
+
+def _paths_of_interface(interface: Element) -> Iterator[tuple[Element, str]]:
+    if interface.get("type") == "vhostuser":
+        yield from ((source, "path") for source in interface.iterfind("source[@path]"))
+    yield from ((backend, "logFile") for backend in interface.iterfind("backend[@logFile]"))
+
+
+def _paths_of_graphics(graphics: Element) -> Iterator[tuple[Element, str]]:
+    if graphics.get("socket") is not None:
+        yield graphics, "socket"
+    yield from ((listen, "socket") for listen in graphics.iterfind("listen[@type='socket'][@socket]"))
+
+
+def _paths_of_filesystem(filesystem: Element) -> Iterator[tuple[Element, str]]:
+    yield from ((source, "socket") for source in filesystem.iterfind("source[@socket]"))
+
+
+def _paths_of_audio(audio: Element) -> Iterator[tuple[Element, str]]:
+    if audio.get("type") == "file" and audio.get("path") is not None:
+        yield audio, "path"
+
+
+_PATHS_OF: Mapping[str, Callable[[Element], Iterator[tuple[Element, str]]]] = {
+    **dict.fromkeys(_CHARACTER_DEVICES, _paths_of_console),
+    "rng": _paths_of_rng,
+    "interface": _paths_of_interface,
+    "graphics": _paths_of_graphics,
+    "filesystem": _paths_of_filesystem,
+    "audio": _paths_of_audio,
+}
+"""How each kind of device names them."""
 
 
 def is_made_anew(node: Element) -> bool:

@@ -227,7 +227,7 @@ class Draft:
 
     def own_paths(self, clone: str, uuid: str) -> dict[str, bool]:
         """The sockets, logs and pipes that a clone would have, and whether each is made anew when it starts."""
-        if self.survey.domain is None or not any(ownership.paths(self._domain)):
+        if self.survey.domain is None or not self._has_own_paths:
             return {}
         domain = parse(self.survey.domain.xml)
         ownership.make_own(domain, domain.findtext("name", ""), clone, uuid, drop_hostdevs=self.wishes.drop_hostdevs)
@@ -282,7 +282,11 @@ class Draft:
 
     @cached_property
     def _domain(self) -> Element:
-        return parse(self.survey.domain.xml if self.survey.domain else "<domain/>")
+        return self.survey.domain.tree if self.survey.domain else parse("<domain/>")
+
+    @cached_property
+    def _has_own_paths(self) -> bool:
+        return any(ownership.paths(self._domain))
 
     @cached_property
     def _own_files(self) -> OwnFiles:

@@ -16,7 +16,6 @@ from .chain import Chain, Image, follow, is_link
 from .ownfiles import own_files, problems
 from .qcow2 import read_header
 from .reach import COPY, Reach, reach
-from .xmltree import parse
 
 FALLBACK_POOL = "default"
 
@@ -86,7 +85,7 @@ class Surveyor:
         """Raises DomainNotFound, PoolNotFound."""
         with self._host.together():
             domain = self._host.source(name)
-            root = parse(domain.xml)
+            root = domain.tree
             found = [(disk, self._volume_of(disk)) for disk in domainxml.disks(root)]
             pools = self._pools({volume.pool for _, volume in found if volume and volume.pool}, pool)
         disks = tuple(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import libvirt
@@ -43,6 +44,11 @@ class DomainInfo:
     @property
     def is_off(self) -> bool:
         return self.state == SHUT_OFF  # one that crashed may still have its QEMU (on_crash=preserve)
+
+    @cached_property
+    def tree(self) -> etree._Element:
+        """Its `xml`, parsed: to be read only."""
+        return parse(self.xml)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,10 @@ lock = threading.Lock()
 """To be held by who lets libvirt open a file, too."""
 
 
+_parser = etree.XMLParser(resolve_entities=False, no_network=True)
+
+
 def parse(xml: str) -> etree._Element:
     """Parses libvirt's XML. Entities are left alone and nothing is fetched."""
     with lock:
-        return etree.fromstring(xml, etree.XMLParser(resolve_entities=False, no_network=True))
+        return etree.fromstring(xml, _parser)

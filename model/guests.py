@@ -87,16 +87,16 @@ def _marks(uuid: str, root: Element, nvram: str | None, disks: Sequence[Disk]) -
 
 def read_guest(domain: DomainInfo, places: Places = _NOWHERE) -> Guest:
     """A domain as it is defined and, where that differs, as it runs; `places` tell of files that its XML does not."""
-    root = parse(domain.xml)
+    root = domain.tree
     disks, nvram = domainxml.disks(root), own_files(root, places).nvram
-    resource = _resource(domain, root, disks)
+    users, groups = domainxml.access(root)
+    resource = _resource(domain, root, disks, users, groups)
     marks = set(_marks(domain.uuid, root, nvram, disks))
     if domain.live_xml:
         live = parse(domain.live_xml)
         disks_now = domainxml.disks(live)
         marks.update(_marks(domain.uuid, live, own_files(live, places).nvram, disks_now))
         disks += disks_now
-    users, groups = domainxml.access(root)
     return Guest(
         name=domain.name,
         uuid=domain.uuid,
@@ -111,9 +111,10 @@ def read_guest(domain: DomainInfo, places: Places = _NOWHERE) -> Guest:
     )
 
 
-def _resource(domain: DomainInfo, root: Element, disks: Sequence[Disk]) -> dict[str, Any]:
+def _resource(
+    domain: DomainInfo, root: Element, disks: Sequence[Disk], users: Sequence[str], groups: Sequence[str]
+) -> dict[str, Any]:
     """A domain in Kimchi's words. What is not measured is null or 0."""
-    users, groups = domainxml.access(root)
     measured = ("cpu_utilization", "mem_utilization", "net_throughput", "net_throughput_peak")
     return {
         "name": domain.name,
