@@ -289,7 +289,8 @@ class Executor:
                 is_idle = not jobs and not any(self._lanes.values())
                 if is_idle:
                     self._has_work.clear()
-            news = {task: done for task, job in jobs.items() if (done := job.done()) != told.get(task)}
+            # A job that ends before it is looked at twice has its last word in its end.
+            news = {task: done for task, job in jobs.items() if task in told and (done := job.done()) != told[task]}
             told = {task: told.get(task, {}) for task in jobs} | news
             try:
                 for task in self._journal.report(news) if not is_idle else ():

@@ -141,8 +141,8 @@ class Journal:
 
     def task(self, task_id: int) -> Task | None:
         with self._read() as connection:
-            row = connection.execute(sa.select(sql.tasks).where(sql.tasks.c.id == task_id)).mappings().first()
-        return task_of(dict(row)) if row else None
+            rows = sql.TASK.mappings(connection, of_task=task_id)
+        return task_of(rows[0]) if rows else None
 
     def tasks(self, status: str | None = None, owner: str | None = None) -> list[Task]:
         """Every task, or those of one status or owner, in the order of their acceptance."""
@@ -189,8 +189,7 @@ class Journal:
             with self._write() as connection:
                 change = next_change(connection)
                 for task_id, done in news.items():
-                    told = sa.update(sql.tasks).where(sql.tasks.c.id == task_id, sql.tasks.c.status == RUNNING)
-                    connection.execute(told.values(done=json.dumps(done), changed=change))
+                    sql.REPORT.run(connection, of_task=task_id, was_done=json.dumps(done), change=change)
         query = sa.select(sql.tasks.c.id).where(sql.tasks.c.status == RUNNING, sql.tasks.c.cancelled == 1)
         with self._read() as connection:
             return list(connection.execute(query).scalars())

@@ -35,6 +35,11 @@ class _Text:
         return [given[name] for name in self.names] if self.is_ordered else {name: given[name] for name in self.names}
 
 
+def _by_name(cursor: Any) -> list[dict[str, Any]]:
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
 class Prepared:
     """A statement for every database that the journal may lie in. It runs within a transaction that has begun.
 
@@ -53,6 +58,12 @@ class Prepared:
         """The rows that it gives."""
         return self._execute(connection, values, lambda cursor: list(cursor.fetchall()))
 
+    def mappings(self, connection: sa.Connection, **values: Any) -> list[dict[str, Any]]:
+        """The rows that it gives, by the names of their columns. It may begin the transaction."""
+        if not connection.in_transaction():
+            connection.begin()
+        return self._execute(connection, values, _by_name)
+
     def value(self, connection: sa.Connection, **values: Any) -> Any:
         """What stands in the first column of the only row that it gives."""
         ((found, *_),) = self.rows(connection, **values)
@@ -62,8 +73,9 @@ class Prepared:
         text = self._texts.get(connection.dialect.name) or self._compile(connection.dialect)
         parameters = text.parameters(values)
         base: Any = connection.dialect.dbapi
+        driver: Any = connection.connection.dbapi_connection
         try:
-            with closing(connection.connection.cursor()) as cursor:
+            with closing(driver.cursor()) as cursor:
                 cursor.execute(text.sql, parameters)
                 return answer(cursor)
         except base.Error as error:

@@ -121,6 +121,12 @@ CHECK = sa.text(
     " ON CONFLICT (name) DO UPDATE SET value = CAST(CAST(facts.value AS BIGINT) + 1 AS TEXT)"
 )
 _TASK: sa.BindParameter[int] = sa.bindparam("of_task")
+TASK = Prepared(sa.select(tasks).where(tasks.c.id == _TASK))
+REPORT = Prepared(
+    sa.update(tasks)
+    .where(tasks.c.id == _TASK, tasks.c.status == "running")
+    .values(done=sa.bindparam("was_done"), changed=sa.bindparam("change"))
+)
 OWNER = Prepared(sa.select(tasks.c.owner).where(tasks.c.id == _TASK))
 GO_ON = Prepared(
     sa.update(tasks)
