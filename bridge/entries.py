@@ -7,7 +7,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, MutableMapping
+from functools import partial
 from typing import Any
+
+import cherrypy
 
 from .. import errors
 from ..callers import Caller
@@ -35,6 +38,11 @@ _LONGEST_S = 11.5 * 3600
 
 _SWEEP_S = 60.0
 _numbers = itertools.count(1)
+_lock = threading.RLock()
+"""Of the queue, for as long as one entry is put in or taken out; a mirror may be there before the last one is gone."""
+
+_awaited: set[str] = set()
+"""Tasks for which Wok still answers the request: at its end it writes `log_id`, and fails if the queue has none."""
 
 
 class Entry:
@@ -64,6 +72,10 @@ class Entry:
     def timestamp(self) -> float:
         """When it began or, once it has, when it ended: from then on Wok counts the hours after which it goes."""
         return (self.task.ended or self.task.created) / _US
+
+    @property
+    def is_kept(self) -> bool:
+        return self._mirror.keeps(self)
 
     def is_there_for(self, caller: Caller) -> bool:
         return caller.is_admin or caller.made(self.task.owner)
@@ -105,7 +117,6 @@ class Mirror:
         self._on_made = on_made
         self._queue: MutableMapping[str, Any] = wok.module("asynctask").tasks_queue
         self._reading = threading.Lock()
-        self._lock = threading.RLock()
         self._entries: dict[str, Entry] = {}
         self._at = (0, -1)
         self._serial = -1
@@ -124,17 +135,28 @@ class Mirror:
     def stop(self) -> None:
         """Takes everything out of the queue again."""
         self._ends.set()
-        with self._lock:
+        with _lock:
             for entry in list(self._entries.values()):
                 self.drop(entry.id)
 
     def entry(self, task: Task) -> Entry:
-        """Of a task that was accepted just now."""
+        """Of a task that was accepted just now. It stays in the queue until the request for it is answered."""
         self.refresh()
-        with self._lock:
+        with _lock:
             if str(task.id) not in self._entries:  # the journal took it, and cannot be read now
                 self._take(task)
-            return self._entries[str(task.id)]
+            entry = self._entries.get(str(task.id)) or Entry(self, task)  # the bridge was switched off meanwhile
+            self._queue.setdefault(entry.id, entry)
+            _awaited.add(entry.id)
+        cherrypy.serving.request.hooks.attach("on_end_request", partial(self._answered, entry.id))
+        return entry
+
+    def _answered(self, task_id: str) -> None:
+        with _lock:
+            _awaited.discard(task_id)
+            found = self._queue.get(task_id)
+            if isinstance(found, Entry) and not found.is_kept:
+                del self._queue[task_id]
 
     def hides(self, task_id: str, caller: Caller) -> bool:
         """Whether a task is ours and not there for the caller."""
@@ -147,10 +169,14 @@ class Mirror:
         self.refresh()
 
     def drop(self, task_id: str) -> None:
-        with self._lock:
+        with _lock:
             entry = self._entries.pop(task_id, None)
-            if entry is not None and self._queue.get(task_id) is entry:
+            if entry is not None and task_id not in _awaited and self._queue.get(task_id) is entry:
                 del self._queue[task_id]
+
+    def keeps(self, entry: Entry) -> bool:
+        """Whether it is one of those that the queue has for as long as the journal has their tasks."""
+        return self._entries.get(entry.id) is entry
 
     def refresh(self, *, wait: bool = True) -> None:
         """Reads what this server has written since the last time. Without `wait` not while another thread does."""
@@ -179,7 +205,7 @@ class Mirror:
         entry = self._entries.get(key)
         if self._is_made_now(task, entry):
             self._on_made(task)
-        with self._lock:
+        with _lock:
             if entry is not None:
                 entry.task = task
             elif not _is_old(task) and not self._ends.is_set():
@@ -201,7 +227,7 @@ class Mirror:
                 self._sweep()
 
     def _sweep(self) -> None:
-        with self._lock:
+        with _lock:
             for entry in list(self._entries.values()):
                 if _is_old(entry.task):
                     self.drop(entry.id)

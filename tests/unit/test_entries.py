@@ -9,7 +9,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cherrypy
 import pytest
+from cherrypy._cprequest import Request
 
 from cloner import errors
 from cloner.bridge import entries, wok
@@ -59,6 +61,13 @@ def services(tmp_path: Path) -> Iterator[Services]:
     with closing(found.journal):
         yield found
     found.lease.release()
+
+
+@pytest.fixture(autouse=True)
+def request_of_woks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that the thread answers."""
+    request = SimpleNamespace(hooks=Request.hooks.copy())
+    monkeypatch.setattr(cherrypy.serving, "request", request, raising=False)
 
 
 @pytest.fixture
@@ -169,6 +178,27 @@ def test_what_was_accepted_is_there_for_wok_whatever_becomes_of_the_journal(
     monkeypatch.setattr(mirror._journal, "changes", fail)
     assert mirror.entry(task(5)) is queue["5"]
     assert queue["5"].status == RUNNING
+
+
+def test_what_was_accepted_is_there_until_wok_has_answered_also_when_the_bridge_goes_off_meanwhile(
+    services: Services, mirror: Mirror, queue: dict[str, Any]
+) -> None:
+    """At the end of a request Wok writes the number of its log's entry into it, and fails where there is none."""
+    another = Mirror(services, lambda _task: None)
+    mirror.entry(task(5))
+    mirror.stop()
+    mirror.entry(task(6))
+    assert set(queue) == {"5", "6"}
+    another._take(task(6))  # on again, and off
+    another.stop()
+    assert set(queue) == {"5", "6"}
+    another = Mirror(services, lambda _task: None)
+    another._take(task(6))
+    for hook in cherrypy.serving.request.hooks["on_end_request"]:
+        hook()
+    assert list(queue) == ["6"]
+    another.stop()
+    assert queue == {}
 
 
 def test_without_the_journal_it_says_so_once_and_asks_again_after_a_while(
