@@ -37,6 +37,7 @@ _LONGEST_S = 11.5 * 3600
 """How long an ended task stays. Wok removes those of 12 hours itself, while it goes through them, and fails at that."""
 
 _SWEEP_S = 60.0
+_PATIENCE_S = 1.0
 _numbers = itertools.count(1)
 _lock = threading.RLock()
 """Of the queue, for as long as one entry is put in or taken out; a mirror may be there before the last one is gone."""
@@ -107,7 +108,8 @@ class Mirror:
 
     Args:
         services: of the plugin.
-        on_made: is told of each clone of a domain when it is complete, before the queue says so.
+        on_made: is told of each clone of a domain when it is complete, before the queue says so, in a thread in which
+            it may take as long as it likes.
     """
 
     def __init__(self, services: Services, on_made: Callable[[Task], None]) -> None:
@@ -118,6 +120,9 @@ class Mirror:
         self._queue: MutableMapping[str, Any] = wok.module("asynctask").tasks_queue
         self._reading = threading.Lock()
         self._entries: dict[str, Entry] = {}
+        self._made: dict[str, Task] = {}
+        """Clones that are complete, of which `on_made` has yet to be told."""
+
         self._at = (0, -1)
         self._serial = -1
         self._is_behind = False
@@ -144,7 +149,7 @@ class Mirror:
         self.refresh()
         with _lock:
             if str(task.id) not in self._entries:  # the journal took it, and cannot be read now
-                self._take(task)
+                self._put(str(task.id), task)
             entry = self._entries.get(str(task.id)) or Entry(self, task)  # the bridge was switched off meanwhile
             self._queue.setdefault(entry.id, entry)
             _awaited.add(entry.id)
@@ -170,6 +175,7 @@ class Mirror:
 
     def drop(self, task_id: str) -> None:
         with _lock:
+            self._made.pop(task_id, None)
             entry = self._entries.pop(task_id, None)
             if entry is not None and task_id not in _awaited and self._queue.get(task_id) is entry:
                 del self._queue[task_id]
@@ -179,8 +185,14 @@ class Mirror:
         return self._entries.get(entry.id) is entry
 
     def refresh(self, *, wait: bool = True) -> None:
-        """Reads what this server has written since the last time. Without `wait` not while another thread does."""
-        if self._feed.serial != self._serial and self._reading.acquire(blocking=wait):
+        """Reads what this server has written since the last time.
+
+        While another thread does it is waited for that, but not for long and not at all without `wait`: each request of
+        Wok's comes by. A journal that could not be read is left to the mirror's own thread.
+        """
+        if self._is_behind or self._feed.serial == self._serial:
+            return
+        if self._reading.acquire(timeout=_PATIENCE_S if wait else 0):
             try:
                 self._read()
             finally:
@@ -202,14 +214,27 @@ class Mirror:
 
     def _take(self, task: Task) -> None:
         key = str(task.id)
-        entry = self._entries.get(key)
-        if self._is_made_now(task, entry):
-            self._on_made(task)
         with _lock:
-            if entry is not None:
-                entry.task = task
-            elif not _is_old(task) and not self._ends.is_set():
-                self._entries[key] = self._queue[key] = Entry(self, task)
+            if key in self._made or self._is_made_now(task, self._entries.get(key)):
+                self._made[key] = task
+            else:
+                self._put(key, task)
+
+    def _put(self, key: str, task: Task) -> None:
+        entry = self._entries.get(key)
+        if entry is not None:
+            entry.task = task
+        elif not _is_old(task) and not self._ends.is_set():
+            self._entries[key] = self._queue[key] = Entry(self, task)
+
+    def _tell_made(self) -> None:
+        while not self._ends.is_set() and (made := list(self._made.items())):
+            for key, task in made:
+                self._on_made(task)
+                with _lock:
+                    latest = self._made.pop(key, None)
+                    if latest is not None:  # nor dropped meanwhile
+                        self._put(key, latest)
 
     def _is_made_now(self, task: Task, entry: Entry | None) -> bool:
         was_running = entry is None or entry.task.status == RUNNING
@@ -217,9 +242,10 @@ class Mirror:
 
     def _follow(self) -> None:
         swept = time.monotonic()
-        while self._feed.await_change(self._serial) and not self._ends.is_set():
+        while (self._made or self._feed.await_change(self._serial)) and not self._ends.is_set():
             with self._reading:
                 self._read()
+            self._tell_made()
             if self._is_behind:
                 self._ends.wait(OTHERS_S)
             if time.monotonic() - swept >= _SWEEP_S:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -110,7 +112,30 @@ def test_a_clone_is_told_of_once_when_it_is_complete(mirror: Mirror, queue: dict
     mirror._take(task(2, FINISHED, ended=ago(-0.01)))  # another server's, which was quick
     mirror._take(task(3, FINISHED, ended=ago(1)))  # before we were there
     mirror._take(task(4, "failed", ended=ago(-0.01)))
+    assert (made, list(queue)) == ([], ["1", "3", "4"])
+    assert queue["1"].status == RUNNING
+    mirror._tell_made()
+    mirror._take(task(1, FINISHED, ended=ago(-0.01)))
+    mirror._tell_made()
     assert made == [1, 2]
+    assert {queue["1"].status, queue["2"].status} == {FINISHED}
+
+
+def test_a_clone_that_is_complete_before_it_is_looked_at_is_told_of_too(
+    mirror: Mirror, queue: dict[str, Any], made: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete = iter([[task(5, FINISHED, ended=ago(-0.01))]])
+    monkeypatch.setattr(mirror._journal, "changes", lambda *_args: next(complete, []))
+    assert mirror.entry(task(5)).status == RUNNING
+    mirror._tell_made()
+    assert (made, queue["5"].status) == ([5], FINISHED)
+
+
+def test_what_leaves_the_list_before_it_is_told_of_does_not_come_back(mirror: Mirror, queue: dict[str, Any]) -> None:
+    mirror._take(task(1, FINISHED, ended=ago(-0.01)))
+    mirror.drop("1")
+    mirror._tell_made()
+    assert queue == {}
 
 
 def test_who_goes_through_the_list_is_not_disturbed(services: Services, mirror: Mirror, queue: dict[str, Any]) -> None:
@@ -223,6 +248,31 @@ def test_without_the_journal_it_says_so_once_and_asks_again_after_a_while(
     mirror._follow()
     assert calls == 4
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_a_journal_that_does_not_answer_keeps_one_request_of_woks_and_no_other(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads, answers = threading.Event(), threading.Event()
+
+    def hang(*_args: object) -> list[Task]:
+        reads.set()
+        assert answers.wait(60)
+        return []
+
+    monkeypatch.setattr(mirror._journal, "changes", hang)
+    monkeypatch.setattr(entries, "_PATIENCE_S", 0.01)
+    with ThreadPoolExecutor(1) as pool:
+        one = pool.submit(mirror.refresh)
+        try:
+            assert reads.wait(60)
+            another = threading.Thread(target=mirror.refresh, daemon=True)
+            another.start()
+            another.join(30)
+            assert not another.is_alive()
+            assert not one.done()
+        finally:
+            answers.set()
 
 
 def test_without_the_journal_the_queue_is_as_it_was(mirror: Mirror, queue: dict[str, Any], tmp_path: Path) -> None:

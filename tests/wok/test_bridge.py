@@ -305,6 +305,18 @@ def test_a_clone_has_its_sources_icon(bridged: Wok) -> None:
     ended(bridged, asked(bridged, f"{VMS}/db").json["id"])  # a source without one is cloned all the same
 
 
+def test_who_is_long_within_kimchis_object_store_keeps_nobody_from_wok(bridged: Wok) -> None:
+    """Such as Kimchi itself, which asks libvirt for all guests there (its model/diskutils.py)."""
+    bridged.request("POST", f"{KIMCHI}/busy/yes")
+    try:
+        task = asked(bridged, f"{VMS}/web").json
+        assert bridged.wait_task(task["id"])["status"] == "finished"
+        assert bridged.request("GET", f"{TASKS}/{task['id']}").json["status"] == "running"  # the icon is to come
+    finally:
+        bridged.request("POST", f"{KIMCHI}/busy/no")
+    assert ended(bridged, task["id"])["status"] == "finished"
+
+
 def test_a_click_is_one_entry_of_woks_activity_log(bridged: Wok) -> None:
     def entries() -> list[dict[str, Any]]:
         return [entry for entry in bridged.request("GET", "/logs").json if entry["app"] == "kimchi"]
