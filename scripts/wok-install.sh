@@ -29,8 +29,8 @@ for part in */__init__.py demo/ ui/; do
 done
 cp -R "${parts[@]}" "$new"
 find "$new" -name __pycache__ -prune -exec rm -rf {} +
-[ "$conf" != "$plugin/cloner.conf" ] || [ ! -f "$conf" ] || cp -p "$conf" "$new/cloner.conf"
 chmod -R u=rwX,go=rX "$new"
+[ "$conf" != "$plugin/cloner.conf" ] || [ ! -f "$conf" ] || cp -a --remove-destination "$conf" "$new/cloner.conf"
 
 rm -rf "$plugin.old"
 [ ! -e "$plugin" ] || mv "$plugin" "$plugin.old"

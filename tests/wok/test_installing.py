@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,21 @@ def test_installed_again_it_is_new_and_its_configuration_stays(place: Path) -> N
     assert (plugin / "plugin.py").read_text() == (ROOT / "plugin.py").read_text()
     assert not (plugin / "left.py").exists()
     assert [path.name for path in plugin.parent.iterdir()] == ["cloner"]
+
+
+def test_a_configuration_that_nobody_else_may_read_stays_so(tmp_path: Path, place: Path) -> None:
+    """The journal's URL may have a password in it. It may also be a link to where such files are kept."""
+    install(place)
+    conf = place / "plugins" / "cloner" / "cloner.conf"
+    conf.chmod(0o600)
+    assert install(place).returncode == 0
+    assert stat.S_IMODE(conf.stat().st_mode) == 0o600
+    kept = tmp_path / "kept.conf"
+    conf.rename(kept)
+    conf.symlink_to(kept)
+    assert install(place).returncode == 0
+    assert conf.readlink() == kept
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
 
 
 def test_of_a_wok_that_is_packaged_the_configuration_lies_elsewhere(tmp_path: Path, place: Path) -> None:
