@@ -10,11 +10,11 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from .. import context, errors
 from ..errors import plain
@@ -29,6 +29,7 @@ from .plan import Copy, DomainPlan, VolumePlan
 from .records import BEGUN, DONE, UNDONE, Mark
 
 Plan = DomainPlan | VolumePlan
+_Result = TypeVar("_Result")
 
 _TURN_POLL_S = 0.1
 
@@ -102,13 +103,11 @@ class Maker:
         """Makes the volumes of a clone side by side; the first failure ends them all."""
         if len(copies) <= 1:
             return {copy.item: self._copy(job, copy, next(numbers), next(numbers)) for copy in copies}
-        name, here = f"task-{job.task}", context.current()
-        with ThreadPoolExecutor(len(copies), name, initializer=context.take, initargs=(here,)) as threads:
-            futures = {
-                copy.item: threads.submit(self._copy_or_stop, job, copy, next(numbers), next(numbers))
-                for copy in copies
-            }
-            wait(futures.values())
+        futures = {
+            copy.item: _begun(partial(self._copy_or_stop, job, copy, next(numbers), next(numbers)), f"task-{job.task}")
+            for copy in copies
+        }
+        wait(futures.values())
         job.check()
         return {item: future.result() for item, future in futures.items()}
 
@@ -250,6 +249,28 @@ class Maker:
         args = {"uuid": plan.identity.uuid, "name": plan.identity.name, "start": plan.wishes.start}
         args["files"] = _made_by_start(plan)
         return Action(DOMAIN, args, plain(f"Defining {plan.identity.name}"), define)
+
+
+def _begun(call: Callable[[], _Result], name: str) -> Future[_Result]:
+    """What a call comes to, in a thread of its own.
+
+    It is none of an executor, for which Python waits at its end: libvirt's copies cannot be stopped.
+    """
+    future: Future[_Result] = Future()
+    here = context.current()
+
+    def run() -> None:
+        context.take(here)
+        try:
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+            future.set_exception(error)
+
+    try:
+        threading.Thread(target=run, name=name, daemon=True).start()
+    except RuntimeError as error:  # there are too many; those that have begun have to be waited for
+        future.set_exception(error)
+    return future
 
 
 def _most_of_empty(copy: Copy) -> int:

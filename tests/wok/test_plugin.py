@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import base64
 import configparser
+import os
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -540,3 +542,14 @@ def test_it_ends_in_order(start: Callable[..., Wok]) -> None:
     ends = {str(task.id): task.status for task in journal.tasks()}
     journal.close()
     assert {ends[answer.json["id"]] for answer in answers} <= {"finished", "failed"}
+
+
+def test_it_ends_while_libvirt_goes_on_copying(start: Callable[..., Wok]) -> None:
+    """Python waits for some threads at its end, and Wok for as long as they go on."""
+    wok = start()
+    wok.request("POST", "/hang")
+    task = wok.request("POST", "vms/db/clone").json  # of two disks
+    making = f"tasks/{task['id']}"
+    wait_until(lambda: wok.request("GET", making).json["message"].startswith("Making"), 30, "it copies")
+    os.kill(wok.pid, signal.SIGTERM)
+    wait_until(lambda: not wok.running, 30, "Wok ends", lambda: wok.log)

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import cherrypy
+import libvirt
 
 from support.wok import auth, control, reqlogger, utils
 from support.wok.asynctask import TaskModel, TasksModel, tasks_queue
@@ -108,6 +109,12 @@ class WokRoot(Root):
     def lose(self, pool: str, volume: str) -> bytes:
         """Not Wok's: somebody deletes a volume. libvirt's test driver shows it to nobody else."""
         cherrypy.tree.apps["/plugins/cloner"].root.services.host.delete_volume(pool, volume)
+        return b"{}"
+
+    @cherrypy.expose  # type: ignore[untyped-decorator]  # CherryPy has no types
+    def hang(self) -> bytes:
+        """Not Wok's: from now on libvirt does not come to an end with what it copies."""
+        libvirt.virStoragePool.createXMLFrom = lambda *_args: threading.Event().wait()
         return b"{}"
 
     @cherrypy.expose  # type: ignore[untyped-decorator]  # CherryPy has no types
