@@ -206,7 +206,8 @@ class Mirror:
                     self._take(item) if isinstance(item, Task) else self.drop(str(item.task))
                     self._at = position(item)
         except errors.JournalUnavailable as error:
-            log.log(logging.DEBUG if self._is_behind else logging.WARNING, "Wok's queue is as it was: %s", error)
+            if not self._is_behind:
+                log.warning("Wok's queue has our tasks as they were: %s", error)
             self._is_behind = True
             return
         self._is_behind = False
