@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cherrypy
 
@@ -76,6 +76,9 @@ class Cloner:
     openapi_json: OpenAPI
     """By the name that CherryPy has for `openapi.json`."""
 
+    _at_work: ClassVar[Cloner | None] = None
+    """Whose services work inside Wok, which loads the plugin once more each time that it is enabled on its page."""
+
     def __init__(self, options: object = None, observer: Observer | None = None) -> None:
         is_ours = isinstance(options, Settings)  # of `cloner serve`
         self._switch = None if is_ours else Switch(wok.conf_file())
@@ -86,7 +89,9 @@ class Cloner:
         self.messages = activity.messages(_texts())
         self.paths = _Paths()
         self.api_schema = api_schema()
-        self.services = build(self.settings, observer)
+        before = None if is_ours else Cloner._at_work
+        self._takes_over = before is not None and _same_services(before.settings, self.settings)
+        self.services: Services = before.services if before and self._takes_over else build(self.settings, observer)
         for name, controller in sub_nodes.items():
             setattr(self, name.replace(".", "_"), controller(self.services))
         self.openapi_json.resources = {name: node for name, node in sub_nodes.items() if name not in tab_nodes}
@@ -116,18 +121,23 @@ class Cloner:
 
     def start(self) -> None:
         """Starts the threads: after CherryPy has turned into a daemon, since a fork would lose them."""
-        self.services.inventory.start()
-        self.services.connections.start()
-        self.services.executor.start()
-        self._housekeeping.start()
+        if not self._takes_over:
+            self.services.inventory.start()
+            self.services.connections.start()
+            self.services.executor.start()
+            self._housekeeping.start()
         if self._bridge is not None:
             self._bridge.start()
+            Cloner._at_work = Cloner._at_work if self._takes_over else self
 
     def stop(self) -> None:
         """Ends or undoes what runs; what takes longer than STOP_PATIENCE_S is left to the next start."""
-        self._housekeeping.cancel()
         if self._bridge is not None:
             self._bridge.stop()
+            Cloner._at_work = None
+        if self._takes_over:  # whoever started them ends them
+            return
+        self._housekeeping.cancel()
         if not self.services.executor.stop(STOP_PATIENCE_S):
             cherrypy.log("a copy goes on in libvirt; the next start removes what it leaves", severity=30)
         self.services.connections.stop()
@@ -167,6 +177,10 @@ class Cloner:
             self._deletions.sweep()
         except errors.ClonerError as error:  # as above
             log.warning("the storage of deleted guests is kept for now: %s", error)
+
+
+def _same_services(one: Settings, other: Settings) -> bool:
+    return replace(one, kimchi_bridge=False) == replace(other, kimchi_bridge=False)
 
 
 def _inside(settings: Settings) -> Settings:

@@ -124,6 +124,34 @@ def test_enabled_while_wok_runs_it_works_at_once(start: Callable[..., Wok]) -> N
     cloned(wok, "vms/web")
 
 
+def test_loaded_anew_it_leaves_nothing_of_before_behind(start: Callable[..., Wok]) -> None:
+    """Wok's page loads what is enabled there also where it was loaded before, and makes no end of that."""
+    wok = start()
+    wok.request("POST", "/hold/yes")
+    task = wok.request("POST", "vms/web/clone").json
+    for _ in range(3):
+        assert wok.request("POST", "/disable/cloner").status == 200
+        assert wok.request("POST", "/enable/cloner").status == 200
+    assert len(list((wok.state_dir / "servers").iterdir())) == 1  # whoever works has a lease there
+    assert wok.request("GET", f"tasks/{task['id']}").json["status"] == "running"
+    wok.request("POST", "/hold/no")
+    assert wok.wait_task(task["id"])["status"] == "finished"
+    cloned(wok, "vms/web")
+    assert wok.terminate() == 0
+    assert "Traceback" not in wok.log
+
+
+def test_loaded_anew_with_other_settings_it_has_those(start: Callable[..., Wok], tmp_path: Path) -> None:
+    wok = start()
+    cloned(wok, "vms/web")
+    wok.conf.write_text(wok.conf.read_text("utf-8").replace(str(wok.state_dir), str(tmp_path / "another")), "utf-8")
+    wok.request("POST", "/enable/cloner")
+    assert wok.request("GET", "tasks").json == []
+    cloned(wok, "vms/web")
+    assert wok.terminate() == 0
+    assert "Traceback" not in wok.log
+
+
 def test_switched_off_in_the_file_it_stays_out(start: Callable[..., Wok]) -> None:
     """To Wok `enable = False` is a text, and therefore true."""
     wok = start(enable=False)
