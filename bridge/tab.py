@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+import os
 from pathlib import Path
 
 import cherrypy
@@ -22,7 +23,7 @@ _TYPES.add_type("text/x-gettext-translation", ".po")
 def _file(*parts: str) -> Answer:
     """A file of ours. Raises ResourceNotFound."""
     path = UI_FOLDER.joinpath(*parts)
-    if set(parts) & {"", ".", ".."} or not path.is_file():
+    if set(parts) & {"", ".", ".."} or not os.path.isfile(path):  # Path's own raises for a name that is too long
         raise nothing_here()
     kind = _TYPES.guess_type(path.name)[0] or "application/octet-stream"
     charset = ";charset=utf-8" if kind.startswith("text/") or kind == "application/json" else ""
