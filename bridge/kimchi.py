@@ -19,7 +19,7 @@ import cherrypy
 
 from .. import errors
 from ..callers import Caller
-from ..control import audit
+from ..control import audit, pages
 from ..control.base import within_request
 from ..control.caller import current
 from ..engine.records import Task
@@ -177,6 +177,8 @@ class Functions:
             caller = current()
             if not caller.may_change:
                 raise errors.NotLoggedIn
+            if pages.is_foreign():
+                raise errors.ForeignOrigin
             task = clone(caller).tasks[0]
             line |= {"outcome": audit.ACCEPTED, "task": task.id, "made": task.plan["name"]}
             return self._as_kimchi(task)

@@ -22,7 +22,7 @@ from cherrypy._cpdispatch import Dispatcher
 
 from .. import context, errors
 from ..callers import Caller
-from . import activity, audit
+from . import activity, audit, pages
 from .caller import current
 from .validation import is_text, validate
 
@@ -139,6 +139,8 @@ class Controller:
 
     def _handle(self, item: Route, path: Mapping[str, str], query: Mapping[str, Any]) -> Any:
         caller = current()
+        if item.method != "GET" and pages.is_foreign():  # inside Wok, whose door asks nobody
+            raise errors.ForeignOrigin
         if self.url_auth and item.method != "GET" and not caller.may_change:
             raise errors.OnlyReads
         body = read_json(item.schema) if item.schema else {}

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 import cherrypy
 
 from .. import errors
+from ..control import pages
 
 LOCAL_ADDRESS = "cloner.local_address"
 """Where the WSGI environment has the address at which the connection arrived."""
@@ -49,17 +50,15 @@ class Origins:
     def check_page(self) -> None:
         """Lets no page of another site change anything with the credentials of its reader. Raises ForeignOrigin.
 
-        A browser says whose page it is in Sec-Fetch-Site (W3C, Fetch Metadata); an older one in Origin (RFC 6454).
+        A browser that does not say it in Sec-Fetch-Site is an older one, and has it in Origin (RFC 6454).
         """
         request = cherrypy.serving.request
         if request.method in ("GET", "HEAD"):
             return
-        site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-        if site is not None:
-            is_ours = site.lower() in ("none", "same-origin")
-        else:
-            is_ours = origin is None or self._is_our_page(origin)
-        if not is_ours:
+        is_foreign, origin = pages.is_foreign(), request.headers.get("Origin")
+        if is_foreign is None:
+            is_foreign = origin is not None and not self._is_our_page(origin)
+        if is_foreign:
             raise errors.ForeignOrigin
 
     def _is_our_page(self, origin: str) -> bool:

@@ -200,6 +200,11 @@ def test_a_guest_that_runs_is_refused_in_kimchis_words(bridged: Wok) -> None:
     assert answer.json["reason"].startswith("KCHVM0033E: Virtual machine mail is running.")
 
 
+def test_no_page_of_another_site_clicks_kimchis_button(bridged: Wok) -> None:
+    answer = bridged.request("POST", f"{VMS}/web/clone", headers={"Sec-Fetch-Site": "cross-site"})
+    assert refusal(answer) == (403, "CLNAUTH0001E")
+
+
 @pytest.mark.parametrize(
     "path", [f"{VMS}/nope", f"{VOLUMES}/nope.qcow2", f"{KIMCHI}/storagepools/nope/storagevolumes/a"]
 )

@@ -249,6 +249,8 @@ def test_files_of_the_page_have_their_types(wok: Wok, path: str, kind: str) -> N
         "tabs/..",
         "tabs/",
         "ui/config",
+        f"ui/{'a' * 300}",
+        f"tabs/{'a' * 5000}",
     ],
 )
 def test_no_other_file_is_served(wok: Wok, path: str) -> None:
@@ -462,6 +464,15 @@ def test_a_clone_is_deleted_by_a_request_with_a_body(wok: Wok) -> None:
     assert refusal(wok.request("DELETE", f"vms/{name}", {"storrage": True})) == (400, "CLNAPI0004E")
     assert wok.request("DELETE", f"vms/{name}", {"storage": True}).status == 204
     assert wok.request("GET", f"vms/{name}").status == 404
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_no_page_of_another_site_has_anything_cloned(wok: Wok, site: str) -> None:
+    """Wok asks nobody for that, and its cookie is sent along by browsers that do so unless they are told otherwise."""
+    page = {"Sec-Fetch-Site": site}
+    assert refusal(wok.request("POST", "vms/web/clone", headers=page)) == (403, "CLNAUTH0001E")
+    assert wok.request("GET", "vms", headers=page).status == 200
+    assert wok.request("POST", "vms/web/clone", headers={"Sec-Fetch-Site": "same-origin"}).status == 202
 
 
 # --- Threads ---------------------------------------------------------------------------------------------------------
