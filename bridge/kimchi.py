@@ -200,13 +200,19 @@ class Functions:
         return tasks_get_list
 
     def lookup(self, of_wok: Callable[..., Any]) -> Callable[..., Any]:
-        """Wok's look-up of a task, to which those of ours that are not there for who asks do not exist."""
+        """Wok's look-up of a task, to which those of ours that are not there for who asks do not exist.
+
+        It asks the queue twice, and fails when one of ours leaves meanwhile.
+        """
 
         def task_lookup(task_id: str, *args: Any, **flags: Any) -> Any:
-            if self._mirror.hides(task_id, current()):
-                with _in_woks_words():
+            with _in_woks_words():
+                if self._mirror.hides(task_id, current()):
                     raise errors.TaskNotFound(id=task_id)
-            return of_wok(task_id, *args, **flags)
+                try:
+                    return of_wok(task_id, *args, **flags)
+                except KeyError as error:
+                    raise errors.TaskNotFound(id=task_id) from error
 
         return task_lookup
 

@@ -154,6 +154,28 @@ def test_who_goes_through_the_list_is_not_disturbed(services: Services, mirror: 
     assert seen == ["woks"]
 
 
+def test_what_leaves_the_queue_while_wok_looks_it_up_is_not_there(
+    services: Services, mirror: Mirror, queue: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """src/wok/model/tasks.py: it asks the queue twice, for whether there is such a task and for the task."""
+
+    class WokException(Exception):
+        pass
+
+    modules = {"exception": SimpleNamespace(WokException=WokException)}
+    monkeypatch.setattr(wok, "module", modules.__getitem__)
+
+    def task_lookup(ident: str) -> Any:
+        assert ident in queue
+        mirror.drop(ident)
+        return queue[ident]
+
+    mirror._take(task(1))
+    monkeypatch.setattr(mirror, "hides", lambda *_asked: False)
+    with pytest.raises(WokException, match="WOKASYNC0001E: Task 1 does not exist"):
+        Functions(services, mirror).lookup(task_lookup)("1")
+
+
 def test_a_task_of_woks_is_made_whatever_comes_while_its_queue_is_cleaned(
     mirror: Mirror, queue: dict[str, Any]
 ) -> None:
