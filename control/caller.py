@@ -22,11 +22,19 @@ def current() -> Caller:
 def lasting() -> Callable[[], Caller | None]:
     """Says who the caller of this request is by now, for an answer that goes on; None for one who may not ask any more.
 
-    It does not prolong a session. Inside Wok, which decides once for each request, the caller stays who it is.
+    It does not prolong a session. Of Wok's all requests share what is in it, and a log-out takes the user out.
     """
-    caller = current()
-    ask: Callable[[], Caller | None] = getattr(cherrypy.serving.request, "who", None) or (lambda: caller)
-    return ask
+    ask: Callable[[], Caller | None] | None = getattr(cherrypy.serving.request, "who", None)
+    session = getattr(cherrypy.serving, "session", None)
+    if ask is not None or session is None:
+        caller = current()
+        return ask or (lambda: caller)
+
+    def still() -> Caller | None:
+        caller = of_session(session)
+        return None if caller is NOBODY else caller
+
+    return still
 
 
 def of_session(session: Mapping[str, Any]) -> Caller:

@@ -24,6 +24,7 @@ from lxml import etree
 from cloner import plugin
 from cloner.bridge import activity
 from cloner.control import sub_nodes, tab_nodes
+from cloner.control.events import SURE_S
 from cloner.engine.journal import Journal
 from support import people
 from support.answers import at_once, cloned, refusal
@@ -489,6 +490,23 @@ def test_who_follows_events_leaves_threads_to_wok(start: Callable[..., Wok]) -> 
             answers.append(connection.getresponse().status)
         assert answers == [200, 200, 503, 503]
         assert wok.request("GET", "/wok-ui.html").status == 200
+
+
+def test_a_log_out_ends_what_it_follows(start: Callable[..., Wok]) -> None:
+    wok = start()
+    session = wok.log_in()
+    with closing(HTTPConnection(*wok.address, timeout=60)) as connection:
+        connection.request("GET", f"{MOUNT_POINT}/events", headers={"Cookie": session})
+        stream = connection.getresponse()
+        assert stream.readline().startswith(b"retry:")
+        cloned(wok, "vms/web")
+        while b"finished" not in stream.readline():
+            pass
+        wok.request("POST", "/logout", headers={"Cookie": session})
+        time.sleep(SURE_S)
+        cloned(wok, "vms/web")
+        for line in stream:
+            assert line != b"event: task\n"
 
 
 # --- Request ids -----------------------------------------------------------------------------------------------------
