@@ -29,8 +29,10 @@ class NoOtherPackage(MetaPathFinder):
 
 
 def no_cache() -> None:
-    """src/wok/server.py, set_no_cache."""
-    cherrypy.serving.response.header_list.append((b"Cache-Control", b"no-store, no-cache, must-revalidate"))
+    """src/wok/server.py, set_no_cache; an answer to a mistake has no list yet."""
+    fields = cherrypy.serving.response.header_list
+    if isinstance(fields, list):
+        fields.append((b"Cache-Control", b"no-store, no-cache, must-revalidate"))
 
 
 def main(folder: str, plugins: Sequence[str]) -> None:
