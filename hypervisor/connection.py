@@ -1,8 +1,10 @@
-"""Connections to libvirt: one for events, some for the many short calls, a few for long ones, all of them kept alive.
+"""Connections to libvirt: one for events, some for the many short calls, a few for long ones.
 
 No request waits for a connection to be made. A thread of its own opens them, watches them and opens them again; while
 there is none, whoever asks is told so at once. No two threads ever wait in one connection: when libvirtd hangs,
 keepalive tells only one of them, and the other may crash the process when libvirtd goes on (measured on libvirt 9.0).
+Those for short calls have no keepalive, since libvirt's event loop would take half of each call (eventloop.py): when
+the one for events finds that libvirtd is gone, they are hung up on.
 All of libvirtd serves twenty calls at a time (max_workers), hence few long ones.
 """
 
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -70,7 +73,7 @@ class Connections:
         self._long_calls = threading.BoundedSemaphore(long_calls)
         self._idle: list[libvirt.virConnect] = []
         self._short: queue.LifoQueue[libvirt.virConnect] = queue.LifoQueue()
-        self._short_count = 0
+        self._sockets: dict[libvirt.virConnect, list[socket.socket]] = {}
         self._mine = threading.local()
         self._keeper = threading.Thread(target=self._keep, name="libvirt-keeper", daemon=True)
 
@@ -111,12 +114,17 @@ class Connections:
             yield connection
         finally:
             self._mine.connection = None
-            if _is_alive(connection):
+            self._give_back_short(connection)
+
+    def _give_back_short(self, connection: libvirt.virConnect) -> None:
+        is_alive = _is_alive(connection)
+        with self._lock:
+            is_kept = is_alive and connection in self._sockets
+            if is_kept:
                 self._short.put(connection)
-            else:
-                with self._lock:
-                    self._short_count -= 1
-                self._check.set()
+        if not is_kept:
+            self._hang_up(connection)
+            self._check.set()
 
     def _connected(self) -> libvirt.virConnect:
         connection = self._control
@@ -180,10 +188,21 @@ class Connections:
             self._idle.clear()
             while not self._short.empty():
                 self._short.get_nowait()
-                self._short_count -= 1
+            short = list(self._sockets)
+        for each in short:
+            self._hang_up(each)
         log.warning("libvirt at %s is gone: %s", self.uri, cause)
         self.on_lost()
         self._check.set()
+
+    def _hang_up(self, connection: libvirt.virConnect) -> None:
+        """Ends a connection for short calls, also for a thread that waits in it for a libvirt which hangs."""
+        with self._lock:
+            sockets = self._sockets.pop(connection, [])
+        for each in sockets:
+            with suppress(OSError):  # it has been hung up on
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
 
     def _keep(self) -> None:
         while not self._stopped:
@@ -217,15 +236,16 @@ class Connections:
 
     def _open_short(self) -> None:
         """Opens what is missing of the connections for short calls."""
-        while self._short_count < SHORT_CALLS:
+        while len(self._sockets) < SHORT_CALLS:
             try:
-                connection = self._open()
+                with eventloop.apart() as sockets:
+                    connection = self._open()
             except libvirt.libvirtError as error:
                 log.warning("libvirt at %s takes no more connections: %s", self.uri, error.get_error_message())
                 return
             with self._lock:
-                self._short_count += 1
-            self._short.put(connection)
+                self._sockets[connection] = sockets
+                self._short.put(connection)
 
     def _open(self) -> libvirt.virConnect:
         with xmlparser.lock if self.is_test_driver else nullcontext():
