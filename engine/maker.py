@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from .. import context, errors
 from ..errors import plain
 from ..hypervisor.host import Host
-from ..hypervisor.infos import SHUT_OFF, VolumeInfo
+from ..hypervisor.infos import VolumeInfo
 from . import domainxml, files
 from .copying import Method
 from .job import Job
@@ -228,8 +228,8 @@ class Maker:
 
     def _define(self, plan: DomainPlan, sources: Mapping[str, domainxml.NewSource]) -> Action:
         def define() -> Mapping[str, Any]:
-            name, state = self._host.domain_state(plan.source_uuid)
-            if state != SHUT_OFF:
+            name, runs = self._host.domain_runs(plan.source_uuid)
+            if runs:
                 raise errors.SourceStarted
             if name != plan.source:
                 raise errors.StepFailed(cause=f"{plan.source} is called {name} by now; repeat")

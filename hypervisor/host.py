@@ -101,6 +101,15 @@ class Host:
             domain = connection.lookupByUUIDString(uuid)
             return domain.name(), STATES.get(domain.state()[0], "nostate")
 
+    def domain_runs(self, uuid: str) -> tuple[str, bool]:
+        """Name of a domain, and whether it is not shut off: by one call, since its handle has both.
+
+        Raises DomainNotFound.
+        """
+        with self._doing("look up a domain", name=uuid) as connection:
+            domain = connection.lookupByUUIDString(uuid)
+            return domain.name(), domain.ID() >= 0
+
     def list_domains(self) -> list[DomainInfo]:
         return list(self.list_domains_from(""))
 

@@ -20,7 +20,6 @@ from cloner.engine.ledger import FILL, VOLUME, Ending
 from cloner.engine.plan import Copy, VolumePlan
 from cloner.engine.postponed import Postponed
 from cloner.engine.records import DONE, FAILED, KILLED, RUNNING, Mark, Task
-from cloner.hypervisor.infos import SHUT_OFF
 from cloner.model.accepting import Request
 from cloner.model.services import Services
 from cloner.model.storagevolumes import StorageVolumesModel
@@ -238,7 +237,7 @@ def test_a_clone_on_another_libvirt_is_left_to_a_server_on_that(
 
 def test_a_source_that_was_renamed_meanwhile_is_not_said_to_have_been_started(services: Services) -> None:
     task = VMsModel(services).clone("web", Request({}, MOUNT, ANYBODY)).tasks[0]
-    with mock.patch.object(services.host, "domain_state", return_value=("other", SHUT_OFF)):
+    with mock.patch.object(services.host, "domain_runs", return_value=("other", False)):
         services.executor.start()
         found = ended(services, task.id)
     assert (found.status, found.message[:12]) == (FAILED, "CLNTASK0001E")
