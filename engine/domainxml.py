@@ -250,9 +250,19 @@ def _set_source(disk: Element, new: NewSource) -> None:
         for attribute in {"file", "dev", "fdgroup"} & set(source.attrib):  # fdgroup: descriptors of the source's file
             del source.attrib[attribute]
         source.set("dev" if new.type == "block" else "file", new.path)
+    _set_format(disk, source, new.format)
+
+
+def _set_format(disk: Element, source: Element, form: str) -> None:
+    """Of a volume libvirt need not say that it is raw, which QEMU takes it for then."""
     driver = disk.find("driver")
-    if driver is not None and driver.get("type") is not None:
-        driver.set("type", new.format)
+    told = driver.get("type") if driver is not None else None
+    if form == (told or "raw"):
+        return
+    if driver is None:
+        driver = etree.Element("driver")
+        source.addprevious(driver)
+    driver.set("type", form)
 
 
 def _set_nvram(domain: Element, path: str) -> None:

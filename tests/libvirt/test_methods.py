@@ -127,6 +127,18 @@ def test_every_method_makes_the_same_content(
     conn.lookupByName(task["name"]).create()
 
 
+def test_a_guest_reads_an_overlay_as_one_though_it_did_not_say_what_its_volume_is(
+    server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest
+) -> None:
+    """libvirt leaves a volume's format out where QEMU is to read it as raw."""
+    make_raw(pool, "web.img", MiB, {0: some_data(64 * KiB)})
+    untold = f"<disk type='volume'><source pool='{pool.name()}' volume='web.img'/><target dev='vda'/></disk>"
+    assert "<driver name='qemu'/>" in guest("web", devices=untold).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    made = conn.lookupByName(clone(server, method="linked")["name"])
+    made.create()
+    assert etree.fromstring(made.XMLDesc()).find("devices/disk/driver[@type='qcow2']") is not None
+
+
 def test_an_overlay_keeps_its_backing_file(
     server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest
 ) -> None:

@@ -295,6 +295,21 @@ def test_a_driver_that_says_a_format_says_the_copys(driver: str, expected: dict[
     assert dict(node.attrib) == expected
 
 
+@pytest.mark.parametrize("driver", ["", "<driver name='qemu'/>", "<driver name='qemu' type='raw'/>"])
+def test_an_overlay_on_a_raw_disk_is_not_read_as_raw(driver: str) -> None:
+    """Of a volume libvirt does not write down that QEMU reads it as raw where nobody says otherwise."""
+    disk = f"<disk type='volume'>{driver}<source pool='p' volume='v'/><target dev='vda'/></disk>"
+    made = parse(cloned(domain(disk), {"vda": NewSource("file", "/p/new.qcow2", "p", "new.qcow2", "qcow2")}))
+    assert made.find("devices/disk/driver[@type='qcow2']") is not None
+
+
+@pytest.mark.parametrize("driver", ["", "<driver name='qemu'/>"])
+def test_a_format_that_nobody_told_stays_untold_where_it_stays(driver: str) -> None:
+    disk = f"<disk type='volume'>{driver}<source pool='p' volume='v'/><target dev='vda'/></disk>"
+    made = parse(cloned(domain(disk), {"vda": NewSource("file", "/p/new.img", "p", "new.img", "raw")}))
+    assert made.find("devices/disk/driver[@type]") is None
+
+
 def test_nothing_of_the_sources_chain_is_left() -> None:
     """What the source's XML knows of backing files is not true of the copy, which has none."""
     chain = "<backingStore type='file'><source file='/base'/><backingStore/></backingStore>"
