@@ -23,7 +23,7 @@ from support.answers import cloned, refusal
 from support.guests import OVMF_VARS, Disk, inventory, stop_guest
 from support.libvirtd import PrivateLibvirtd
 from support.running import run, wait_until
-from support.server import Server
+from support.server import SYNC_TIMEOUT, Server
 from support.storage import GiB, MiB, allocated, listing, make_qcow2, make_raw, open_in_qemu, pool_path, some_data
 
 Guest = Callable[..., libvirt.virDomain]
@@ -122,7 +122,7 @@ def test_a_qemu_that_opens_the_source_meanwhile_ends_the_clone(
     copy = pool_path(pool) / f"{task['name']}-vda.img"
     wait_until(lambda: copy.exists() and allocated(copy) > MiB, 30, "the copy is under way", lambda: server.log)
     with open_in_qemu(big):
-        ended = server.wait_task(task["id"])
+        ended = server.wait_task(task["id"], SYNC_TIMEOUT)
     assert (ended["status"], ended["message"][:12]) == ("failed", "CLNTASK0006E")
     assert inventory(conn) == before
 

@@ -14,7 +14,7 @@ from lxml import etree
 from support.guests import inventory, stop_guest
 from support.libvirtd import PrivateLibvirtd
 from support.running import run, wait_until
-from support.server import Server
+from support.server import SYNC_TIMEOUT, Server
 from support.storage import (
     GiB,
     KiB,
@@ -196,7 +196,7 @@ def test_a_source_that_is_started_meanwhile_ends_the_clone(
     wait_until(lambda: copy.exists() and allocated(copy) > MiB, 30, "the copy is under way", lambda: server.log)
     source.create()
     stop_guest(source)
-    ended = server.wait_task(task["id"])
+    ended = server.wait_task(task["id"], SYNC_TIMEOUT)
     assert (ended["status"], ended["message"][:12]) == ("failed", "CLNTASK0006E")
     assert inventory(conn) == before
 
@@ -228,7 +228,7 @@ def test_a_backing_file_that_is_written_to_while_libvirt_reads_it_ends_the_clone
     wait_until(lambda: copy.exists() and allocated(copy) > MiB, 30, "the copy is under way", lambda: server.log)
     with base.open("r+b") as file:
         file.write(b"changed")
-    ended = server.wait_task(task["id"])
+    ended = server.wait_task(task["id"], SYNC_TIMEOUT)
     assert (ended["status"], ended["message"][:12]) == ("failed", "CLNTASK0007E")
     assert inventory(conn) == before
 

@@ -28,6 +28,7 @@ TERMINATE_TIMEOUT = 5.0  # seconds; what the server promises after SIGTERM
 KILL_TIMEOUT = 15.0  # seconds; after SIGKILL, which asks nothing of the server
 REQUEST_TIMEOUT = 30.0  # seconds
 TASK_TIMEOUT = 60.0  # seconds
+SYNC_TIMEOUT = 400.0  # seconds; libvirt has the disk take all of a copy in before it says that it is there
 LOG_LINES = 40
 
 
