@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from ..hypervisor.infos import VolumeInfo
 from . import files
+from .domainxml import ToldChain
 from .qcow2 import Header, read_header
 
 _LONGEST = 64
@@ -26,6 +27,7 @@ _OUTSIDE = (
     "its backing file {path} is no volume of an active storage pool. Define a pool for its folder, or refresh the pool "
     "that has it (virsh pool-refresh); or rebase the image on something else (qemu-img rebase)"
 )
+_DISAGREE = "the guest's configuration {}; make them agree"
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
@@ -98,6 +100,29 @@ def follow(volume: VolumeInfo, form: str, find: Callable[[str], VolumeInfo | Non
                 problem = f"a QEMU that runs may write to its backing file {backing}; end that first"
             top, form = below, its_form or below.format
     return Chain(tuple(images), stored, tuple(written), problem, tuple(volumes))
+
+
+def contradiction(told: ToldChain | None, chain: Chain) -> str | None:
+    """What a domain says of a disk's backing files and the images do not, in words. QEMU goes by the domain."""
+    if told is None:
+        return None
+    for number, (place, form) in enumerate(told.images):
+        image = chain.images[number] if number < len(chain.images) else None
+        if image is None or not _is_at(image, chain.volumes[number], place):
+            said = f"stands on {image.path}" if image else "stands on nothing more"
+            return _DISAGREE.format(f"names {place or 'another'} as a backing file, and the image {said}")
+        if None not in (form, image.format) and form != image.format:
+            return _DISAGREE.format(f"says {form} of the backing file {place}, and the image {image.format}")
+    if told.is_whole and len(told.images) < len(chain.images):
+        path = chain.images[len(told.images)].path
+        return _DISAGREE.format(f"leaves out the backing file {path}, which the image names")
+    return None
+
+
+def _is_at(image: Image, volume: VolumeInfo, place: str) -> bool:
+    if place in (image.path, *volume.places):
+        return True
+    return os.path.isabs(place) and os.path.realpath(place) == os.path.realpath(image.path)
 
 
 def _below(image: VolumeInfo, form: str, *, is_local: bool) -> tuple[str | None, str | None, str | None]:

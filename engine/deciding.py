@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from .. import errors
 from ..hypervisor.infos import PoolInfo, VolumeInfo
 from . import domainxml, ownership
-from .chain import Chain, image_format
+from .chain import Chain, contradiction, image_format
 from .plan import CLONE, EMPTY, SHARE, Copy, Draft, Left, Wishes, extension
 from .reach import COPY, LIBVIRT, LINKED, REFLINK, Reach
 from .survey import SourceDisk, Survey, candidates
@@ -238,6 +238,7 @@ def _action(domain: str, source: SourceDisk) -> tuple[str, str]:
     if disk.shareable:
         return SHARE, "marked as shareable"
     cause = disk.oddity or (_volume_problem(disk, volume) if volume else _no_volume(source)) or source.chain.problem
+    cause = cause or contradiction(disk.told_chain, source.chain)
     if cause:
         raise errors.DiskNotCloneable(name=domain, disk=disk.target, cause=cause)
     return CLONE, ""

@@ -28,6 +28,17 @@ class NetworkSource:
 
 
 @dataclass(frozen=True)
+class ToldChain:
+    """Backing files that a domain names itself: QEMU opens these, whatever the image says that it stands on."""
+
+    images: tuple[tuple[str, str | None], ...]
+    """Place and format of each, the nearest first."""
+
+    is_whole: bool
+    """Whether the last one stands on nothing; else it is the image that says what comes next."""
+
+
+@dataclass(frozen=True)
 class Disk:
     """A `<disk>` of a domain. `path`, `pool` and `volume` are set as far as the disk's type has them."""
 
@@ -45,6 +56,8 @@ class Disk:
     """Something about its source that a plain copy would lose, in words; None for most disks."""
 
     network: NetworkSource | None = None
+    told_chain: ToldChain | None = None
+    """None where the image alone says what it stands on."""
 
     @property
     def is_written(self) -> bool:
@@ -58,7 +71,7 @@ class Disk:
         A path is as libvirt's volumes have theirs, without what changes nothing (`//`, `/./`).
         """
         if self.path:
-            return "/" + os.path.normpath(self.path).lstrip("/") if self.path.startswith("/") else self.path
+            return _plain(self.path)
         if self.volume:
             return f"{self.pool}/{self.volume}"
         return f"{self.network.protocol}:{self.network.name}" if self.network else ""
@@ -298,7 +311,34 @@ def _disk(node: Element) -> Disk:
         shareable=node.find("shareable") is not None,
         oddity=_oddity(node),
         network=_network(source) if source is not None and "protocol" in place else None,
+        told_chain=_told_chain(node),
     )
+
+
+def _plain(path: str) -> str:
+    return "/" + os.path.normpath(path).lstrip("/") if path.startswith("/") else path
+
+
+def _told_chain(disk: Element) -> ToldChain | None:
+    below = disk.find("backingStore")
+    if below is None:
+        return None
+    images: list[tuple[str, str | None]] = []
+    while below is not None and len(below):  # an empty one stands for the chain's end
+        form, source = below.find("format"), below.find("source")
+        images.append((_place(source), form.get("type") if form is not None else None))
+        below = below.find("backingStore")
+    return ToldChain(tuple(images), below is not None)
+
+
+def _place(source: Element | None) -> str:
+    """Where a backing file lies, as `Disk.place`."""
+    if source is None:
+        return ""
+    path = source.get("file") or source.get("dev")
+    if path or not source.get("volume"):
+        return _plain(path or "")
+    return f"{source.get('pool')}/{source.get('volume')}"
 
 
 def _network(source: Element) -> NetworkSource:
@@ -307,11 +347,19 @@ def _network(source: Element) -> NetworkSource:
 
 
 def _oddity(disk: Element) -> str | None:
+    below = disk.find("backingStore")
     found = {
         "it is encrypted": disk.find("source/encryption") is not None or disk.find("encryption") is not None,
         "it is a snapshot of its image": disk.find("source/snapshot") is not None,
         "it is a slice of its file": disk.find("source/slices") is not None,
         "it is passed through as a SCSI LUN": disk.get("device") == "lun",
         "its changes lie in a data store of their own": disk.find("source/dataStore") is not None,
+        "a backing file of its is encrypted": _has(below, "encryption"),
+        "a backing file of its is a slice of a file": _has(below, "slices"),
+        "a backing file of its has a data store of its own": _has(below, "dataStore"),
     }
     return next((words for words, is_so in found.items() if is_so), None)
+
+
+def _has(node: Element | None, tag: str) -> bool:
+    return node is not None and node.find(f".//{tag}") is not None

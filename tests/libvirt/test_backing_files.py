@@ -7,15 +7,16 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 import libvirt
 import pytest
 
 from support.answers import at_once, cloned, refusal
-from support.guests import inventory, stop_guest
+from support.guests import Disk, inventory, stop_guest
 from support.libvirtd import PrivateLibvirtd
 from support.running import run
-from support.server import Response, Server
+from support.server import SYNC_TIMEOUT, Response, Server
 from support.storage import (
     KiB,
     MiB,
@@ -128,6 +129,52 @@ def test_a_guest_boots_from_what_its_overlay_stands_on_and_flatten_needs_to_know
     assert refusal(answer) == (400, "CLNVM0006E")
     assert "nothing says what format" in answer.json["reason"]
     assert inventory(conn) == before
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        ("<backingStore/>", "leaves out the backing file {base}"),
+        (
+            "<backingStore type='file'><format type='raw'/><source file='{other}'/><backingStore/></backingStore>",
+            "names {other} as a backing file, and the image stands on {base}",
+        ),
+    ],
+)
+@pytest.mark.parametrize("method", ["copy", "linked", "libvirt"])
+def test_a_guest_that_reads_its_image_on_another_backing_file_is_not_cloned_on_the_images(  # noqa: PLR0917 - pytest's fixtures
+    server: Server,
+    conn: libvirt.virConnect,
+    pool: libvirt.virStoragePool,
+    guest: Guest,
+    told: str,
+    says: str,
+    method: str,
+) -> None:
+    base, other = (Path(make_raw(pool, name, MiB, {0: some_data(KiB)}).path()) for name in ("base.img", "other.img"))
+    overlay = Path(make_qcow2(pool, "web.qcow2", MiB, backing=base).path())
+    web = guest("web", [Disk(overlay, extra=told.format(other=other))])
+    web.create()  # it is a guest that works
+    stop_guest(web)
+    before = inventory(conn)
+    answer = server.request("POST", "vms/web/clone", {"method": method})
+    assert refusal(answer) == (400, "CLNVM0002E")
+    assert says.format(base=base, other=other) in answer.json["reason"]
+    assert inventory(conn) == before
+
+
+def test_a_guest_that_says_what_its_image_says_is_cloned(
+    server: Server, conn: libvirt.virConnect, folder: Path, overlay: Path, guest: Guest
+) -> None:
+    """By another path, too, as libvirt writes it down after a snapshot."""
+    (folder / "link").symlink_to(overlay.parent)
+    last = f"<backingStore type='file'><format type='raw'/><source file='{overlay.parent}/base.img'/></backingStore>"
+    middle = quoteattr(str(folder / "link" / "middle, it's.qcow2"))
+    told = f"<backingStore type='file'><format type='qcow2'/><source file={middle}/>{last}</backingStore>"
+    guest("web", [Disk(overlay, extra=told)])
+    task = cloned(server, "vms/web", method="copy")
+    assert qemu_img_compare(overlay, disk_of(conn, task), strict=True)
+    conn.lookupByName(task["name"]).create()
 
 
 def _forget_backing_format(path: Path) -> None:
@@ -289,7 +336,7 @@ def test_a_volume_whose_guest_is_started_meanwhile_is_not_kept(
         if copy.exists() and allocated(copy) > MiB:
             begun.set()
     source.create()
-    ended = server.wait_task(task.json["id"])
+    ended = server.wait_task(task.json["id"], SYNC_TIMEOUT)
     stop_guest(source)
     assert (ended["status"], ended["message"][:12]) == ("failed", "CLNTASK0006E")
     assert inventory(conn) == before

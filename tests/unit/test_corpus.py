@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from lxml import etree
 
 from cloner import errors
 from cloner.engine import domainxml
+from cloner.engine.chain import Chain, Image
 from cloner.engine.deciding import draft_domain
 from cloner.engine.plan import Draft, Wishes
 from cloner.engine.reach import Reach
@@ -74,10 +76,22 @@ def drafted(case: Case, *, drop_hostdevs: bool) -> Draft:
     """What is planned for a guest whose disks are volumes of a pool, as far as their kind can be."""
     root = case.root
     domain = DomainInfo(root.findtext("name", ""), "", "shutoff", case.xml, True, False, False)
-    disks = tuple(SourceDisk(disk, volume(disk), 0, {"pool": Reach()}) for disk in domainxml.disks(root))
+    disks = tuple(
+        SourceDisk(disk, volume(disk), 0, {"pool": Reach()}, as_told(disk.told_chain)) for disk in domainxml.disks(root)
+    )
     refusal = "its NVRAM is not a file" if domainxml.nvram(root) == "" else None  # as the survey finds it
     survey = Survey(disks, {"pool": POOL}, domain, Places(), (refusal,) if refusal else ())
     return draft_domain(survey, Wishes(drop_hostdevs=drop_hostdevs), lambda _pool: 1 << 40)
+
+
+def as_told(told: domainxml.ToldChain | None) -> Chain:
+    """Images that stand on what their guest says."""
+    images = told.images if told else ()
+    return Chain(tuple(Image(*each) for each in images), volumes=tuple(image_at(place) for place, _ in images))
+
+
+def image_at(place: str) -> VolumeInfo:
+    return VolumeInfo("pool", place, place, "file", "raw", GiB, 0, None, (), None, None, False, None)
 
 
 def volume(disk: domainxml.Disk) -> VolumeInfo | None:
@@ -87,7 +101,7 @@ def volume(disk: domainxml.Disk) -> VolumeInfo | None:
     place = disk.path or disk.volume
     if place is None or disk.type not in ("file", "block", "volume"):
         return None
-    return VolumeInfo("pool", place, place, "file", disk.format or "raw", GiB, 0, None, (), None, None, False, None)
+    return replace(image_at(place), format=disk.format or "raw")
 
 
 def causes(case: Case, *, drop_hostdevs: bool) -> list[str]:

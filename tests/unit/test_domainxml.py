@@ -25,6 +25,16 @@ OURS = Identity(
 NVRAM = "/var/lib/libvirt/qemu/nvram/web-clone-7_VARS.fd"
 XML_TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs"), exclude_characters="\ufffe\uffff"))
 
+
+def _below(inside: str) -> str:
+    """Two backing files, the second with something in its source."""
+    last = f"<format type='raw'/><source file='/c'>{inside}</source><backingStore/>"
+    return (
+        "<backingStore type='file'><format type='qcow2'/><source file='/b'/>"
+        f"<backingStore type='file'>{last}</backingStore></backingStore>"
+    )
+
+
 SOURCE = f"""<domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
   <name>web</name>
   <uuid>{UUID}</uuid>
@@ -363,6 +373,24 @@ def test_where_a_disk_lies(
     assert (disk.path, disk.pool, disk.volume, disk.has_source) == (path, pool, volume, has_source)
 
 
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ("", None),
+        ("<backingStore/>", ((), True)),
+        (_below(""), ((("/b", "qcow2"), ("/c", "raw")), True)),
+        ("<backingStore type='file'><source file='//b/../c'/></backingStore>", ((("/c", None),), False)),
+        ("<backingStore type='block'><format type='raw'/><source dev='/d'/></backingStore>", ((("/d", "raw"),), False)),
+        ("<backingStore type='volume'><source pool='p' volume='v'/></backingStore>", ((("p/v", None),), False)),
+        ("<backingStore type='network'><source protocol='nbd'/></backingStore>", ((("", None),), False)),
+        ("<backingStore type='file'><format type='raw'/></backingStore>", ((("", "raw"),), False)),
+    ],
+)
+def test_backing_files_that_a_domain_names_itself(told: str, expected: object) -> None:
+    found = disk_of(domain(f"<disk><source file='/a'/>{told}<target dev='vda'/></disk>")).told_chain
+    assert (found and (found.images, found.is_whole)) == expected
+
+
 def test_flags_of_a_disk() -> None:
     assert not disk_of(domain("<disk/>")).readonly
     assert not disk_of(domain("<disk/>")).shareable
@@ -379,6 +407,10 @@ def test_flags_of_a_disk() -> None:
         ("<disk><source file='/a'><slices><slice type='storage'/></slices></source></disk>", "slice"),
         ("<disk device='lun'><source dev='/dev/sdb'/></disk>", "LUN"),
         ("<disk><source file='/a'><dataStore type='file'/></source></disk>", "data store"),
+        (f"<disk><source file='/a'/>{_below('<encryption/>')}</disk>", "a backing file of its is encrypted"),
+        (f"<disk><source file='/a'/>{_below('<slices/>')}</disk>", "slice"),
+        (f"<disk><source file='/a'/>{_below('<dataStore/>')}</disk>", "data store"),
+        (f"<disk><source file='/a'/>{_below('')}</disk>", None),
     ],
 )
 def test_what_a_plain_copy_would_lose_is_told(disk: str, oddity: str | None) -> None:

@@ -11,7 +11,7 @@ import pytest
 from cloner import errors
 from cloner.engine.chain import Chain, Image
 from cloner.engine.deciding import draft_domain, draft_volume
-from cloner.engine.domainxml import Disk, Identity, NetworkSource
+from cloner.engine.domainxml import Disk, Identity, NetworkSource, ToldChain
 from cloner.engine.files import FileFacts
 from cloner.engine.plan import (
     CLONE,
@@ -240,6 +240,36 @@ def test_a_format_that_they_do_not_agree_on_is_refused(stated: str | None, found
     """A guest can write a qcow2 header into its raw disk, and name any file of the host as its backing file."""
     reason = refusal(errors.DiskNotCloneable, disk(volume(form=found), format=stated))
     assert f"says {stated or 'raw'}, and libvirt takes the volume for {found}" in reason
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        ToldChain((), is_whole=False),
+        ToldChain((("/base", "raw"),), is_whole=True),
+        ToldChain((("/base", None),), is_whole=False),
+        ToldChain((("images/base", "raw"),), is_whole=True),
+    ],
+)
+def test_backing_files_that_the_guest_names_as_the_image_does_are_fine(told: ToldChain) -> None:
+    assert copy_of(disk(volume(), chain=ON_BASE, told_chain=told)).item == "vda"
+
+
+@pytest.mark.parametrize(
+    ("chain", "told", "cause"),
+    [
+        (ON_BASE, ToldChain((), is_whole=True), "leaves out the backing file /base"),
+        (ON_BASE, ToldChain((("/other", "raw"),), is_whole=True), "names /other .* the image stands on /base"),
+        (ON_BASE, ToldChain((("", "raw"),), is_whole=True), "names another as"),
+        (ON_BASE, ToldChain((("/base", "qcow2"),), is_whole=True), "says qcow2 .*/base, and the image raw"),
+        (ON_BASE, ToldChain((("/base", "raw"), ("/c", "raw")), is_whole=True), "names /c .*stands on nothing more"),
+        (ON_ITS_OWN, ToldChain((("/base", "raw"),), is_whole=False), "names /base .*stands on nothing more"),
+    ],
+)
+def test_other_backing_files_than_the_images_are_refused(chain: Chain, told: ToldChain, cause: str) -> None:
+    """The guest sees those that its configuration names; its clone would see the image's."""
+    with pytest.raises(errors.DiskNotCloneable, match=cause):
+        draft(disk(volume(), chain=chain, told_chain=told))
 
 
 # --- Where to --------------------------------------------------------------------------------------------------------
