@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from .. import errors
 from ..hypervisor.infos import PoolInfo, VolumeInfo
-from . import domainxml, ownership
+from . import domainxml, ownership, qcow2
 from .chain import Chain, contradiction, image_format
 from .plan import CLONE, EMPTY, SHARE, Copy, Draft, Left, Wishes, extension
 from .reach import COPY, LIBVIRT, LINKED, REFLINK, Reach
@@ -31,14 +31,15 @@ _IMAGE_TYPES = ("file", "block", "network")
 _REFLINK_BYTES = 1 << 16
 """What a reflink takes, rounded up: an inode and its extents. Blocks are shared until one of the two is written."""
 
-_OVERLAY_BYTES = 1 << 20
-"""What an overlay without data takes, rounded up."""
+_SNAPSHOT_BYTES = 1 << 20
+"""What a child of a snapshot in Ceph takes, rounded up."""
 
-_QCOW2_GROWTH = 1 << 20
-"""What XFS allots a qcow2 image at a time, in bytes, because qemu-img asks for that (qemu(1): extent_size_hint)."""
+_BLOCK = 1 << 12
+"""What files are allotted at a time, in bytes."""
 
-_QCOW2_METADATA = 1 << 20
-"""What an empty qcow2 image takes, rounded up, in bytes; its tables grow by 1/1024 of the data beyond that."""
+_IMAGE_GROWTH = 1 << 20
+"""What XFS allots an image at a time, in bytes, because qemu-img, which makes all but raw ones, asks for that (qemu(1):
+extent_size_hint). Nor is more of what it has made kept, and written over (files.py, clear)."""
 
 
 def draft_domain(survey: Survey, wishes: Wishes, room: Callable[[PoolInfo], int]) -> Draft:
@@ -176,7 +177,7 @@ def _copy(item: str, disk: SourceDisk, volume: VolumeInfo, pool: PoolInfo, way: 
         source=volume,
         pool=pool.name,
         format=form,
-        size=_size(method, total, form if as_it_is else ""),
+        size=_size(method, total, volume, form if as_it_is else ""),
         total=total,
         method=method,
         reason=way.reason,
@@ -191,11 +192,13 @@ def _copy(item: str, disk: SourceDisk, volume: VolumeInfo, pool: PoolInfo, way: 
     )
 
 
-def _size(method: str, total: int, kept: str) -> int:
+def _size(method: str, total: int, volume: VolumeInfo, kept: str) -> int:
     """Bytes that a copy occupies, where `total` are handled; `kept` is the format of a file that is copied as it is."""
     if method == COPY:
-        return total + (_QCOW2_GROWTH if kept == "qcow2" else 0)
-    return {REFLINK: _REFLINK_BYTES, LINKED: _OVERLAY_BYTES}.get(method, total)
+        return total + (_IMAGE_GROWTH if kept not in ("", "raw") else 0)
+    if method == LINKED:
+        return qcow2.empty_bytes(volume.capacity, volume.cluster_size)
+    return _REFLINK_BYTES if method == REFLINK else total
 
 
 def _written(disk: SourceDisk, reached: Reach, *, with_chain: bool) -> dict[str, int]:
@@ -220,12 +223,13 @@ def _note(method: str, disk: SourceDisk, reached: Reach, *, is_flat: bool) -> st
 def _flat_size(disk: SourceDisk, volume: VolumeInfo, pool: PoolInfo, form: str) -> int:
     """Bytes that a converted copy occupies: what is stored, not the capacity, except where a pool allots it whole."""
     if pool.volume_type == "network":
-        return _OVERLAY_BYTES
+        return _SNAPSHOT_BYTES
     if not pool.holds_files:
         return volume.capacity
     if form == "raw":
-        return min(disk.stored, volume.capacity)
-    return min(disk.stored, volume.capacity + volume.capacity // 1024) + _QCOW2_METADATA
+        return min(disk.stored, -(-volume.capacity // _BLOCK) * _BLOCK)
+    full = volume.capacity + qcow2.table_bytes(volume.capacity, volume.cluster_size)
+    return min(disk.stored, full) + qcow2.empty_bytes(volume.capacity, volume.cluster_size)
 
 
 def _action(domain: str, source: SourceDisk) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from .. import context, errors
 from ..errors import plain
 from ..hypervisor.host import Host
 from ..hypervisor.infos import VolumeInfo
-from . import domainxml, files
+from . import domainxml, files, qcow2
 from .copying import Method
 from .job import Job
 from .journal import Journal
@@ -32,10 +32,6 @@ Plan = DomainPlan | VolumePlan
 _Result = TypeVar("_Result")
 
 _TURN_POLL_S = 0.1
-
-_EMPTY_BYTES = 1 << 20
-_QCOW2_CLUSTER = 1 << 16
-"""What a cluster has where nobody says otherwise, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +118,7 @@ class Maker:
         method = self._methods[copy.method]
         names = {"pool": copy.pool, "name": copy.name}
         known = names | {"parents": list(copy.depends_on), "stamped": copy.is_stamped}
-        known |= {"empty_bytes": _most_of_empty(copy)}
+        known |= {"empty_bytes": qcow2.empty_bytes(copy.source.capacity, copy.source.cluster_size)}
 
         def reserve_it() -> Mapping[str, Any]:
             return method.reserve(copy, job, partial(self._note, job, first))
@@ -271,15 +267,6 @@ def _begun(call: Callable[[], _Result], name: str) -> Future[_Result]:
     except RuntimeError as error:  # there are too many; those that have begun have to be waited for
         future.set_exception(error)
     return future
-
-
-def _most_of_empty(copy: Copy) -> int:
-    """Bytes that a volume occupies at most before it has content: qcow2's first table is made at once.
-
-    It has 8 bytes for each cluster of tables, which have 8 bytes for each cluster (QEMU, docs/interop/qcow2.rst).
-    """
-    cluster = copy.source.cluster_size or _QCOW2_CLUSTER
-    return _EMPTY_BYTES + 64 * copy.source.capacity // cluster**2
 
 
 def _made_by_start(plan: DomainPlan) -> list[str]:

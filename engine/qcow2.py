@@ -28,6 +28,12 @@ _LONGEST_BACKING_NAME = 1023
 _HEADER_BYTES = 4096
 """As far as the header and its extensions are read; QEMU's own end within some 500 bytes."""
 
+_USUAL_CLUSTER = 1 << 16
+"""What a cluster has where nobody says otherwise, in bytes."""
+
+_EMPTY_BYTES = 1 << 20
+"""What an image without data takes where its clusters are usual, rounded up."""
+
 _SNAPSHOT = struct.Struct(">QIHHIIQII")
 _MOST_SNAPSHOTS = 100
 _SNAPSHOT_BYTES = 1 << 16
@@ -48,6 +54,22 @@ class Header:
     is_corrupt: bool
     data_file: str | None = None
     """The name of the file that the data lies in, as the image has it, where it is another one."""
+
+
+def empty_bytes(capacity: int, cluster: int | None) -> int:
+    """What an image takes at most before it has content.
+
+    Its header, what counts its clusters, and its first table are made at once; that table has 8 bytes for each cluster
+    of tables, which have 8 bytes for each cluster, or 16 (QEMU, docs/interop/qcow2.rst).
+    """
+    size = cluster or _USUAL_CLUSTER
+    return max(_EMPTY_BYTES, 4 * size + 128 * capacity // size**2)
+
+
+def table_bytes(capacity: int, cluster: int | None) -> int:
+    """What all tables of an image that is full take at most: of each cluster where it lies, and that it is in use."""
+    size = cluster or _USUAL_CLUSTER
+    return max(capacity // 1024, 18 * capacity // size + 2 * size)
 
 
 def read_header(path: str) -> Header | None:

@@ -93,8 +93,17 @@ def test_uefi_variables_that_somebody_made_meanwhile_stay_and_are_named(
     assert theirs.exists()
 
 
-@pytest.mark.parametrize("body", [{}, {"name": "copy"}])
-@pytest.mark.parametrize("point", ["after create", "after copy_small"])
+@pytest.mark.parametrize(
+    ("body", "point", "clusters", "capacity"),
+    [
+        *(
+            (body, point, "4k", "1T")
+            for body in ({}, {"name": "copy"})
+            for point in ("after create", "after copy_small")
+        ),
+        ({"name": "copy"}, "after create", "2M", "64M"),
+    ],
+)
 def test_what_was_made_when_the_server_died_goes_whatever_it_is_called(  # noqa: PLR0917 - pytest's fixtures
     libvirtd: PrivateLibvirtd,
     conn: libvirt.virConnect,
@@ -104,10 +113,12 @@ def test_what_was_made_when_the_server_died_goes_whatever_it_is_called(  # noqa:
     tmp_path: Path,
     body: dict[str, Any],
     point: str,
+    clusters: str,
+    capacity: str,
 ) -> None:
-    """Also an image whose tables alone are megabytes."""
+    """Also an image that takes megabytes before there is anything in it: for its tables, or for its first clusters."""
     path = pool_path(pool) / "web.qcow2"
-    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=4096", path, "1T")
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", f"cluster_size={clusters}", path, capacity)
     shutil.chown(path, libvirtd.uid, libvirtd.gid)
     pool.refresh()
     guest("web", [path], nvram=nvram)

@@ -127,6 +127,24 @@ def test_every_method_makes_the_same_content(
     conn.lookupByName(task["name"]).create()
 
 
+@pytest.mark.parametrize("clusters", ["512", "2M"])
+@pytest.mark.parametrize("method", ["copy", "libvirt", "linked"])
+def test_a_clone_occupies_no_more_than_was_planned_whatever_its_clusters_are(
+    server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest, method: str, clusters: str
+) -> None:
+    path = pool_path(pool) / "web.qcow2"
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", f"cluster_size={clusters}", path, "32M")
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 7 0 32M", path)
+    owner = pool_path(pool).stat()
+    os.chown(path, owner.st_uid, owner.st_gid)
+    pool.refresh()
+    guest("web", [path])
+    task = clone(server, method=method)
+    (copy,) = files_of(conn, task["name"])
+    assert allocated(copy) <= task["disks"][0]["bytes"]
+    assert qemu_img_compare(path, copy, strict=method != "linked")
+
+
 def test_a_guest_reads_an_overlay_as_one_though_it_did_not_say_what_its_volume_is(
     server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest
 ) -> None:

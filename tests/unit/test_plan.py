@@ -358,9 +358,21 @@ def test_a_file_in_no_pool_needs_one_to_be_named_where_there_is_no_default() -> 
         (volume("a.img", "raw", capacity=GiB), GiB + 4096, GiB),
         (volume("a.img", "raw", capacity=GiB), 0, 0),
         (volume(capacity=4096 * GiB), MiB, 2 * MiB),
+        (volume("a.img", "raw", capacity=5000), 8192, 8192),
         (volume(capacity=GiB), 2 * GiB, GiB + MiB + MiB),
+        (volume(capacity=GiB, cluster_size=512), 2 * GiB, GiB + 37 * MiB + 1024),
+        (volume(capacity=16 * MiB, cluster_size=2 * MiB), MiB, 9 * MiB),
     ],
-    ids=["sparse", "not sparse", "empty", "sparse qcow2", "chain that holds more than the guest sees"],
+    ids=[
+        "sparse",
+        "not sparse",
+        "empty",
+        "sparse qcow2",
+        "part of a block",
+        "chain that holds more than the guest sees",
+        "small clusters",
+        "large clusters",
+    ],
 )
 def test_what_is_stored_counts_and_not_what_the_guest_sees(of: VolumeInfo, stored: int, size: int) -> None:
     copy = copy_of(disk(of, stored=stored))
@@ -483,6 +495,8 @@ def test_a_copy_of_a_file_takes_what_the_file_occupies() -> None:
     assert (copy.size, copy.total) == (3 * GiB + MiB, 3 * GiB)
     raw = copy_of(disk(volume("web.img", "raw"), reach=NO_REFLINK, stored=9 * GiB))
     assert (raw.size, raw.total) == (3 * GiB, 3 * GiB)
+    vdi = copy_of(disk(volume("web.vdi", "vdi"), reach=NO_REFLINK))
+    assert (vdi.size, vdi.total) == (3 * GiB + MiB, 3 * GiB)
     assert copy.written == {"/images/web.qcow2": NOON * 1000}
 
 
@@ -491,6 +505,10 @@ def test_a_linked_clone_is_a_small_overlay_on_its_source(name: str, form: str, e
     copy = copy_of(disk(volume(name, form), reach=NEAR), method=LINKED)
     assert (copy.format, copy.extension, copy.overlay_of) == ("qcow2", extension, (f"/images/{name}", form))
     assert copy.size <= MiB
+
+
+def test_an_overlay_with_large_clusters_takes_some_of_them_at_once() -> None:
+    assert copy_of(disk(volume(cluster_size=2 * MiB), reach=NEAR), method=LINKED).size == 8 * MiB
 
 
 def test_a_copy_that_is_not_linked_is_an_overlay_on_nothing() -> None:
