@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 
 from .. import errors
 from ..engine.ledger import ANOTHERS
 from ..hypervisor.connection import Connections
 from ..hypervisor.host import Host
 from ..hypervisor.places import places
-from ..model.guests import read_guest
 from ..model.services import Services
+from ..model.sharing import shared
 from ..plugin import build
 from ..settings import Settings
 
@@ -23,19 +22,15 @@ def audit(settings: Settings, *, as_json: bool) -> int:
     connections = Connections(settings.connect)
     connections.start(_CONNECT_S)
     own = places(settings.connect, settings.nvram_dir, settings.tpm_dir)
-    owners: dict[str, list[str]] = defaultdict(list)
-    for domain in Host(connections).list_domains():
-        for mark in read_guest(domain, own).marks:
-            owners[mark].append(domain.name)
+    found = shared(Host(connections), own)
     connections.stop()
-    shared = {mark: sorted(names) for mark, names in sorted(owners.items()) if len(names) > 1}
     if as_json:
-        print(json.dumps(shared, ensure_ascii=False, indent=2))
+        print(json.dumps(found, ensure_ascii=False, indent=2))
     else:
-        for mark, names in shared.items():
+        for mark, names in found.items():
             print(f"{mark}: {', '.join(names)}")
-        print(f"{len(shared)} shared" if shared else "nothing is shared that should not be")
-    return 1 if shared else 0
+        print(f"{len(found)} shared" if found else "nothing is shared that should not be")
+    return 1 if found else 0
 
 
 def recover(settings: Settings, *, dry_run: bool) -> int:

@@ -277,6 +277,31 @@ def test_implied_uefi_variables_are_seen_as_a_guests_own(
     assert json.loads(said)[f"NVRAM {nvram}/chosen_VARS.fd"] == ["chosen", "other"]
 
 
+def test_the_audit_knows_a_disk_and_variables_by_all_their_names(
+    libvirtd: PrivateLibvirtd,
+    conn: libvirt.virConnect,
+    pool: libvirt.virStoragePool,
+    guest: Guest,
+    tmp_path: Path,
+    folder: Path,
+) -> None:
+    (folder / "link").symlink_to(pool_path(pool))
+    disk, nvram = pool_path(pool) / "a.img", pool_path(pool) / "a_VARS.fd"
+    make_raw(pool, disk.name, MiB)
+    guest("one", [disk], nvram=nvram)
+    guest("two", [Disk((pool.name(), disk.name))])
+    guest("three", [folder / "link" / disk.name], nvram=folder / "link" / nvram.name)
+    guest("four", [pool_path(pool) / "another.img", Disk((pool.name(), "missing.img")), Disk(("missing", "a.img"))])
+    argv = [sys.executable, "-m", "cloner", "audit", "--json", "--connect", libvirtd.uri]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd="/")
+    first = min(f"{folder}/link", str(pool_path(pool)))
+    assert json.loads(done.stdout) == {
+        f"NVRAM {first}/a_VARS.fd": ["one", "three"],
+        f"writable disk {first}/a.img": ["one", "three", "two"],
+    }
+    assert done.returncode == 1
+
+
 def test_a_guest_that_is_started_while_it_is_deleted_keeps_its_disk(
     libvirtd: PrivateLibvirtd, guest: Guest, disk: Path, tmp_path: Path
 ) -> None:
