@@ -131,7 +131,8 @@ def nvram(domain: Element) -> str | None:
 
 def chooses_firmware(domain: Element) -> bool:
     """Whether libvirt chooses the UEFI firmware, and with it, until libvirt 9.1, where the variables lie."""
-    return domain.find("os[@firmware='efi']") is not None
+    is_stateless = domain.find("os/loader[@stateless='yes']") is not None  # and so without variables
+    return domain.find("os[@firmware='efi']") is not None and not is_stateless
 
 
 def has_emulated_tpm(domain: Element) -> bool:

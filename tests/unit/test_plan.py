@@ -150,6 +150,13 @@ def test_uefi_variables_that_only_libvirt_knows_the_place_of_are_cloned_by_the_n
     assert not plan.nvram_in_xml
 
 
+def test_firmware_that_keeps_no_variables_has_none_to_clone() -> None:
+    os = "<loader stateless='yes'/>"
+    of = replace(domain(os=os), xml=domain(os=os).xml.replace("<os>", "<os firmware='efi'>"))
+    found = replace(survey(disk(volume()), of=of), places=Places(nvram="/nvram"))
+    assert draft_domain(found, Wishes(), room).domain_plan(OURS).nvram is None
+
+
 def test_a_guest_with_a_device_of_the_host_is_refused_unless_it_may_be_left_out() -> None:
     found = survey(disk(volume()), of=domain("<hostdev mode='subsystem' type='pci'/>"))
     with pytest.raises(errors.DeviceNotCloneable, match="drop_hostdevs"):
