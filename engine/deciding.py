@@ -213,11 +213,12 @@ def _note(method: str, disk: SourceDisk, reached: Reach, *, is_flat: bool) -> st
         return "Ceph makes it a child of a snapshot of its source, which stays there as long as the clone does"
     if method in (REFLINK, COPY) and not is_flat:
         return ""
-    names = ", ".join(reached.snapshots)
-    lost = [f"internal snapshots ({names})"] if names else []
+    parts = {"internal snapshots": reached.snapshots, "bitmaps": reached.bitmaps}
+    lost = [f"{what} ({', '.join(names)})" for what, names in parts.items() if names]
     if method != LINKED and _stands_on_others(disk.chain):
         lost.append("the link to its backing file, whose content is copied")
-    return f"not in the clone: {' and '.join(lost)}" if lost else ""
+    told = " and ".join(filter(None, [", ".join(lost[:-1]), *lost[-1:]]))
+    return f"not in the clone: {told}" if told else ""
 
 
 def _flat_size(disk: SourceDisk, volume: VolumeInfo, pool: PoolInfo, form: str) -> int:

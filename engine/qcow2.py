@@ -22,6 +22,9 @@ _V2_BYTES = 72
 _EXTENSION = struct.Struct(">II")
 _BACKING_FORMAT = 0xE2792ACA
 _DATA_FILE = 0x44415441
+_BITMAPS = 0x23852875
+_AUTOCLEAR_AT = 88
+_HAS_BITMAPS = 1 << 0
 _EXTERNAL_DATA_FILE = 1 << 2
 _CORRUPT = 1 << 1
 _LONGEST_BACKING_NAME = 1023
@@ -37,6 +40,10 @@ _EMPTY_BYTES = 1 << 20
 _SNAPSHOT = struct.Struct(">QIHHIIQII")
 _MOST_SNAPSHOTS = 100
 _SNAPSHOT_BYTES = 1 << 16
+_BITMAP_DIRECTORY = struct.Struct(">IIQQ")
+_BITMAP = struct.Struct(">QIIBBHI")
+_MOST_BITMAPS = 100
+_BITMAP_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,9 @@ class Header:
 
     has_external_data: bool
     is_corrupt: bool
+    bitmaps: tuple[str, ...] = ()
+    """Names of its bitmaps, likewise; none where they do not count, because something wrote that knows of none."""
+
     data_file: str | None = None
     """The name of the file that the data lies in, as the image has it, where it is another one."""
 
@@ -86,6 +96,7 @@ def read_header(path: str) -> Header | None:
         if offset:
             backing = _read_at(file, offset, min(length, _LONGEST_BACKING_NAME)).decode("utf-8", "replace")
         names = tuple(_snapshot_names(_read_at(file, at, _SNAPSHOT_BYTES), snapshots)) if snapshots else ()
+        bitmaps = tuple(_bitmap_names(file, start)) if version > 2 else ()  # noqa: PLR2004
     return Header(
         version=version,
         capacity=capacity,
@@ -94,6 +105,7 @@ def read_header(path: str) -> Header | None:
         snapshots=names,
         has_external_data=bool(features & _EXTERNAL_DATA_FILE),
         is_corrupt=bool(features & _CORRUPT),
+        bitmaps=bitmaps,
         data_file=_extension(start, version, _DATA_FILE, "utf-8") if features & _EXTERNAL_DATA_FILE else None,
     )
 
@@ -112,6 +124,11 @@ def _read_at(file: BinaryIO, offset: int, length: int) -> bytes:
 
 def _extension(start: bytes, version: int, wanted: int, encoding: str) -> str | None:
     """The text of a header extension, such as the format that the image says its backing file has."""
+    found = _extension_bytes(start, version, wanted)
+    return None if found is None else found.decode(encoding, "replace")
+
+
+def _extension_bytes(start: bytes, version: int, wanted: int) -> bytes | None:
     at = _V2_BYTES if version == 2 else _LENGTH.unpack_from(start.ljust(_HEADER_BYTES, b"\0"), _LENGTH_AT)[0]  # noqa: PLR2004
     while at + _EXTENSION.size <= len(start):
         kind, length = _EXTENSION.unpack_from(start, at)
@@ -119,7 +136,7 @@ def _extension(start: bytes, version: int, wanted: int, encoding: str) -> str | 
             break
         at += _EXTENSION.size
         if kind == wanted:
-            return start[at : at + length].decode(encoding, "replace")
+            return start[at : at + length]
         at += _padded(length)
     return None
 
@@ -134,6 +151,23 @@ def _snapshot_names(table: bytes, count: int) -> Iterator[str]:
         name = at + _SNAPSHOT.size + extra + id_length
         yield table[name : name + name_length].decode("utf-8", "replace")
         at += _padded(_SNAPSHOT.size + extra + id_length + name_length)
+
+
+def _bitmap_names(file: BinaryIO, start: bytes) -> Iterator[str]:
+    found = _extension_bytes(start, 3, _BITMAPS)
+    features = _FEATURES.unpack_from(start.ljust(_HEADER_BYTES, b"\0"), _AUTOCLEAR_AT)[0]
+    if found is None or len(found) < _BITMAP_DIRECTORY.size or not features & _HAS_BITMAPS:
+        return
+    count, _, _, offset = _BITMAP_DIRECTORY.unpack_from(found)
+    directory, at = _read_at(file, offset, _BITMAP_BYTES), 0
+    for number in range(min(count, _MOST_BITMAPS)):
+        if at + _BITMAP.size > len(directory):
+            yield f"number {number + 1}"
+            return
+        *_, name_length, extra = _BITMAP.unpack_from(directory, at)
+        name = at + _BITMAP.size + extra
+        yield directory[name : name + name_length].decode("utf-8", "replace")
+        at += _padded(_BITMAP.size + extra + name_length)
 
 
 def _padded(length: int) -> int:

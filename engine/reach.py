@@ -32,10 +32,13 @@ class Reach:
     """The same where the clone is to have no backing file."""
 
     facts: FileFacts | None = None
-    """What it occupies is what its copy will."""
+    """Of a source that the server can read, whoever copies it. What it occupies is what its copy by us will."""
 
     snapshots: tuple[str, ...] = ()
     """Names of the image's internal snapshots."""
+
+    bitmaps: tuple[str, ...] = ()
+    """Names of its bitmaps, as backups have them."""
 
 
 def reach(
@@ -52,21 +55,22 @@ def reach(
         max_chain: how many backing files a linked clone may stand on.
     """
     far = _too_far(volume, pool, is_local=is_local)
-    facts = files.look(volume.path) if far is None else None
+    facts = files.look(volume.path) if is_local and volume.type == "file" else None
     if far is None and facts is None:
         far = "its file cannot be read by the server"
     refusals = _followed(volume, pool, chain, max_chain)
+    header = _header(volume.path) if facts and form == "qcow2" else None
+    inside = (header.snapshots, header.bitmaps) if header else ((), ())
     if far is not None or facts is None:
         plain = _all_but_libvirt(volume, far or "") | refusals
-        return Reach(plain, _flat(plain, far or "", chain))
-    header = _header(volume.path) if form == "qcow2" else None
+        return Reach(plain, _flat(plain, far or "", chain), facts, *inside)
     image = _image_problem(volume, form, header, pool)
     shared = image or files.reflink_refusal(volume.path, pool.path)
     linked = _linked_problem(form, header)
     found = {REFLINK: shared, COPY: image} | ({LINKED: linked} if linked else {})
     plain = {method: why for method, why in found.items() if why} | refusals
     flat = _flat(plain, _whole_problem(form, header), chain)
-    return Reach(plain, flat, _there(volume.path, facts, pool.path), header.snapshots if header else ())
+    return Reach(plain, flat, _there(volume.path, facts, pool.path), *inside)
 
 
 def _there(path: str, facts: FileFacts, folder: str) -> FileFacts:

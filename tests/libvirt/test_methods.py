@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from lxml import etree
 
 from support.guests import inventory, stop_guest
-from support.libvirtd import PrivateLibvirtd
+from support.libvirtd import PrivateLibvirtd, as_unprivileged
 from support.running import run, wait_until
 from support.server import SYNC_TIMEOUT, Server
 from support.storage import (
@@ -25,6 +25,7 @@ from support.storage import (
     make_pool,
     make_qcow2,
     make_raw,
+    open_in_qemu,
     pool_path,
     qemu_img_compare,
     remove_pool,
@@ -233,6 +234,49 @@ def test_a_source_that_is_written_to_meanwhile_ends_the_clone(
     ended = server.wait_task(task["id"])
     assert (ended["status"], ended["message"][:12]) == ("failed", "CLNTASK0007E")
     assert inventory(conn) == before
+
+
+@pytest.fixture
+def users_server(libvirtd: PrivateLibvirtd, conn: libvirt.virConnect, folder: Path) -> Iterator[Server]:
+    """One that is not root, and so has libvirt make all volumes."""
+    del conn  # it goes after us
+    with Server(libvirtd.uri, folder / "state", prefix=as_unprivileged()) as running:
+        yield running
+
+
+def test_a_server_that_is_not_root_knows_what_libvirt_leaves_out(
+    users_server: Server, pool: libvirt.virStoragePool, guest: Guest
+) -> None:
+    guest("web", [image_with_everything(pool, "web.qcow2")])
+    (disk,) = clone(users_server)["disks"]
+    assert disk["method"] == "libvirt"
+    assert disk["note"] == "not in the clone: internal snapshots (before) and bitmaps (backup)"
+
+
+def test_a_server_that_is_not_root_sees_that_a_source_is_written_to(
+    users_server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest
+) -> None:
+    path = big(pool)
+    guest("web", [path])
+    before = inventory(conn)
+    task = users_server.request("POST", "vms/web/clone").json
+    copy = pool_path(pool) / f"{task['name']}-vda.img"
+    wait_until(lambda: copy.exists() and allocated(copy) > MiB, 30, "the copy is under way", lambda: users_server.log)
+    with path.open("r+b") as file:
+        file.write(b"changed")
+    ended = users_server.wait_task(task["id"], SYNC_TIMEOUT)
+    assert (ended["status"], ended["message"][:12]) == ("failed", "CLNTASK0007E")
+    assert inventory(conn) == before
+
+
+def test_a_server_that_is_not_root_sees_a_qemu_that_writes_to_a_source(
+    users_server: Server, pool: libvirt.virStoragePool, guest: Guest
+) -> None:
+    disk = Path(make_raw(pool, "web.img", MiB, {0: some_data(KiB)}).path())
+    guest("web", [disk])
+    with open_in_qemu(disk):
+        answer = users_server.request("POST", "vms/web/clone")
+    assert (answer.status, answer.json["reason"][:10]) == (400, "CLNVM0002E")
 
 
 def test_a_backing_file_that_is_written_to_while_libvirt_reads_it_ends_the_clone(

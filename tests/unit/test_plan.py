@@ -529,18 +529,31 @@ def test_each_pool_is_judged_by_what_can_be_done_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "snapshots", "chain", "note"),
+    ("method", "snapshots", "bitmaps", "chain", "note"),
     [
-        (LIBVIRT, (), ON_ITS_OWN, ""),
-        (LIBVIRT, ("a", "b c"), ON_ITS_OWN, "not in the clone: internal snapshots (a, b c)"),
-        (LIBVIRT, (), ON_BASE, "not in the clone: the link to its backing file, whose content is copied"),
-        (LINKED, ("a", "b c"), ON_BASE, "not in the clone: internal snapshots (a, b c)"),
-        (REFLINK, ("a", "b c"), ON_BASE, ""),
-        (COPY, ("a", "b c"), ON_BASE, ""),
+        (LIBVIRT, (), (), ON_ITS_OWN, ""),
+        (LIBVIRT, ("a", "b c"), (), ON_ITS_OWN, "internal snapshots (a, b c)"),
+        (LIBVIRT, (), ("m",), ON_ITS_OWN, "bitmaps (m)"),
+        (LIBVIRT, ("a",), ("m", "n"), ON_ITS_OWN, "internal snapshots (a) and bitmaps (m, n)"),
+        (LIBVIRT, (), (), ON_BASE, "the link to its backing file, whose content is copied"),
+        (
+            LIBVIRT,
+            ("a",),
+            ("m",),
+            ON_BASE,
+            "internal snapshots (a), bitmaps (m) and the link to its backing file, whose content is copied",
+        ),
+        (LINKED, ("a", "b c"), ("m",), ON_BASE, "internal snapshots (a, b c) and bitmaps (m)"),
+        (REFLINK, ("a", "b c"), ("m",), ON_BASE, ""),
+        (COPY, ("a", "b c"), ("m",), ON_BASE, ""),
     ],
 )
-def test_what_a_method_loses_is_told(method: str, snapshots: tuple[str, ...], chain: Chain, note: str) -> None:
-    assert copy_of(disk(volume(), chain=chain, reach=replace(NEAR, snapshots=snapshots)), method=method).note == note
+def test_what_a_method_loses_is_told(
+    method: str, snapshots: tuple[str, ...], bitmaps: tuple[str, ...], chain: Chain, note: str
+) -> None:
+    inside = replace(NEAR, snapshots=snapshots, bitmaps=bitmaps)
+    told = f"not in the clone: {note}" if note else ""
+    assert copy_of(disk(volume(), chain=chain, reach=inside), method=method).note == told
 
 
 # --- Backing files ---------------------------------------------------------------------------------------------------

@@ -38,6 +38,14 @@ def test_what_lies_on_another_host_is_left_to_libvirt(volume: VolumeInfo, pool: 
     assert set(reach(volume, "raw", pool, ALONE, is_local=False).refusals) == {REFLINK, COPY}
 
 
+def test_a_source_that_can_be_read_is_known_whoever_copies_it(volume: VolumeInfo, pool: PoolInfo) -> None:
+    """So that it is noticed when it changes meanwhile."""
+    found = reach(volume, "raw", replace(pool, type="logical"), ALONE, is_local=True)
+    assert set(found.refusals) == {REFLINK, COPY}
+    assert found.facts is not None
+    assert found.facts.written == Path(volume.path).stat().st_mtime_ns
+
+
 def test_without_qemu_img_there_is_no_flat_copy(pool: PoolInfo, volume: VolumeInfo, tmp_path: Path) -> None:
     path = tmp_path / "disk.qcow2"
     run("qemu-img", "create", "-q", "-f", "qcow2", path, "1M")
