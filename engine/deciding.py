@@ -34,8 +34,8 @@ _REFLINK_BYTES = 1 << 16
 _SNAPSHOT_BYTES = 1 << 20
 """What a child of a snapshot in Ceph takes, rounded up."""
 
-_BLOCK = 1 << 12
-"""What files are allotted at a time, in bytes."""
+_BLOCK = 1 << 16
+"""What files are allotted at a time, in bytes, where that is most."""
 
 _IMAGE_GROWTH = 1 << 20
 """What XFS allots an image at a time, in bytes, because qemu-img, which makes all but raw ones, asks for that (qemu(1):

@@ -17,7 +17,6 @@ from . import locks
 
 _FICLONE = 0x40049409
 _FICLONERANGE = 0x4020940D
-_TRIAL_BYTES = 4096
 _MOST_TO_CLEAR = 1 << 20
 _PIECE_BYTES = 1 << 16
 _GET_GENERATION = 0x80087601
@@ -93,9 +92,10 @@ def reflink_refusal(source: str, folder: str) -> str | None:
 
 def _sharing_refusal(reader: int, folder: str) -> str | None:
     try:
+        block = os.fstatvfs(reader).f_frsize  # file systems share whole blocks, of 64 KiB some
         with _opened(folder, os.O_TMPFILE | os.O_RDWR) as writer:
-            if os.fstat(reader).st_size >= _TRIAL_BYTES:
-                fcntl.ioctl(writer, _FICLONERANGE, _range(reader, _TRIAL_BYTES))
+            if os.fstat(reader).st_size >= block:
+                fcntl.ioctl(writer, _FICLONERANGE, _range(reader, block))
             else:
                 fcntl.ioctl(writer, _FICLONE, reader)
     except OSError as error:

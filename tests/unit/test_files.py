@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
@@ -33,3 +37,21 @@ def test_a_file_that_is_still_there_is_not(tmp_path: Path) -> None:
     path.touch()
     with files.opened_own(str(path), files.identity(str(path))):
         path.write_bytes(b"x")
+
+
+@pytest.mark.parametrize("length", [1 << 20, 1 << 16, 5000, 0])
+def test_whether_blocks_can_be_shared_is_tried_with_a_whole_block(tmp_path: Path, length: int) -> None:
+    """File systems have blocks of up to 64 KiB, and share no part of one but the last of a file."""
+    source = tmp_path / "disk.img"
+    source.write_bytes(bytes(length))
+
+    def ioctl(_writer: int, _request: int, wanted: bytes | int) -> None:
+        count = length if isinstance(wanted, int) else int.from_bytes(wanted[16:24], "little")
+        if count % (1 << 16) and count != length:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    with (
+        mock.patch("os.fstatvfs", return_value=SimpleNamespace(f_frsize=1 << 16)),
+        mock.patch("fcntl.ioctl", ioctl),
+    ):
+        assert files.reflink_refusal(str(source), str(tmp_path)) is None
