@@ -20,7 +20,7 @@ from .. import context, errors
 from ..errors import plain
 from ..hypervisor.host import Host
 from ..hypervisor.infos import VolumeInfo
-from . import domainxml, files, qcow2
+from . import domainxml, files, locks, qcow2
 from .copying import Method
 from .job import Job
 from .journal import Journal
@@ -187,7 +187,7 @@ class Maker:
         guest that is known not to run.
         """
         for copy in copies:
-            if self._has_users(copy, but):
+            if self._has_users(copy, but) or self._has_writer(copy):
                 raise errors.SourceStarted
             for path, written in copy.written.items():
                 try:
@@ -199,6 +199,11 @@ class Maker:
                     raise errors.SourceStarted
                 if now.written != written:
                     raise errors.SourceChanged(name=os.path.basename(path))
+
+    def _has_writer(self, copy: Copy) -> bool:
+        """Whether a QEMU may write to a block device that is read; of files their facts tell that."""
+        devices = [volume.path for volume in copy.reads if volume.type == "block"] if self._host.is_local else []
+        return any(map(locks.is_written, devices))
 
     def _has_users(self, copy: Copy, but: str) -> bool:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -92,6 +93,28 @@ def test_a_backing_file_whose_content_is_copied_must_have_no_user(services: Serv
     with mock.patch.object(maker, "_users", side_effect=lambda volume, _: asked.append(volume)):
         maker._check_unchanged([replace(copy, below=(base,))])
     assert asked == [copy.source, base]
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+def test_a_block_device_that_a_qemu_writes_to_ends_the_clone(services: Services, is_local: bool) -> None:
+    """Its time of writing tells nothing, so the locks alone do, where the server sees them."""
+    with mock.patch.object(services.executor, "submit") as submitted:
+        clone_volume(services)
+    copy = submitted.call_args.args[1].copy
+    base = replace(copy.source, name="base", path="/dev/base", type="block")
+    looked = []
+
+    def is_written(path: str) -> bool:
+        looked.append(path)
+        return True
+
+    with (
+        mock.patch.object(type(services.host), "is_local", is_local),
+        mock.patch("cloner.engine.locks.is_written", is_written),
+        pytest.raises(errors.SourceStarted) if is_local else nullcontext(),
+    ):
+        services.executor._maker._check_unchanged([replace(copy, below=(base,))])
+    assert looked == (["/dev/base"] if is_local else [])
 
 
 # --- How far it is ---------------------------------------------------------------------------------------------------
