@@ -47,9 +47,10 @@ def flat_source(images: Sequence[Image]) -> str:
     return "json:" + json.dumps(node)
 
 
-def measure(source: str, form: str) -> int:
-    """Bytes that a flat copy of a source takes in a format, at most. Raises StepFailed."""
-    command = [PROGRAM, "measure", "--output=json", "-O", form, source]
+def measure(source: str, form: str, options: Sequence[str] = ()) -> int:
+    """Bytes that a flat copy of a source takes in a format with such options, at most. Raises StepFailed."""
+    with_options = ["-o", ",".join(options)] if options else []
+    command = [PROGRAM, "measure", "--output=json", "-O", form, *with_options, source]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_MEASURE_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -15,7 +15,7 @@ from . import domainxml, files, locks, qemuimg
 from .chain import Chain, Image, follow, is_link
 from .ownfiles import own_files, problems
 from .qcow2 import read_header
-from .reach import COPY, Reach, reach
+from .reach import COPY, LIBVIRT, REFLINK, Reach, reach
 
 FALLBACK_POOL = "default"
 
@@ -81,7 +81,7 @@ class Surveyor:
         self._places = places
         self._max_chain = max_chain
 
-    def domain(self, name: str, pool: str | None, *, flatten: bool = False) -> Survey:
+    def domain(self, name: str, pool: str | None, method: str = "auto", *, flatten: bool = False) -> Survey:
         """Raises DomainNotFound, PoolNotFound."""
         with self._host.together():
             domain = self._host.source(name)
@@ -90,7 +90,11 @@ class Surveyor:
             pools = self._pools({volume.pool for _, volume in found if volume and volume.pool}, pool)
         disks = tuple(
             self._source_disk(
-                disk, volume, [pools[each] for each in candidates(volume, pool) if each in pools], flatten
+                disk,
+                volume,
+                [pools[each] for each in candidates(volume, pool) if each in pools],
+                method,
+                flatten=flatten,
             )
             if volume
             else SourceDisk(disk, None, 0)
@@ -102,11 +106,13 @@ class Surveyor:
         not_made = frozenset(path for path in paths if not os.path.lexists(path))
         return Survey(disks, pools, domain, self._places, refusals, not_made)
 
-    def volume(self, pool: str, name: str, target_pool: str | None, *, flatten: bool = False) -> Survey:
+    def volume(
+        self, pool: str, name: str, target_pool: str | None, method: str = "auto", *, flatten: bool = False
+    ) -> Survey:
         """Raises PoolNotFound, PoolInactive, VolumeNotFound."""
         volume = self._led_to(self._host.volume(pool, name))
         wanted = self._host.target(target_pool or pool)
-        disk = self._source_disk(_as_disk(volume), volume, [wanted], flatten)
+        disk = self._source_disk(_as_disk(volume), volume, [wanted], method, flatten=flatten)
         return Survey((disk,), {wanted.name: wanted})
 
     def _pools(self, of_disks: set[str], wanted: str | None) -> dict[str, PoolInfo]:
@@ -117,7 +123,7 @@ class Surveyor:
         return pools
 
     def _source_disk(
-        self, disk: domainxml.Disk, volume: VolumeInfo, pools: Sequence[PoolInfo], flatten: bool
+        self, disk: domainxml.Disk, volume: VolumeInfo, pools: Sequence[PoolInfo], method: str, *, flatten: bool
     ) -> SourceDisk:
         form = disk.format or volume.format
         chain = follow(volume, form, self._host.volume_at, is_local=self._is_local)
@@ -129,7 +135,9 @@ class Surveyor:
         stored = volume.capacity if chain.problem else volume.allocation + chain.stored
         is_written = self._is_local and volume.type == "block" and locks.is_written(volume.path)
         known = SourceDisk(disk, volume, stored, found, chain, is_written=is_written)
-        return _measured(known) if flatten and chain.images else known
+        if flatten and chain.images and not all(COPY in each.flat_refusals for each in found.values()):
+            return _measured(known)
+        return _unpacked(known) if _is_libvirts(known, method) else known
 
     def _volume_of(self, disk: domainxml.Disk) -> VolumeInfo | None:
         """The volume of a disk that is to be cloned."""
@@ -155,13 +163,12 @@ class Surveyor:
 
 def _measured(source: SourceDisk) -> SourceDisk:
     """The disk with what qemu-img reads to flatten it, and what that takes: stored may be less, with compression."""
-    volume, chain = source.volume, source.chain
-    if volume is None or all(COPY in each.flat_refusals for each in source.reach.values()):
+    volume = source.volume
+    if volume is None:
         return source
-    form = source.disk.format or volume.format
-    flat_source = qemuimg.flat_source([Image(volume.path, form), *chain.images])
+    flat_source = _flat_source(source, volume)
     try:
-        stored = qemuimg.measure(flat_source, form)
+        stored = _measure(source, volume)
     except errors.StepFailed as error:
         why = {COPY: f"its size cannot be told: {error.data['cause']}"}
         found = {
@@ -169,6 +176,36 @@ def _measured(source: SourceDisk) -> SourceDisk:
         }
         return replace(source, reach=found)
     return replace(source, stored=stored, flat_source=flat_source)
+
+
+def _is_libvirts(source: SourceDisk, method: str) -> bool:
+    """Whether libvirt may make a flat image of one that can be measured."""
+    volume, chain = source.volume, source.chain
+    if volume is None or (source.disk.format or volume.format) != "qcow2" or method not in ("auto", LIBVIRT):
+        return False
+    if chain.problem or chain.untold or any(each.type != "file" for each in (volume, *chain.volumes)):
+        return False
+    is_left = method == LIBVIRT or any({REFLINK, COPY} <= each.refusals.keys() for each in source.reach.values())
+    return is_left and any(each.facts for each in source.reach.values()) and qemuimg.is_installed()
+
+
+def _unpacked(source: SourceDisk) -> SourceDisk:
+    """The disk with what its data takes without compression and in clusters, which may be many times what is stored."""
+    if source.volume is not None:
+        with suppress(errors.StepFailed):
+            return replace(source, stored=_measure(source, source.volume))
+    return source
+
+
+def _measure(source: SourceDisk, volume: VolumeInfo) -> int:
+    """Bytes that a flat copy takes. Raises StepFailed."""
+    options = [f"cluster_size={volume.cluster_size}"] if volume.cluster_size else []
+    options += ["extended_l2=on"] if "extended_l2" in volume.features else []
+    return qemuimg.measure(_flat_source(source, volume), source.disk.format or volume.format, options)
+
+
+def _flat_source(source: SourceDisk, volume: VolumeInfo) -> str:
+    return qemuimg.flat_source([Image(volume.path, source.disk.format or volume.format), *source.chain.images])
 
 
 def network_volume(host: Host, disk: domainxml.Disk) -> VolumeInfo | None:

@@ -73,7 +73,7 @@ class StorageVolumesModel:
         if wanted is not None:
             check_volume_name(wanted)
         wishes = read_wishes(params)
-        survey = services.surveyor.volume(pool, name, wishes.pool, flatten=wishes.flatten)
+        survey = services.surveyor.volume(pool, name, wishes.pool, wishes.method, flatten=wishes.flatten)
         volumes = [disk.volume for disk in survey.disks if disk.volume]
         for volume in volumes:
             refuse_misread(services.inventory, services.host, volume)

@@ -61,7 +61,7 @@ class VMsModel:
         if wanted is not None:
             check_domain_name(wanted)
         wishes = _read_wishes(params)
-        survey = services.surveyor.domain(name, wishes.pool, flatten=wishes.flatten)
+        survey = services.surveyor.domain(name, wishes.pool, wishes.method, flatten=wishes.flatten)
         refuse_written(services, survey, request.caller)
         owner = "" if request.caller.is_admin else request.caller.name
         return DomainOrder(services, name, wanted, wishes, survey, services.taken_marks(), owner)

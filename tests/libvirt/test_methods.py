@@ -146,6 +146,33 @@ def test_a_clone_occupies_no_more_than_was_planned_whatever_its_clusters_are(
     assert qemu_img_compare(path, copy, strict=method != "linked")
 
 
+@pytest.mark.parametrize("kind", ["compressed", "scattered", "compressed below"])
+@pytest.mark.parametrize("is_root", [True, False])
+def test_what_libvirt_unpacks_is_planned_as_what_it_becomes(
+    request: pytest.FixtureRequest,
+    conn: libvirt.virConnect,
+    pool: libvirt.virStoragePool,
+    guest: Guest,
+    kind: str,
+    is_root: bool,
+) -> None:
+    """Compressed data, and pieces of which each takes a cluster of the clone."""
+    server = request.getfixturevalue("server" if is_root else "users_server")
+    pieces = dict.fromkeys(range(0, 32 * MiB, 64 * KiB), b"x" * 4 * KiB)
+    plain = Path(make_raw(pool, "plain.img", 32 * MiB, pieces).path())
+    packed = pool_path(pool) / "packed.qcow2"
+    run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", plain, packed)
+    owner = pool_path(pool).stat()
+    os.chown(packed, owner.st_uid, owner.st_gid)
+    pool.refresh()
+    below = {"scattered": plain, "compressed below": packed}
+    disk = make_qcow2(pool, "web.qcow2", 32 * MiB, backing=below[kind]) if kind in below else packed
+    guest("web", [disk])
+    task = clone(server, method="libvirt" if is_root else "auto")
+    (copy,) = files_of(conn, task["name"])
+    assert 32 * MiB < allocated(copy) <= task["disks"][0]["bytes"] < 34 * MiB
+
+
 def test_a_guest_reads_an_overlay_as_one_though_it_did_not_say_what_its_volume_is(
     server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest
 ) -> None:
