@@ -15,7 +15,7 @@ from .. import context, errors
 from ..context import NOBODY, Context
 from ..hypervisor.host import Host
 from ..hypervisor.infos import VolumeInfo
-from . import domainxml, files
+from . import domainxml, files, ownership
 from .copying import take_back
 from .journal import Journal
 from .lease import Lease
@@ -270,10 +270,11 @@ class Ledger:
         return volume.allocation <= step.args.get("empty_bytes", 0) and not self._is_named(volume.places)
 
     def _is_named(self, places: Collection[str]) -> bool:
-        """Whether a disk or the NVRAM of any domain lies in one of these places."""
+        """Whether a disk, the NVRAM, a log or a socket of any domain lies in one of these places."""
         for domain in self._host.list_domains():
             for root in map(parse, filter(None, (domain.xml, domain.live_xml))):
                 named = {disk.place for disk in domainxml.disks(root)} | {domainxml.nvram(root)}
+                named |= {node.get(attribute) for node, attribute in ownership.paths(root)}
                 if not (named - {"", None}).isdisjoint(places):
                     return True
         return False
@@ -312,7 +313,9 @@ class Ledger:
         except errors.LibvirtFailed as error:  # what it is made of stays with it, and all of it is tried again
             raise errors.Busy(what=f"the clone: {error.data['cause']}") from error
         for path in step.args.get("files", ()) if self._host.is_local else ():
-            files.remove(path, files.made_since(path, step.begun - _COARSE_CLOCK_US))
+            made = files.made_since(path, step.begun - _COARSE_CLOCK_US)
+            if made and not self._is_named([path]):  # another guest may have the clone's name by now
+                files.remove(path, made)
 
 
 class _Teller:

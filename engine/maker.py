@@ -125,7 +125,11 @@ class Maker:
 
         def reserve_and_fill() -> Mapping[str, Any]:
             made = reserve_it()
-            method.fill(copy, made, job)
+            try:
+                method.fill(copy, made, job)
+            except BaseException:  # its pool may be gone by the time that it is undone
+                job.mark(Mark(first, BEGUN, made))
+                raise
             return made
 
         title = plain(f"Copying {copy.source.name} to {copy.name}")

@@ -93,6 +93,30 @@ def test_uefi_variables_that_somebody_made_meanwhile_stay_and_are_named(
     assert theirs.exists()
 
 
+@pytest.mark.parametrize("has_variables", [True, False])
+def test_what_a_guest_has_that_took_the_clones_name_meanwhile_stays(
+    libvirtd: PrivateLibvirtd,
+    conn: libvirt.virConnect,
+    guest: Guest,
+    nvram: Path,
+    tmp_path: Path,
+    has_variables: bool,
+) -> None:
+    """The server dies when the clone is there; somebody undefines that, and makes a guest in its place."""
+    if not has_variables:
+        nvram.unlink()  # so that those of a clone would be libvirt's, made when it starts
+    log = "<serial type='file'><source path='{}'/></serial>"
+    guest("web", nvram=nvram, devices=log.format(nvram.with_name("web.log")))
+    theirs = [nvram.with_name(name) for name in ("copy_VARS.fd", "copy.log")]
+
+    def make_theirs() -> None:
+        conn.lookupByName("copy").undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
+        guest("copy", nvram=theirs[0], devices=log.format(theirs[1])).create()
+
+    inherited(libvirtd, tmp_path / "state", "after define", {"name": "copy"}, meanwhile=make_theirs)
+    assert [path.exists() for path in theirs] == [True, True]
+
+
 @pytest.mark.parametrize(
     ("body", "point", "clusters", "capacity"),
     [

@@ -54,6 +54,30 @@ def test_a_pool_that_leads_elsewhere_by_now_loses_nothing_of_what_is_there(
     assert ours.name not in listing(ours.parent)
 
 
+def test_a_volume_that_is_made_and_filled_in_one_step_goes_though_its_pool_is_gone(
+    libvirtd: PrivateLibvirtd,
+    conn: libvirt.virConnect,
+    file_system: Callable[..., Path],
+    guest: Guest,
+    tmp_path: Path,
+) -> None:
+    pool = make_pool(conn, f"pool-{tmp_path.name}", file_system("xfs") / "pool")
+    folder = pool_path(pool)
+    guest("web", [make_raw(pool, "web.img", 16 * MiB, {0: some_data(MiB)})])
+    with MortalServer(libvirtd.uri, tmp_path / "trial" / "state", 0) as trial:
+        at = trial.points_of("vms/web", {}).index("after create") + 1
+    before = set(listing(folder))
+    with MortalServer(libvirtd.uri, tmp_path / "state", at, pauses=True) as server:
+        task = server.request("POST", "vms/web/clone").json
+        wait_until(server.pause.exists, 30, "it waits", lambda: server.log)
+        assert set(listing(folder)) != before
+        remove_pool(pool)
+        server.request("DELETE", f"tasks/{task['id']}")
+        server.pause.unlink()
+        assert server.wait_task(task["id"])["status"] == "killed"
+    assert set(listing(folder)) == before
+
+
 def test_the_disk_of_a_clone_that_somebody_gave_to_another_guest_stays(
     libvirtd: PrivateLibvirtd, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest, tmp_path: Path
 ) -> None:
