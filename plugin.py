@@ -45,7 +45,7 @@ from .model.guests import read_guest
 from .model.keys import KEPT_US
 from .model.limits import Limits
 from .model.services import Services
-from .model.usage import running_users
+from .model.usage import release_left, running_users
 from .settings import Settings, default_uri, load
 
 log = logging.getLogger(__name__)
@@ -149,6 +149,7 @@ class Cloner:
     def _keep_house(self) -> None:
         self._age_out()
         self._write_uses()
+        self._release_left()
         self._finish_deletions()
         self._forget_gone()
 
@@ -171,6 +172,12 @@ class Cloner:
             self._gone.sweep()
         except errors.ClonerError as error:  # as above
             log.warning("clones that are gone are kept in mind for now: %s", error)
+
+    def _release_left(self) -> None:
+        try:
+            release_left(self.services)
+        except errors.ClonerError as error:  # as above
+            log.warning("images that nobody holds any more are kept for now: %s", error)
 
     def _finish_deletions(self) -> None:
         try:

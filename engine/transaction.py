@@ -80,9 +80,10 @@ class Transaction(StampSource):
             rows = [{"path": path, "server": server, "act": act} for path in paths]
             self._connection.execute(sa.insert(sql.holds), rows)
 
-    def drop_holds(self, server: str) -> None:
-        """Frees what a server that died held."""
-        self._connection.execute(sa.delete(sql.holds).where(sql.holds.c.server == server))
+    def drop_holds(self, server: str, but: Collection[str] = ()) -> None:
+        """Frees what a server held that died, or what nobody holds for it any more: all `but` some paths."""
+        left = (sql.holds.c.server == server, sql.holds.c.path.not_in(but))
+        self._connection.execute(sa.delete(sql.holds).where(*left))
 
     def usage(self, owner: str) -> tuple[int, int]:
         """How many tasks of an owner run, and the bytes that they are still going to write."""

@@ -11,14 +11,20 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from .. import errors
+from ..callers import ANYBODY
 from ..engine import files, locks
 from ..engine.copying import take_back
 from ..engine.ledger import LATER
-from ..hypervisor.infos import VolumeInfo
+from ..hypervisor.infos import DomainInfo, VolumeInfo
 from .needs import Needs
 from .services import Services
+from .usage import held
 
 log = logging.getLogger(__name__)
+
+
+_under_way: set[tuple[str, str]] = set()
+"""Deletions that a request of this process does: its server, and the domain's UUID."""
 
 
 class Deletions:
@@ -33,32 +39,52 @@ class Deletions:
 
     @contextmanager
     def written_down(
-        self, uuid: str, volumes: Collection[VolumeInfo], nvram: str, known: Mapping[str, int]
+        self, domain: DomainInfo, volumes: Collection[VolumeInfo], nvram: str, known: Mapping[str, int]
     ) -> Iterator[None]:
         """For as long as a domain and these files of its are removed. `known` is the identity of the NVRAM, if any."""
         parts = [
             {"pool": each.pool, "name": each.name, "path": each.path, "file": self._seen(each)} for each in volumes
         ]
-        what = {"server": self._services.lease.id, "volumes": parts, "nvram": nvram, "file": dict(known)}
-        self._services.journal.begin_deletion(uuid, what)
+        here = self._services.lease.id
+        what = {"server": here, "name": domain.name, "volumes": parts, "nvram": nvram, "file": dict(known)}
+        _under_way.add((here, domain.uuid))
         try:
+            self._services.journal.begin_deletion(domain.uuid, what)
             yield
-        except Exception:  # whatever it is: who asked is told of it, and asks again
-            with suppress(errors.JournalUnavailable):
-                self._services.journal.end_deletion(uuid)
+        except Exception:  # whatever it is: who asked is told of it
+            self._break_off(domain.uuid)
             raise
-        self._services.journal.end_deletion(uuid)
+        else:
+            self._services.journal.end_deletion(domain.uuid)
+        finally:
+            _under_way.discard((here, domain.uuid))
+
+    def _break_off(self, uuid: str) -> None:
+        """Forgets a deletion whose domain is there. Who asks again for one that is gone finds nothing: that is swept.
+
+        Libvirt may have gone away before it could tell which of the two it is.
+        """
+        with suppress(errors.ClonerError):
+            if self._services.host.has_domain_uuid(uuid):
+                self._services.journal.end_deletion(uuid)
 
     def _seen(self, volume: VolumeInfo) -> dict[str, int]:
         """What a volume's file is known by later on, where the server sees it."""
         return files.identity(volume.path) if self._services.connections.is_local else {}
 
-    def sweep(self) -> None:
-        """Goes on with what servers left that died. Raises JournalUnavailable and LibvirtUnavailable."""
+    def left(self) -> dict[str, dict[str, Any]]:
+        """What was being deleted on this libvirt, and is by nobody now: as the journal has it, by the domain's UUID."""
+        return {uuid: what for uuid, what in self._services.journal.deletions().items() if self._is_left(uuid, what)}
+
+    def _is_left(self, uuid: str, what: Mapping[str, Any]) -> bool:
         lease = self._services.lease
-        for uuid, what in self._services.journal.deletions().items():
-            if lease.is_alive(what["server"]) or not lease.is_of_here(what["server"]):
-                continue
+        if what["server"] == lease.id:
+            return (lease.id, uuid) not in _under_way
+        return lease.is_of_here(what["server"]) and not lease.is_alive(what["server"])
+
+    def sweep(self) -> None:
+        """Goes on with what is left. Raises JournalUnavailable and LibvirtUnavailable."""
+        for uuid, what in self.left().items():
             try:
                 self._finish(uuid, what)
             except (errors.Busy, errors.PoolInactive) as error:
@@ -80,14 +106,25 @@ class Deletions:
                 why = "somebody needs it by now" if is_needed else "it cannot be told from another's"
                 log.warning("the deleted guest %s has left %s, since %s", uuid, part["path"], why)
         if what["file"] and not needs.users(what["nvram"]):
-            files.remove(what["nvram"], what["file"])
+            with self._told(uuid, what["nvram"]):
+                files.remove(what["nvram"], what["file"])
         self._services.journal.clone_is_gone(uuid)
-        log.warning("the guest %s was being deleted when its server stopped, and is gone now", uuid)
+        log.warning("the guest %s was being deleted when that was interrupted, and is gone now", uuid)
 
     def _remove(self, uuid: str, part: Mapping[str, Any]) -> None:
-        try:
+        """Removes a volume, unless a clone of it is being made, or one stands on it in a pool that cannot be seen."""
+        with (
+            self._told(uuid, part["path"]),
+            held(self._services, part["name"], [part["path"]], "deleted", ANYBODY),
+        ):
             take_back(self._services.host, part["pool"], part["name"], part)
+
+    @contextmanager
+    def _told(self, uuid: str, path: str) -> Iterator[None]:
+        """Says in the log why a file is left for good. Raises one of LATER."""
+        try:
+            yield
         except LATER:
             raise
         except errors.ClonerError as error:
-            log.warning("the deleted guest %s has left %s, since %s", uuid, part["path"], error)
+            log.warning("the deleted guest %s has left %s, since %s", uuid, path, error)

@@ -79,6 +79,12 @@ def written_paths(host: Host, domain: DomainInfo) -> list[str]:
     return list(dict.fromkeys([volume.path for volume in written_volumes(host, domain)] + loose))
 
 
+Place = tuple[str, str]
+
+_held_here: set[Place] = set()
+"""What requests of this process hold: its server, and the image's path."""
+
+
 @contextmanager
 def held(services: Services, name: str, paths: Collection[str], act: str, caller: Caller) -> Iterator[None]:
     """Keeps images for one thing that is done to them: meanwhile nobody clones, deletes or starts what they are of.
@@ -94,6 +100,18 @@ def held(services: Services, name: str, paths: Collection[str], act: str, caller
     """
     paths = _with_other_paths(services, paths)
     _forget_gone(services, paths)
+    ours: set[Place] = set()
+    try:
+        _hold(services, name, paths, act, caller, ours)
+        yield
+    finally:
+        _held_here.difference_update(ours)
+        if ours:
+            with suppress(errors.JournalUnavailable):  # nobody heeds what is left of it, see refuse_held
+                services.journal.release(paths, services.lease.id)
+
+
+def _hold(services: Services, name: str, paths: Collection[str], act: str, caller: Caller, ours: set[Place]) -> None:
     with services.journal.transaction() as transaction:
         refuse_held(services, transaction, name, paths, act)
         tasks, links = transaction.dependents(paths)
@@ -107,10 +125,8 @@ def held(services: Services, name: str, paths: Collection[str], act: str, caller
             cause = f"linked clones need its disks{which}; delete them first"
             raise errors.SourceInUse(name=name, act=act, cause=cause)
         transaction.hold(paths, services.lease.id, act)
-    try:
-        yield
-    finally:
-        services.journal.release(paths, services.lease.id)
+        ours.update((services.lease.id, path) for path in paths)
+        _held_here.update(ours)  # before anybody can see it in the journal
 
 
 def _with_other_paths(services: Services, paths: Collection[str]) -> list[str]:
@@ -133,9 +149,23 @@ def refuse_held(
 ) -> None:
     """Raises SourceInUse while a server that lives holds one of the images."""
     for hold in transaction.holds(paths):
-        if services.lease.is_alive(hold.server):
+        here = services.lease.id
+        is_here = hold.server == here
+        if hold.path in _held_by(here) if is_here else services.lease.is_alive(hold.server):
             raise errors.SourceInUse(name=name, act=act, cause=f"it is being {hold.act}; try again in a moment")
-        transaction.drop_holds(hold.server)
+        transaction.drop_holds(hold.server, but=_held_by(hold.server))
+
+
+def release_left(services: Services) -> None:
+    """Frees what no request of this server holds any more: the journal was away when it ended."""
+    here = services.lease.id
+    with services.journal.transaction() as transaction:
+        transaction.drop_holds(here, but=_held_by(here))
+
+
+def _held_by(server: str) -> list[str]:
+    """Paths of the images that requests of this process hold for a server."""
+    return [path for holder, path in _held_here.copy() if holder == server]
 
 
 def _forget_gone(services: Services, paths: Collection[str]) -> None:

@@ -145,7 +145,7 @@ class VMsModel:
         # libvirt removes those of a guest that was started meanwhile as well, so the server does it where it can.
         known = {} if keep_nvram else self._removable(nvram)
         refuse_open(self._services, domain.name, [*(volume.path for volume in doomed), *([nvram] if known else [])])
-        with Deletions(self._services).written_down(domain.uuid, doomed, nvram, known):
+        with Deletions(self._services).written_down(domain, doomed, nvram, known):
             self._undefine(domain, keep_nvram=keep_nvram or bool(known))
             left = self._delete_volumes(domain, doomed) | self._remove_nvram(domain, nvram, known)
             journal.clone_is_gone(domain.uuid)
@@ -176,12 +176,14 @@ class VMsModel:
             raise errors.SourceInUse(name=domain.name, act="deleted", cause=cause)
 
     def _delete_volumes(self, domain: DomainInfo, volumes: Collection[VolumeInfo]) -> dict[str, str]:
-        """Deletes volumes; returns which are left, and why."""
+        """Deletes volumes; returns which are left, and why. Raises LibvirtUnavailable."""
         left = {}
         for volume in volumes:
             try:
                 refuse_open(self._services, domain.name, [volume.path])
                 self._services.host.delete_volume(volume.pool, volume.name, volume.path)
+            except errors.LibvirtUnavailable:  # the deletion goes on when libvirt is back
+                raise
             except errors.ClonerError as error:
                 left[f"{volume.pool}/{volume.name}"] = error.reason
         return left

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from .. import errors
 from ..engine.ledger import ANOTHERS
+from ..engine.records import RUNNING
 from ..hypervisor.connection import Connections
 from ..hypervisor.host import Host
 from ..hypervisor.places import places
+from ..model.deletions import Deletions
 from ..model.services import Services
 from ..model.sharing import shared
 from ..plugin import build
@@ -43,17 +47,35 @@ def recover(settings: Settings, *, dry_run: bool) -> int:
     for task in services.ledger.waiting():
         is_told = task.message.startswith(errors.UndoneLater.code)
         print(f"task {task.id}, {task.target_uri}: {task.message if is_told else ANOTHERS}")
+    deletions = Deletions(services)
+    left = deletions.left()
+    for uuid, what in left.items():
+        name, rest = what.get("name", uuid), _rest_of_deletion(services, uuid, what)
+        print(f"guest {name}, of which a DELETE was interrupted: {rest}")
     orphans = services.ledger.orphans()
     for task, steps in orphans:
         undone = [f"{step.kind} {step.args.get('name')} ({step.state})" for step in reversed(steps)]
         print(f"task {task.id}, {task.target_uri}: {'undo ' + ', '.join(undone) if undone else 'nothing to undo'}")
-    if not orphans:
+    if not orphans and not left:
         print("nothing is left to recover")
     elif not dry_run:
+        deletions.sweep()
         services.ledger.recover()
-        print(f"{len(orphans)} recovered")
+        wait = _unfinished(services, [task.id for task, _ in orphans]) + len(deletions.left())
+        print(f"{len(orphans) + len(left) - wait} recovered" + (f", {wait} not yet" if wait else ""))
     _close(services)
     return 0
+
+
+def _rest_of_deletion(services: Services, uuid: str, what: Mapping[str, Any]) -> str:
+    if services.host.has_domain_uuid(uuid):
+        return "nothing to remove, since it is there"
+    paths = [part["path"] for part in what["volumes"]] + ([what["nvram"]] if what["file"] else [])
+    return f"remove {', '.join(paths)}" if paths else "nothing to remove"
+
+
+def _unfinished(services: Services, tasks: Collection[int]) -> int:
+    return sum(task.status == RUNNING for task in services.journal.tasks_of(tasks))
 
 
 def _close(services: Services) -> None:

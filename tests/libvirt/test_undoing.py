@@ -6,16 +6,22 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import libvirt
 import pytest
 
+from cloner import errors
 from cloner.callers import ANYBODY
+from cloner.hypervisor.host import Host
+from cloner.model.accepting import Request
 from cloner.model.deletions import Deletions
 from cloner.model.services import Services
+from cloner.model.storagevolumes import StorageVolumesModel
 from cloner.model.vms import VMsModel
 from cloner.plugin import build
+from cloner.server import commands
 from cloner.settings import Settings
 from support.libvirtd import PrivateLibvirtd
 from support.mortal import MortalServer
@@ -127,13 +133,7 @@ def test_a_guest_whose_deletion_a_crash_interrupts_leaves_nothing_that_nobody_ne
     disk, nvram = Path(make_raw(pool, "web.img", MiB).path()), folder / "web_VARS.fd"
     nvram.write_bytes(b"x")
     guest("web", [disk], nvram=nvram)
-    with server_parts(libvirtd, tmp_path) as mortal:
-        died = mock.patch.object(mortal.host, "delete_volume", side_effect=KeyboardInterrupt)
-        with died, pytest.raises(KeyboardInterrupt):
-            VMsModel(mortal).delete("web", ANYBODY, storage=True)
-        assert disk.exists()
-        Deletions(mortal).sweep()
-        assert disk.exists(), "its server lives"
+    interrupted_deletion(libvirtd, tmp_path)
     if user == "a guest":
         guest("mine", [disk])
     elif user == "a volume":
@@ -142,6 +142,96 @@ def test_a_guest_whose_deletion_a_crash_interrupts_leaves_nothing_that_nobody_ne
         Deletions(heir).sweep()
         assert heir.journal.deletions() == {}
     assert (disk.exists(), nvram.exists()) == (user != "nobody", False)
+
+
+@pytest.mark.parametrize("moment", ["undefine", "delete_volume"])
+def test_a_guest_goes_with_its_storage_though_libvirt_dies_while_it_is_deleted(
+    libvirtd: PrivateLibvirtd, pool: libvirt.virStoragePool, guest: Guest, tmp_path: Path, moment: str
+) -> None:
+    """Who asks again is told that there is no such guest. It goes on as soon as libvirt is back."""
+    disk = Path(make_raw(pool, "web.img", MiB).path())
+    guest("web", [disk])
+    undefine = Host.undefine
+
+    def die(host: Host, *args: Any, **keywords: Any) -> None:
+        if moment == "undefine":
+            undefine(host, *args, **keywords)
+        raise errors.LibvirtUnavailable(uri="", cause="a test")
+
+    with server_parts(libvirtd, tmp_path) as parts:
+        with mock.patch.object(Host, moment, die), pytest.raises(errors.LibvirtUnavailable):
+            VMsModel(parts).delete("web", ANYBODY, storage=True)
+        assert not parts.host.has_domain("web")
+        assert disk.exists()
+        Deletions(parts).sweep()
+        assert parts.journal.deletions() == {}
+    assert not disk.exists()
+
+
+def test_a_guest_whose_deletion_did_not_begin_keeps_its_storage_whoever_undefines_it_later(
+    libvirtd: PrivateLibvirtd,
+    conn: libvirt.virConnect,
+    pool: libvirt.virStoragePool,
+    guest: Guest,
+    tmp_path: Path,
+) -> None:
+    disk = Path(make_raw(pool, "web.img", MiB).path())
+    guest("web", [disk])
+    refused = errors.LibvirtFailed(act="undefine the domain", cause="a test")
+    with server_parts(libvirtd, tmp_path) as parts:
+        with mock.patch.object(parts.host, "undefine", side_effect=refused), pytest.raises(errors.LibvirtFailed):
+            VMsModel(parts).delete("web", ANYBODY, storage=True)
+        conn.lookupByName("web").undefine()
+        Deletions(parts).sweep()
+    assert disk.exists()
+
+
+def interrupted_deletion(libvirtd: PrivateLibvirtd, state_dir: Path) -> None:
+    """Its server dies when it has undefined the guest. Until then nobody else goes on with it."""
+    with server_parts(libvirtd, state_dir) as mortal, server_parts(libvirtd, state_dir) as other:
+
+        def die(*_: str) -> None:
+            for parts in (mortal, other):
+                assert Deletions(parts).left() == {}
+            assert len(other.journal.deletions()) == 1
+            raise KeyboardInterrupt
+
+        with mock.patch.object(mortal.host, "delete_volume", die), pytest.raises(KeyboardInterrupt):
+            VMsModel(mortal).delete("web", ANYBODY, storage=True)
+
+
+def test_a_volume_that_is_being_cloned_is_not_deleted_with_the_guest_that_is_gone(
+    libvirtd: PrivateLibvirtd, pool: libvirt.virStoragePool, guest: Guest, tmp_path: Path
+) -> None:
+    disk = Path(make_raw(pool, "web.img", MiB, {0: some_data(MiB)}).path())
+    guest("web", [disk])
+    interrupted_deletion(libvirtd, tmp_path)
+    with server_parts(libvirtd, tmp_path) as heir:
+        StorageVolumesModel(heir).clone(pool.name(), "web.img", Request({"method": "linked"}, "/p", ANYBODY))
+        Deletions(heir).sweep()
+        assert heir.journal.deletions() == {}
+    assert disk.exists()
+
+
+def test_recovery_by_hand_tells_of_a_deletion_and_ends_it(
+    libvirtd: PrivateLibvirtd,
+    pool: libvirt.virStoragePool,
+    guest: Guest,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    disk = Path(make_raw(pool, "web.img", MiB).path())
+    guest("web", [disk])
+    interrupted_deletion(libvirtd, tmp_path)
+    settings = Settings(connect=libvirtd.uri, state_dir=str(tmp_path))
+    said = f"guest web, of which a DELETE was interrupted: remove {disk}\n"
+    for is_dry, end in ((True, ""), (False, "1 recovered\n")):
+        assert disk.exists()
+        commands.recover(settings, dry_run=is_dry)
+        assert capsys.readouterr().out == said + end
+    assert not disk.exists()
+    commands.recover(settings, dry_run=True)
+    assert capsys.readouterr().out == "nothing is left to recover\n"
 
 
 @contextmanager

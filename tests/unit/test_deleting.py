@@ -10,11 +10,14 @@ import pytest
 
 from cloner import errors
 from cloner.callers import ANYBODY
+from cloner.engine import files
 from cloner.engine.ledger import VOLUME
 from cloner.hypervisor.making import VolumeMaker
 from cloner.model.accepting import Request
+from cloner.model.deletions import Deletions
 from cloner.model.services import DOMAIN_NAME, VOLUME_NAME, Services
 from cloner.model.storagevolumes import StorageVolumesModel
+from cloner.model.usage import held, release_left
 from cloner.model.vms import VMsModel
 from support.services import connected
 
@@ -48,6 +51,37 @@ def test_a_guest_that_is_still_being_made_is_not_deleted(services: Services) -> 
     with pytest.raises(errors.SourceInUse):
         VMsModel(services).delete("web", ANYBODY)
     assert services.host.has_domain("web")
+
+
+def test_what_is_held_is_free_again_though_the_journal_was_away_as_that_ended(services: Services) -> None:
+    """Nobody could start, delete or clone the guest until the server was started anew."""
+    away = errors.JournalUnavailable(cause="a test")
+    model, path = VMsModel(services), services.host.volume("default", "web.qcow2").path
+    refused = mock.patch.object(services.host, "start", side_effect=errors.Busy(what="a test"))
+    for sweeps in (False, True):
+        with mock.patch.object(services.journal, "release", side_effect=away), refused, pytest.raises(errors.Busy):
+            model.start("web", ANYBODY)
+        assert services.journal.image_paths() == {path}
+        if sweeps:
+            release_left(services)
+            assert services.journal.image_paths() == set()
+        with held(services, "web", [path], "started", ANYBODY):
+            release_left(services)
+            with pytest.raises(errors.SourceInUse), held(services, "web", [path], "deleted", ANYBODY):
+                pass
+            with pytest.raises(errors.SourceInUse), held(services, "web", [path], "deleted", ANYBODY):
+                pass
+        assert services.journal.image_paths() == set()
+
+
+def test_a_file_that_cannot_be_removed_keeps_no_other_deletion_from_its_end(services: Services) -> None:
+    for uuid in (f"00000000-0000-4000-8000-00000000000{number}" for number in (1, 2)):
+        what = {"server": "a dead server", "volumes": [], "nvram": f"/{uuid}", "file": {"inode": 1, "device": 1}}
+        services.journal.begin_deletion(uuid, what)
+    with mock.patch.object(files, "remove", side_effect=errors.StepFailed(cause="a test")) as remove:
+        Deletions(services).sweep()
+    assert remove.call_count == 2
+    assert services.journal.deletions() == {}
 
 
 def test_a_volume_that_is_still_being_made_is_not_cloned(services: Services) -> None:
