@@ -74,7 +74,7 @@ OPERATIONS: Mapping[str, Operation] = {
         {204: Reply()},
         (
             *(errors.DomainNotFound, errors.NotYours, errors.DomainIsRunning, errors.SourceInUse),
-            *(errors.DomainDeletedInPart, *HOST),
+            *(errors.DomainDeletedInPart, errors.PoolInactive, *HOST),
         ),
     ),
     "POST vms/{name}/start": Operation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 
@@ -71,6 +72,21 @@ def written_volumes(host: Host, domain: DomainInfo) -> Iterator[VolumeInfo]:
             volume = network_volume(host, disk)
         if volume is not None:
             yield volume
+
+
+def stopped_volumes(host: Host, domain: DomainInfo) -> Iterator[tuple[str, str]]:
+    """Pool and name of the volumes that a domain's writable disks lie in and nobody sees: their pool is stopped."""
+    for disk in domainxml.disks(parse(domain.xml)):
+        if not disk.is_written:
+            continue
+        if disk.pool and disk.volume:
+            with suppress(errors.PoolNotFound):
+                if not host.pool(disk.pool).is_active:
+                    yield disk.pool, disk.volume
+        elif disk.path and host.volume_behind(disk.path) is None:
+            folder, name = os.path.split(disk.path)
+            folders = {folder, os.path.realpath(folder) if host.is_local else folder}
+            yield from ((pool.name, name) for pool in host.list_pools() if not pool.is_active and pool.path in folders)
 
 
 def written_paths(host: Host, domain: DomainInfo) -> list[str]:

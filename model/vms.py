@@ -20,7 +20,7 @@ from .domainorder import DomainOrder, refuse_written
 from .guests import disk_mark, read_guest
 from .needs import Needs
 from .services import DOMAIN_NAME, Services, check_domain_name, read_wishes
-from .usage import held, refuse_open, written_paths, written_volumes
+from .usage import held, refuse_open, stopped_volumes, written_paths, written_volumes
 
 
 class VMsModel:
@@ -105,7 +105,8 @@ class VMsModel:
 
         Storage that another domain needs, if only as a backing file, or any volume, and media that are read-only or
         shareable, stay.
-        Raises DomainNotFound, NotYours, DomainIsRunning, SourceInUse, DomainDeletedInPart.
+        Raises DomainNotFound, NotYours, DomainIsRunning, SourceInUse, DomainDeletedInPart; PoolInactive where the pool
+        of what is to go is stopped.
         """
         host = self._services.host
         domain = self._own_domain(name, caller)
@@ -134,6 +135,9 @@ class VMsModel:
         journal = self._services.journal
         clone = journal.clone(domain.uuid)
         ours = [] if clone is None else [dict(item) for item in clone.storage]
+        for pool, volume in stopped_volumes(self._services.host, domain):
+            if everything or {"pool": pool, "volume": volume} in ours:
+                raise errors.PoolInactive(pool=pool)
         doomed = [
             volume
             for volume in written_volumes(self._services.host, domain)

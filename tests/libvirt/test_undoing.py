@@ -23,6 +23,8 @@ from cloner.model.vms import VMsModel
 from cloner.plugin import build
 from cloner.server import commands
 from cloner.settings import Settings
+from support.answers import refusal
+from support.guests import Disk
 from support.libvirtd import PrivateLibvirtd
 from support.mortal import MortalServer
 from support.running import wait_until
@@ -198,6 +200,27 @@ def interrupted_deletion(libvirtd: PrivateLibvirtd, state_dir: Path) -> None:
 
         with mock.patch.object(mortal.host, "delete_volume", die), pytest.raises(KeyboardInterrupt):
             VMsModel(mortal).delete("web", ANYBODY, storage=True)
+
+
+@pytest.mark.parametrize("kind", ["file", "linked folder", "volume"])
+@pytest.mark.parametrize("body", [{}, {"storage": True}])
+def test_a_guest_whose_storage_cannot_go_since_its_pool_is_stopped_stays(
+    server: Server, pool: libvirt.virStoragePool, guest: Guest, folder: Path, kind: str, body: dict[str, Any]
+) -> None:
+    """It was deleted, and its disks were nobody's."""
+    link = folder / "link"
+    link.symlink_to(pool_path(pool))
+    make_raw(pool, "web.img", MiB)
+    disks = {"file": pool_path(pool) / "web.img", "linked folder": link / "web.img"}
+    guest("web", [Disk((pool.name(), "web.img")) if kind == "volume" else disks[kind]])
+    task = server.wait_task(server.request("POST", "vms/web/clone").json["id"])
+    name = "web" if body else task["name"]
+    pool.destroy()
+    assert refusal(server.request("DELETE", f"vms/{name}", body)) == (400, "CLNPOOL0001E")
+    assert server.request("GET", f"vms/{name}").status == 200
+    pool.create()
+    assert server.request("DELETE", f"vms/{name}", body).status == 204
+    assert len(listing(pool_path(pool))) == 1
 
 
 def test_a_volume_that_is_being_cloned_is_not_deleted_with_the_guest_that_is_gone(
