@@ -224,14 +224,16 @@ class Journal:
                 raise errors.CloneCancelled
             sql.DROP_PROMISES.run(connection, of_task=task_id)
             sql.DROP_STEPS.run(connection, of_task=task_id)
+            ((owner, server),) = sql.MAKER.rows(connection, of_task=task_id) if clone or links else (("", ""),)
             if clone is not None:
                 sql.KEEP_MACS.run(connection, of_task=task_id)
                 row = {"uuid": clone.uuid, "name": clone.name, "created": clone.created}
-                row["owner"] = sql.OWNER.value(connection, of_task=task_id)
-                sql.ADD_CLONE.run(connection, **row, storage=json.dumps(list(clone.storage)))
+                sql.ADD_CLONE.run(
+                    connection, **row, storage=json.dumps(list(clone.storage)), owner=owner, server=server
+                )
             sql.DROP_RESERVATIONS.run(connection, of_task=task_id)
             for link in links:
-                sql.ADD_LINK.run(connection, **vars(link))
+                sql.ADD_LINK.run(connection, **{**vars(link), "server": server})
         self.on_end(task_id)
 
     def withdraw(self, task_id: int, *, warning: str | None = None) -> None:
@@ -359,13 +361,18 @@ class Journal:
         with self._read() as connection:
             return links_on(connection, paths)
 
-    def clones(self) -> set[str]:
-        """UUIDs of the domains that we made and of those that MACs are kept for; of none that is being made."""
+    def clones(self) -> dict[str, str]:
+        """The server that made it ('' where that is not known), by the UUID of each domain that we made.
+
+        Also of those that MACs are kept for; of none that is being made.
+        """
         kept = sa.select(sql.reservations.c.domain).where(
             sql.reservations.c.domain.is_not(None), sql.reservations.c.task.is_(None)
         )
         with self._read() as connection:
-            return set(connection.execute(sa.union(sa.select(sql.clones.c.uuid), kept)).scalars())
+            others = dict.fromkeys(connection.execute(kept).scalars(), "")
+            made = connection.execute(sa.select(sql.clones.c.uuid, sql.clones.c.server)).all()
+        return others | {row.uuid: row.server for row in made}
 
     def image_paths(self) -> set[str]:
         """Paths of the images that tasks read, overlays stand on, or somebody holds."""

@@ -145,4 +145,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             what TEXT NOT NULL
         )""",
     ),
+    (
+        # The server that made them, whose id tells on which libvirt; '' where that is not known.
+        "ALTER TABLE clones ADD COLUMN server VARCHAR(40) NOT NULL DEFAULT ''",
+        "ALTER TABLE links ADD COLUMN server VARCHAR(40) NOT NULL DEFAULT ''",
+    ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 RUNNING, FINISHED, FAILED, KILLED = "running", "finished", "failed", "killed"
@@ -86,6 +86,9 @@ class Clone:
     owner: str = ""
     """Who asked for it, as the journal has it; its task's owner when it is remembered."""
 
+    server: str = field(default="", compare=False)
+    """Which made it, likewise; '' where that is not known."""
+
 
 @dataclass(frozen=True)
 class Link:
@@ -94,6 +97,8 @@ class Link:
     parent: str
     pool: str
     name: str
+    server: str = field(default="", compare=False)
+    """Which made it, as the journal has it; '' where that is not known."""
 
 
 @dataclass(frozen=True)

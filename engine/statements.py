@@ -39,13 +39,13 @@ steps = sa.Table(
 clones = sa.Table(
     "clones",
     _metadata,
-    *(sa.Column(name, sa.String) for name in ("uuid", "name", "storage", "owner")),
+    *(sa.Column(name, sa.String) for name in ("uuid", "name", "storage", "owner", "server")),
     sa.Column("created", sa.BigInteger),
 )
 
 
 facts = sa.Table("facts", _metadata, *(sa.Column(name, sa.String) for name in ("name", "value")))
-links = sa.Table("links", _metadata, *(sa.Column(name, sa.String) for name in ("parent", "pool", "name")))
+links = sa.Table("links", _metadata, *(sa.Column(name, sa.String) for name in ("parent", "pool", "name", "server")))
 
 forgotten = sa.Table(
     "forgotten",
@@ -113,7 +113,9 @@ ADD_TASK = Prepared(sa.insert(tasks))
 ADD_STEP = Prepared(sa.insert(steps))
 ADD_CLONE = Prepared(sa.insert(clones))
 ADD_LINK = Prepared(
-    sa.text("INSERT INTO links (parent, pool, name) VALUES (:parent, :pool, :name) ON CONFLICT DO NOTHING")
+    sa.text(
+        "INSERT INTO links (parent, pool, name, server) VALUES (:parent, :pool, :name, :server) ON CONFLICT DO NOTHING"
+    )
 )
 # It counts: a value that is what it was is not written.
 CHECK = sa.text(
@@ -127,7 +129,7 @@ REPORT = Prepared(
     .where(tasks.c.id == _TASK, tasks.c.status == "running")
     .values(done=sa.bindparam("was_done"), changed=sa.bindparam("change"))
 )
-OWNER = Prepared(sa.select(tasks.c.owner).where(tasks.c.id == _TASK))
+MAKER = Prepared(sa.select(tasks.c.owner, tasks.c.server).where(tasks.c.id == _TASK))
 GO_ON = Prepared(
     sa.update(tasks)
     .where(tasks.c.id == _TASK, tasks.c.status == "running", tasks.c.cancelled == 0)

@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import errors
 from ..callers import Caller
+from ..engine.ledger import ANOTHERS, cause_of
 from ..engine.records import FINISHED, RUNNING, Task
 from .needs import RecentNeeds
 from .services import DOMAIN_NAME, Services
@@ -131,12 +132,14 @@ class _Withdrawal:
         """Removes what a task made; if it cannot be, the task says why: to its owner, whoever withdraws it."""
         reader = self._caller if self._caller.made(task.owner) else Caller(task.owner)
         try:
+            if not self._services.lease.is_of_here(task.server):
+                raise errors.StepFailed(cause=ANOTHERS)
             if task.kind == DOMAIN_NAME:
                 VMsModel(self._services).delete_made(task.plan["uuid"], reader, needs.get())
             else:
                 place = (task.plan["pool"], task.plan["name"])
                 StorageVolumesModel(self._services).delete_made(*place, task.ended or task.created, reader, needs.get())
         except errors.ClonerError as error:
-            self._services.journal.withdraw(task.id, warning=errors.NotRemoved(cause=error.reason).reason)
+            self._services.journal.withdraw(task.id, warning=errors.NotRemoved(cause=cause_of(error)).reason)
         else:
             self._services.journal.withdraw(task.id)

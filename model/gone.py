@@ -32,9 +32,11 @@ class GoneClones:
         """Looks for clones that are missing, and forgets those that have been for long.
 
         Nothing is missing from a host of which not everything is known, nor from one that has none of the journal's
-        clones: that may be another. Raises JournalUnavailable and LibvirtUnavailable.
+        clones: that may be another. Those that were made on another libvirt are for its servers to look for.
+        Raises JournalUnavailable and LibvirtUnavailable.
         """
-        known = self._services.journal.clones()  # before it is asked who is there: a clone is defined first
+        made = self._services.journal.clones()  # before it is asked who is there: a clone is defined first
+        known = {uuid for uuid, server in made.items() if self._services.lease.is_of_here(server)}
         missing = {uuid for uuid in known if self._services.inventory.is_taken(f"UUID {uuid}") is False}
         missing = {uuid for uuid in missing if not self._services.host.has_domain_uuid(uuid)}
         if missing == known:

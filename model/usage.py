@@ -190,6 +190,8 @@ def _forget_gone(services: Services, paths: Collection[str]) -> None:
 
 
 def _is_there(services: Services, link: Link) -> bool:
+    if not services.lease.is_of_here(link.server):
+        return True  # where nobody sees it from here
     try:
         return services.host.has_volume(services.host.pool(link.pool), link.name)
     except (errors.PoolNotFound, errors.LibvirtFailed):

@@ -8,11 +8,14 @@ from unittest import mock
 
 import pytest
 
+from cloner import errors
 from cloner.callers import ANYBODY
-from cloner.engine.records import FINISHED, Clone
+from cloner.engine.lease import Lease
+from cloner.engine.records import FINISHED, Clone, Link
 from cloner.model.gone import GoneClones
 from cloner.model.needs import Needs
 from cloner.model.services import DOMAIN_NAME, MAC, Services
+from cloner.model.usage import held
 from cloner.model.vms import VMsModel
 from cloner.plugin import build
 from cloner.settings import Settings, demo_uri
@@ -54,10 +57,10 @@ def services(tmp_path: Path) -> Iterator[Services]:
     built.lease.release()
 
 
-def accept(services: Services, name: str) -> int:
+def accept(services: Services, name: str, server: str = "") -> int:
     """A task that makes a clone, with a MAC of its own."""
     with services.journal.transaction() as transaction:
-        task = transaction.add_task(transaction.new_task_id(), DOMAIN_NAME, "", services.lease.id, {}).id
+        task = transaction.add_task(transaction.new_task_id(), DOMAIN_NAME, "", server or services.lease.id, {}).id
         transaction.reserve(MAC, "", f"mac of {name}", task=task, domain=UUIDS[name])
     return task
 
@@ -78,7 +81,7 @@ def test_a_clone_that_is_gone_for_an_hour_is_forgotten(services: Services, clock
     clock.now = HOUR
     gone.sweep()
     assert kept(services) == (False, False)
-    assert services.journal.clones() == {UUIDS["here"]}
+    assert set(services.journal.clones()) == {UUIDS["here"]}
 
 
 def test_the_hour_begins_anew_when_it_was_back_meanwhile(services: Services, clock: SetClock) -> None:
@@ -107,6 +110,24 @@ def test_of_a_host_that_has_none_of_the_clones_nothing_is_concluded(services: Se
     gone = GoneClones(services, clock)
     for clock.now in (0, HOUR):
         gone.sweep()
+    assert kept(services) == (True, True)
+
+
+def test_a_clone_on_another_libvirt_is_not_missing_from_this_one(services: Services, clock: SetClock) -> None:
+    """Servers of both forgot each other's: their disks stayed when they were deleted, and their users lost them."""
+    services.journal.clone_is_gone(UUIDS["gone"])
+    other = Lease(services.lease._folder, "qemu:///system")
+    task = accept(services, "gone", other.id)
+    link = Link("/base.qcow2", "default", "gone.qcow2")
+    services.journal.end(task, FINISHED, "OK", Clone(UUIDS["gone"], "gone", 1, []), links=[link])
+    gone = GoneClones(services, clock)
+    for clock.now in (0, HOUR):
+        gone.sweep()
+    with held(services, "base", [], "started", ANYBODY):
+        pass
+    with pytest.raises(errors.SourceInUse), held(services, "base", [link.parent], "started", ANYBODY):
+        pass
+    other.release()
     assert kept(services) == (True, True)
 
 

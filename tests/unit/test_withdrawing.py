@@ -6,11 +6,13 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
+from uuid import uuid4
 
 import pytest
 
 from cloner import errors
 from cloner.callers import ANYBODY, Caller
+from cloner.engine.lease import Lease
 from cloner.engine.records import FINISHED, Task
 from cloner.hypervisor.infos import Definition
 from cloner.model.accepting import Request
@@ -79,7 +81,10 @@ def test_a_user_is_told_no_names_though_an_admin_withdraws(services: Services) -
         raise errors.SourceInUse(name="x", act="deleted", cause="a test")
 
     for owner in ("ann", ANYBODY.name):
-        found = [mock.Mock(id=task, status=FINISHED, owner=owner, kind="domain", plan={"uuid": ""}) for task in tasks]
+        found = [
+            mock.Mock(id=task, status=FINISHED, owner=owner, server="", kind="domain", plan={"uuid": ""})
+            for task in tasks
+        ]
         with (
             mock.patch.object(services.journal, "tasks_of", return_value=found),
             mock.patch.object(VMsModel, "delete_made", refuse),
@@ -89,13 +94,37 @@ def test_a_user_is_told_no_names_though_an_admin_withdraws(services: Services) -
     assert [caller.is_admin for caller in tellers] == [False, False, True, True]
 
 
+def test_a_clone_on_another_libvirt_is_not_said_to_be_removed(services: Services) -> None:
+    """Here nothing of it is there: as if it were gone already."""
+    other = Lease(services.lease._folder, "qemu:///system")
+    other.release()
+    plans = {"domain": {"uuid": str(uuid4())}, "volume": {"pool": "default", "name": "x"}}
+    with services.journal.transaction() as transaction:
+        batch = transaction.new_batch_id()
+        tasks = [
+            transaction.add_task(
+                transaction.new_task_id(), kind, "", other.id, {"source": "web"} | plan, batch=batch
+            ).id
+            for kind, plan in plans.items()
+        ]
+    for task in tasks:
+        services.journal.end(task, FINISHED, "OK")
+    BatchesModel(services).delete(str(batch), ANYBODY, undo=True)
+    wait_until(lambda: withdrawals(str(batch)) == 0, 30, "it ends")
+    found = services.journal.batch(batch)
+    assert [task.status for task in found] == [FINISHED, FINISHED]
+    assert ["another libvirt" in str(task.warning) for task in found] == [True, True]
+
+
 # --- What a deletion needs to know -----------------------------------------------------------------------------------
 
 
 def test_a_batch_is_undone_with_one_look_at_the_host(services: Services) -> None:
     """Each look reads every domain: with one for each clone, a thousand clones took as long as a million reads."""
     batch, tasks = accepted(services)
-    found = [mock.Mock(id=task, status=FINISHED, owner="", kind="domain", plan={"uuid": ""}) for task in tasks]
+    found = [
+        mock.Mock(id=task, status=FINISHED, owner="", server="", kind="domain", plan={"uuid": ""}) for task in tasks
+    ]
     with (
         mock.patch.object(services.journal, "tasks_of", return_value=found),
         mock.patch.object(services.host, "definitions", wraps=services.host.definitions) as looks,
