@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from .. import errors
 from .prepared import Prepared
 
-_WAIT_FOR_LOCK_S = 30.0
+WAIT_FOR_LOCK_S = 30.0
 _NAP_S = 0.01
 _PATIENCE = "cloner-patience-ms"
 _POSTGRESQL_LOCK = 0x636C6F6E6572  # "cloner"; a number for all who write to one database
@@ -54,15 +54,18 @@ class Writer:
             kept.close()
 
     @contextmanager
-    def transaction(self) -> Iterator[sa.Connection]:
-        """All of it is written, or, when the block raises, none of it. Raises the errors that SQLAlchemy raises."""
+    def transaction(self, patience_s: float) -> Iterator[sa.Connection]:
+        """All of it is written, or, when the block raises, none of it. Raises the errors that SQLAlchemy raises.
+
+        `patience_s`: how long other processes may keep the database locked.
+        """
         if self._engine.dialect.name != "sqlite":
-            with self._engine.begin() as connection:
+            with self._engine.connect().execution_options(patience_s=patience_s) as connection, connection.begin():
                 yield connection
             return
         connection = self._kept = self._kept or self._engine.connect()
         try:
-            _be_patient(connection, {})
+            _be_patient(connection, {"patience_s": patience_s})
             _BEGIN.run(connection)
             yield connection
             self._end(connection, _COMMIT)
@@ -100,7 +103,7 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 
 def _use_wal(connection: sqlite3.Connection) -> None:
     """Waits here, since SQLite does not, for another server that starts at the same time on a new file."""
-    deadline = time.monotonic() + _WAIT_FOR_LOCK_S
+    deadline = time.monotonic() + WAIT_FOR_LOCK_S
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -139,7 +142,7 @@ def _begin_postgresql(connection: sa.Connection) -> None:
 
 def _patience_ms(options: Mapping[str, Any]) -> int:
     """How long a transaction waits for the lock: at least 1 ms, since 0 is no wait for SQLite, any for PostgreSQL."""
-    return max(1, int(options.get("patience_s", _WAIT_FOR_LOCK_S) * 1000))
+    return max(1, int(options.get("patience_s", WAIT_FOR_LOCK_S) * 1000))
 
 
 @contextmanager

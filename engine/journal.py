@@ -20,6 +20,7 @@ import sqlalchemy as sa
 
 from .. import errors
 from ..clock import Clock, wall_clock
+from . import database
 from . import statements as sql
 from .database import Writer, open_engine, unavailable
 from .migrations import MIGRATIONS
@@ -87,15 +88,22 @@ class Journal:
 
         Only a disk or a database that hangs keeps it for longer.
         """
-        until = time.monotonic() + _WAIT_IN_CHECK_S
-        if not self._writing.acquire(timeout=_WAIT_IN_CHECK_S):
+        with self._turn(_WAIT_IN_CHECK_S) as patience_s, unavailable(), self._engine.connect() as connection:
+            connection.execution_options(patience_s=patience_s)
+            connection.execute(sql.CHECK)
+            connection.commit()
+
+    @contextmanager
+    def _turn(self, patience_s: float) -> Iterator[float]:
+        """Keeps other threads from writing; gives what is left of the patience. Raises JournalUnavailable at its end.
+
+        Where the database is locked, each of them would else wait for all before it, one after another.
+        """
+        until = time.monotonic() + patience_s
+        if not self._writing.acquire(timeout=patience_s):
             raise errors.JournalUnavailable(cause="other threads of this server keep it locked")
         try:
-            patience = max(0.0, until - time.monotonic())
-            with unavailable(), self._engine.connect() as connection:
-                connection.execution_options(patience_s=patience)
-                connection.execute(sql.CHECK)
-                connection.commit()
+            yield max(0.0, until - time.monotonic())
         finally:
             self._writing.release()
 
@@ -107,7 +115,11 @@ class Journal:
 
     @contextmanager
     def _write(self) -> Iterator[sa.Connection]:
-        with self._writing, unavailable(), self._writer.transaction() as connection:
+        with (
+            self._turn(database.WAIT_FOR_LOCK_S) as patience_s,
+            unavailable(),
+            self._writer.transaction(patience_s) as connection,
+        ):
             yield connection
             has_changed = connection.info.pop(CHANGED, False)
         if has_changed:

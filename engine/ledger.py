@@ -7,6 +7,7 @@ exclusively and not before the step.
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -164,6 +165,8 @@ class Ledger:
                 except errors.ClonerError as error:
                     self._adopted.append(task)
                     log.warning("task %d of a dead server waits: %s", task.id, error)
+                    if isinstance(error, ALONE):
+                        continue
                     break  # the others would wait for the same
                 except Exception:  # they are the only ones who still know of their tasks; the stack is in the log
                     self._adopted.append(task)
@@ -206,7 +209,19 @@ class Ledger:
         domain = next((step for step in steps if step.kind == DOMAIN), None)
         if domain is not None:
             return domain.state != UNDONE and self._host.has_domain_uuid(domain.args["uuid"])
-        return _fills(last) and last.state == DONE and task.kind == VOLUME
+        is_filled = _fills(last) and last.state == DONE and task.kind == VOLUME
+        return is_filled and all(self._is_there(step) for step in steps if step.kind == VOLUME)
+
+    def _is_there(self, step: Step) -> bool:
+        """Whether a volume that was made is still there: its server may have begun to undo it."""
+        made = step.result or {}
+        if made.get("file"):
+            return os.path.lexists(made["path"]) and not files.is_anothers(made["path"], made["file"])
+        try:
+            self._host.volume(step.args["pool"], step.args["name"])
+        except (errors.VolumeNotFound, errors.PoolNotFound):
+            return False
+        return True
 
     # --- Undoing -----------------------------------------------------------------------------------------------------
 

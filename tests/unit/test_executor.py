@@ -20,7 +20,7 @@ from cloner.engine.lease import Lease
 from cloner.engine.ledger import FILL, VOLUME, Ending
 from cloner.engine.plan import Copy, VolumePlan
 from cloner.engine.postponed import Postponed
-from cloner.engine.records import DONE, FAILED, KILLED, RUNNING, Mark, Task
+from cloner.engine.records import DONE, FAILED, FINISHED, KILLED, RUNNING, Mark, Task
 from cloner.model.accepting import Request
 from cloner.model.services import Services
 from cloner.model.storagevolumes import StorageVolumesModel
@@ -159,6 +159,32 @@ def test_a_volume_whose_source_was_changed_is_not_finished_by_the_next_server(
     assert services.journal.adopt(task, services.lease.id, "a dead server")
     services.ledger.recover()
     assert ended(services, task).status == FAILED
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_volume_that_was_complete_is_finished_by_the_next_server_where_it_is_there(
+    services: Services, *, is_there: bool
+) -> None:
+    """Else its server had begun to undo it: the journal was away as it was to be finished, say."""
+    with mock.patch.object(services.executor, "submit"):
+        task = clone_volume(services)
+    args = {"pool": "default", "name": "web.qcow2" if is_there else "new.img", "parents": [], "filled": True}
+    services.journal.begin(task, 1, VOLUME, args, "")
+    services.journal.mark(task, [Mark(1, DONE, {"path": "/new.img", "file": {}})])
+    assert services.journal.adopt(task, services.lease.id, "a dead server")
+    services.ledger.recover()
+    assert ended(services, task).status == (FINISHED if is_there else FAILED)
+
+
+def test_a_clone_whose_pool_is_stopped_keeps_no_other_from_being_finished(services: Services) -> None:
+    tasks = []
+    for _ in range(2):
+        with mock.patch.object(services.executor, "submit"):
+            tasks.append(clone_volume(services))
+        assert services.journal.adopt(tasks[-1], services.lease.id, "a dead server")
+    with mock.patch.object(services.ledger, "_is_complete", side_effect=[errors.PoolInactive(pool="default"), False]):
+        assert [ending.task for ending in services.ledger.adopt_orphans()] == tasks[1:]
+    assert [ending.task for ending in services.ledger.adopt_orphans()] == tasks[:1]
 
 
 def test_what_cannot_be_undone_yet_says_why_and_is_tried_ever_more_seldom(

@@ -762,7 +762,7 @@ def test_a_journal_that_may_not_be_written_says_so(url: str, journal: Journal) -
 def test_a_journal_that_somebody_keeps_locked_is_not_waited_for_for_ever(
     tmp_path: Path, open_journal: Callable[[], Journal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "_WAIT_FOR_LOCK_S", 0.01)
+    monkeypatch.setattr(database, "WAIT_FOR_LOCK_S", 0.01)
     journal = open_journal()
     somebody = sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None)
     somebody.execute("BEGIN IMMEDIATE")
@@ -827,6 +827,16 @@ def test_a_check_does_not_wait_long_for_a_thread_that_keeps_the_journal(journal:
     with journal.transaction(), pytest.raises(errors.JournalUnavailable, match="locked"):
         journal.check()
     journal.check()
+
+
+def test_a_thread_that_keeps_the_journal_is_not_waited_for_for_ever(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the file is locked, each thread that writes would wait for all before it, half a minute for each."""
+    monkeypatch.setattr(database, "WAIT_FOR_LOCK_S", 0.01)
+    with journal.transaction(), pytest.raises(errors.JournalUnavailable, match="locked"):
+        accepted(journal)
+    assert accepted(journal)
 
 
 @pytest.mark.parametrize("url", ["nonsense", "sqlite://", "nosuch://u:secret@h/d", "postgresql+nosuch://u:secret@h/d"])
