@@ -380,7 +380,7 @@ class CloneFailedWithLeftovers(ClonerError):
     code, status, text = (
         "CLNTASK0002E",
         502,
-        "{step} failed: {cause}. Not everything made for this clone could be removed yet: {rest}",
+        "{step} failed: {cause}. Not everything made for this clone could be removed: {rest}",
     )
 
 

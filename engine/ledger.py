@@ -394,5 +394,10 @@ def _storage(step: Step) -> dict[str, str]:
 def _with_leftovers(error: errors.ClonerError, leftovers: list[str]) -> errors.ClonerError:
     if not leftovers:
         return error
-    step, cause = error.data.get("step", "The clone"), error.data.get("cause", error.reason)
+    step, cause = error.data.get("step", "The clone"), error.data.get("cause") or _without_undoing(error)
     return errors.CloneFailedWithLeftovers(step=step, cause=cause, rest=", ".join(leftovers))
+
+
+def _without_undoing(error: errors.ClonerError) -> str:
+    """What has ended a clone, without what its text says of everything being removed."""
+    return error.reason.removeprefix(f"{error.code}: ").partition(". Everything made")[0]

@@ -80,6 +80,10 @@ class Transaction(StampSource):
             rows = [{"path": path, "server": server, "act": act} for path in paths]
             self._connection.execute(sa.insert(sql.holds), rows)
 
+    def holders(self) -> set[str]:
+        """Servers that hold any image."""
+        return set(self._connection.execute(sa.select(sql.holds.c.server).distinct()).scalars())
+
     def drop_holds(self, server: str, but: Collection[str] = ()) -> None:
         """Frees what a server held that died, or what nobody holds for it any more: all `but` some paths."""
         left = (sql.holds.c.server == server, sql.holds.c.path.not_in(but))

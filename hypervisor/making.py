@@ -14,6 +14,7 @@ from .host import Host
 from .infos import VolumeInfo
 
 _POLL_S = 0.25
+_FIRST_POLL_S = 0.01
 _COARSE_CLOCK_US = 50_000
 """How far a file system's clock may lag."""
 
@@ -72,11 +73,14 @@ class VolumeMaker:
 
     def _watch(self, pool: str, name: str, see: Callable[[VolumeInfo], None], ended: threading.Event) -> None:
         began = time.time_ns() // 1000 - _COARSE_CLOCK_US
-        while not ended.wait(_POLL_S):
+        poll_s = _FIRST_POLL_S  # it is to be known as soon as it is there, lest a crash leave it
+        while not ended.wait(poll_s):
             try:
                 volume = self._host.volume(pool, name)
             except errors.ClonerError:
+                poll_s = min(2 * poll_s, _POLL_S)
                 continue  # not there yet, or libvirt is away, which the copy will say
+            poll_s = _POLL_S
             is_new = volume.changed is None or volume.changed >= began
             if is_new and not ended.is_set():  # else it is what was in the way
                 see(volume)

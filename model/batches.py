@@ -121,12 +121,15 @@ class _Withdrawal:
             self._services.executor.cancel(number)
         if not self.undo:
             return
-        while any(task.status == RUNNING for task in journal.tasks_of(self._tasks)) and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
-        needs = RecentNeeds(self._services)
-        for task in journal.tasks_of(self._tasks):
-            if task.status == FINISHED:
-                self._remove(task, needs)
+        needs, left = RecentNeeds(self._services), self._tasks
+        while left and time.monotonic() < deadline:
+            tasks = journal.tasks_of(left)
+            for task in tasks:  # one that waits for a pool, say, keeps no other
+                if task.status == FINISHED:
+                    self._remove(task, needs)
+            left = [task.id for task in tasks if task.status == RUNNING]
+            if left:
+                time.sleep(_POLL_S)
 
     def _remove(self, task: Task, needs: RecentNeeds) -> None:
         """Removes what a task made; if it cannot be, the task says why: to its owner, whoever withdraws it."""

@@ -43,7 +43,8 @@ class Deletions:
     ) -> Iterator[None]:
         """For as long as a domain and these files of its are removed. `known` is the identity of the NVRAM, if any."""
         parts = [
-            {"pool": each.pool, "name": each.name, "path": each.path, "file": self._seen(each)} for each in volumes
+            {"pool": each.pool, "name": each.name, "path": each.path, "file": self._seen(each), "changed": each.changed}
+            for each in volumes
         ]
         here = self._services.lease.id
         what = {"server": here, "name": domain.name, "volumes": parts, "nvram": nvram, "file": dict(known)}
@@ -100,7 +101,7 @@ class Deletions:
         for part in what["volumes"]:
             places = (part["path"], f"{part['pool']}/{part['name']}")
             is_needed = needs.users(*places) or needs.overlays(*places) or locks.is_open(part["path"])
-            if part["file"] and not is_needed:
+            if self._can_be_told(part) and not is_needed:
                 self._remove(uuid, part)
             else:
                 why = "somebody needs it by now" if is_needed else "it cannot be told from another's"
@@ -110,6 +111,16 @@ class Deletions:
                 files.remove(what["nvram"], what["file"])
         self._services.journal.clone_is_gone(uuid)
         log.warning("the guest %s was being deleted when that was interrupted, and is gone now", uuid)
+
+    def _can_be_told(self, part: Mapping[str, Any]) -> bool:
+        """Whether a volume can be told from one that came in its place: by its file, or as libvirt sees that."""
+        if part["file"]:
+            return True
+        try:
+            now = self._services.host.volume(part["pool"], part["name"])
+        except (errors.PoolNotFound, errors.VolumeNotFound):
+            return False
+        return now.changed is not None and now.changed == part.get("changed")
 
     def _remove(self, uuid: str, part: Mapping[str, Any]) -> None:
         """Removes a volume, unless a clone of it is being made, or one stands on it in a pool that cannot be seen."""

@@ -173,10 +173,12 @@ def refuse_held(
 
 
 def release_left(services: Services) -> None:
-    """Frees what no request of this server holds any more: the journal was away when it ended."""
-    here = services.lease.id
+    """Frees what servers held that died, and what no request of this one holds any more: the journal was away then."""
+    lease = services.lease
     with services.journal.transaction() as transaction:
-        transaction.drop_holds(here, but=_held_by(here))
+        for server in transaction.holders():
+            if server == lease.id or not lease.is_alive(server):
+                transaction.drop_holds(server, but=_held_by(server))
 
 
 def _held_by(server: str) -> list[str]:

@@ -77,6 +77,8 @@ def test_a_volume_of_which_it_is_unclear_whose_it_is_stays_and_is_named(  # noqa
     task = inherited(libvirtd, tmp_path / "state", point, {"method": method, "name": "copy"}, meanwhile=make_theirs)
     assert task["status"] == "failed"
     assert task["message"].startswith("CLNTASK0002E")
+    assert "The server stopped" in task["message"]
+    assert "Everything" not in task["message"]
     assert "copy-vda.img (" in task["message"]
     assert [theirs.stat().st_ino] == before
 

@@ -188,9 +188,24 @@ def test_a_guest_whose_deletion_did_not_begin_keeps_its_storage_whoever_undefine
     assert disk.exists()
 
 
-def interrupted_deletion(libvirtd: PrivateLibvirtd, state_dir: Path) -> None:
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_a_guest_of_a_host_whose_files_only_libvirt_sees_leaves_no_storage_that_is_as_it_was(
+    libvirtd: PrivateLibvirtd, pool: libvirt.virStoragePool, guest: Guest, tmp_path: Path, is_changed: bool
+) -> None:
+    disk = Path(make_raw(pool, "web.img", MiB).path())
+    guest("web", [disk])
+    interrupted_deletion(libvirtd, tmp_path, is_local=False)
+    if is_changed:  # somebody has made another one in its place
+        disk.write_bytes(b"theirs")
+    with server_parts(libvirtd, tmp_path, is_local=False) as heir:
+        Deletions(heir).sweep()
+        assert heir.journal.deletions() == {}
+    assert disk.exists() is is_changed
+
+
+def interrupted_deletion(libvirtd: PrivateLibvirtd, state_dir: Path, *, is_local: bool = True) -> None:
     """Its server dies when it has undefined the guest. Until then nobody else goes on with it."""
-    with server_parts(libvirtd, state_dir) as mortal, server_parts(libvirtd, state_dir) as other:
+    with server_parts(libvirtd, state_dir, is_local=is_local) as mortal, server_parts(libvirtd, state_dir) as other:
 
         def die(*_: str) -> None:
             for parts in (mortal, other):
@@ -258,9 +273,10 @@ def test_recovery_by_hand_tells_of_a_deletion_and_ends_it(
 
 
 @contextmanager
-def server_parts(libvirtd: PrivateLibvirtd, state_dir: Path) -> Iterator[Services]:
+def server_parts(libvirtd: PrivateLibvirtd, state_dir: Path, *, is_local: bool = True) -> Iterator[Services]:
     """A server's parts in this process; what it has begun is a dead server's at the end."""
     services = build(Settings(connect=libvirtd.uri, state_dir=str(state_dir)))
+    services.connections.is_local = is_local
     services.connections.start(10)
     try:
         yield services

@@ -214,7 +214,7 @@ class Trials:
 
     def _named(self, task: dict[str, Any]) -> set[str]:
         """What the task's message says is left."""
-        rest = task["message"].partition("could be removed yet: ")[2]
+        rest = task["message"].partition("could be removed: ")[2]
         return {name for name in self._case.made(task["name"]).values() if f"{name} (" in rest}
 
     def _delete(self, name: str) -> None:

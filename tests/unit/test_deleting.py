@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -11,7 +12,9 @@ import pytest
 from cloner import errors
 from cloner.callers import ANYBODY
 from cloner.engine import files
+from cloner.engine.lease import Lease
 from cloner.engine.ledger import VOLUME
+from cloner.hypervisor import making
 from cloner.hypervisor.making import VolumeMaker
 from cloner.model.accepting import Request
 from cloner.model.deletions import Deletions
@@ -74,6 +77,16 @@ def test_what_is_held_is_free_again_though_the_journal_was_away_as_that_ended(se
         assert services.journal.image_paths() == set()
 
 
+def test_what_servers_held_that_died_is_forgotten(services: Services) -> None:
+    living = Lease(services.lease._folder)
+    with services.journal.transaction() as transaction:
+        for server in ("a dead server", living.id):
+            transaction.hold([f"/{server}"], server, "deleted")
+    release_left(services)
+    assert services.journal.image_paths() == {f"/{living.id}"}
+    living.release()
+
+
 def test_a_file_that_cannot_be_removed_keeps_no_other_deletion_from_its_end(services: Services) -> None:
     for uuid in (f"00000000-0000-4000-8000-00000000000{number}" for number in (1, 2)):
         what = {"server": "a dead server", "volumes": [], "nvram": f"/{uuid}", "file": {"inode": 1, "device": 1}}
@@ -82,6 +95,19 @@ def test_a_file_that_cannot_be_removed_keeps_no_other_deletion_from_its_end(serv
         Deletions(services).sweep()
     assert remove.call_count == 2
     assert services.journal.deletions() == {}
+
+
+def test_a_volume_that_libvirt_makes_is_known_as_soon_as_it_is_there(services: Services) -> None:
+    """A server that dies before that cannot tell it from another's."""
+    source, seen = services.host.volume("default", "web.qcow2"), threading.Event()
+    maker = VolumeMaker(services.connections, services.host)
+    with (
+        mock.patch.object(making, "_POLL_S", 3600),
+        mock.patch.object(maker, "_copy", side_effect=lambda *_: seen.wait(20)),
+        mock.patch.object(services.host, "volume", side_effect=[errors.VolumeNotFound(pool="", name=""), source, source]),
+    ):
+        maker.create_from(source, "default", "new.img", "", lambda _: seen.set())
+    assert seen.is_set()
 
 
 def test_a_volume_that_is_still_being_made_is_not_cloned(services: Services) -> None:

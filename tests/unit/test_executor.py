@@ -168,7 +168,8 @@ def test_a_volume_that_was_complete_is_finished_by_the_next_server_where_it_is_t
     """Else its server had begun to undo it: the journal was away as it was to be finished, say."""
     with mock.patch.object(services.executor, "submit"):
         task = clone_volume(services)
-    args = {"pool": "default", "name": "web.qcow2" if is_there else "new.img", "parents": [], "filled": True}
+    args: dict[str, Any] = {"pool": "default", "parents": [], "filled": True}
+    args["name"] = "web.qcow2" if is_there else "new.img"
     services.journal.begin(task, 1, VOLUME, args, "")
     services.journal.mark(task, [Mark(1, DONE, {"path": "/new.img", "file": {}})])
     assert services.journal.adopt(task, services.lease.id, "a dead server")

@@ -13,7 +13,7 @@ import pytest
 from cloner import errors
 from cloner.callers import ANYBODY, Caller
 from cloner.engine.lease import Lease
-from cloner.engine.records import FINISHED, Task
+from cloner.engine.records import FINISHED, KILLED, Task
 from cloner.hypervisor.infos import Definition
 from cloner.model.accepting import Request
 from cloner.model.batches import BatchesModel
@@ -92,6 +92,20 @@ def test_a_user_is_told_no_names_though_an_admin_withdraws(services: Services) -
             BatchesModel(services).delete(batch, ANYBODY, undo=True)
             wait_until(lambda: withdrawals(batch) == 0, 30, "it ends")
     assert [caller.is_admin for caller in tellers] == [False, False, True, True]
+
+
+def test_what_is_finished_of_a_batch_goes_though_another_of_it_cannot_be_ended_yet(services: Services) -> None:
+    """It waits for a pool, say; the batch waited with it, for an hour."""
+    batch, tasks = accepted(services)
+    services.journal.end(tasks[0], FINISHED, "OK")
+    with mock.patch.object(services.executor, "cancel"), mock.patch.object(VMsModel, "delete_made") as deleted:
+        BatchesModel(services).delete(batch, ANYBODY, undo=True)
+        wait_until(lambda: deleted.call_count == 1, 30, "the clone that is there is removed")
+        assert withdrawals(batch) == 1
+        services.journal.end(tasks[1], FINISHED, "OK")
+        wait_until(lambda: withdrawals(batch) == 0, 30, "it ends")
+        assert deleted.call_count == 2
+    assert [task.status for task in services.journal.tasks_of(tasks)] == [KILLED, KILLED]
 
 
 def test_a_clone_on_another_libvirt_is_not_said_to_be_removed(services: Services) -> None:
