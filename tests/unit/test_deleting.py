@@ -100,11 +100,12 @@ def test_a_file_that_cannot_be_removed_keeps_no_other_deletion_from_its_end(serv
 def test_a_volume_that_libvirt_makes_is_known_as_soon_as_it_is_there(services: Services) -> None:
     """A server that dies before that cannot tell it from another's."""
     source, seen = services.host.volume("default", "web.qcow2"), threading.Event()
+    not_yet = errors.VolumeNotFound(pool="", name="")
     maker = VolumeMaker(services.connections, services.host)
     with (
         mock.patch.object(making, "_POLL_S", 3600),
         mock.patch.object(maker, "_copy", side_effect=lambda *_: seen.wait(20)),
-        mock.patch.object(services.host, "volume", side_effect=[errors.VolumeNotFound(pool="", name=""), source, source]),
+        mock.patch.object(services.host, "volume", side_effect=[not_yet, source, source]),
     ):
         maker.create_from(source, "default", "new.img", "", lambda _: seen.set())
     assert seen.is_set()
