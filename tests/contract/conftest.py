@@ -13,10 +13,16 @@ from support.server import Server
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that the tests of the session share: it gains clones, and keeps what the demo began with as it was."""
-    with Server(None, tmp_path_factory.mktemp("shared")) as shared:
-        yield shared
+    with Server(None, tmp_path_factory.mktemp("shared")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def server(shared: Server) -> Server:
+    """The same, for files whose tests need none of their own."""
+    return shared
 
 
 @pytest.fixture

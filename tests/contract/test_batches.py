@@ -76,14 +76,14 @@ def test_a_thousand_are_made_and_one_more_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1001, -1, 1.5, "7", None])
-def test_what_is_no_number_of_clones_is_refused(server: Server, count: object) -> None:
-    assert refusal(server.request("POST", "vms/web/clone", {"count": count})) == (400, "CLNAPI0004E")
+def test_what_is_no_number_of_clones_is_refused(shared: Server, count: object) -> None:
+    assert refusal(shared.request("POST", "vms/web/clone", {"count": count})) == (400, "CLNAPI0004E")
 
 
-def test_one_name_does_not_serve_for_several(server: Server) -> None:
-    answer = server.request("POST", "vms/web/clone", {"count": 2, "name": "copy"})
+def test_one_name_does_not_serve_for_several(shared: Server) -> None:
+    answer = shared.request("POST", "vms/web/clone", {"count": 2, "name": "copy"})
     assert refusal(answer) == (400, "CLNAPI0004E")
-    assert server.request("GET", "tasks").json == []
+    assert shared.request("GET", "tasks").json == []
 
 
 def test_what_is_refused_is_refused_as_a_whole(server: Server) -> None:
@@ -149,9 +149,9 @@ def test_what_runs_or_is_needed_is_kept_and_that_is_said(server: Server) -> None
 
 
 @pytest.mark.parametrize("batch", ["999", "nope", "0", "9" * 30])
-def test_a_batch_that_is_not_there(server: Server, batch: str) -> None:
+def test_a_batch_that_is_not_there(shared: Server, batch: str) -> None:
     for method in ("GET", "DELETE"):
-        assert refusal(server.request(method, f"batches/{batch}")) == (404, "CLNBATCH0001E")
+        assert refusal(shared.request(method, f"batches/{batch}")) == (404, "CLNBATCH0001E")
 
 
 # --- A dry run -------------------------------------------------------------------------------------------------------
@@ -221,16 +221,16 @@ def test_a_clone_is_started_and_called_what_was_asked_for(server: Server) -> Non
 
 
 @pytest.mark.parametrize("title", ["", "two\nlines", "a line\n", "a line\r", "x" * 256])
-def test_a_title_is_a_line(server: Server, title: str) -> None:
-    assert refusal(server.request("POST", "vms/web/clone", {"title": title})) == (400, "CLNAPI0004E")
+def test_a_title_is_a_line(shared: Server, title: str) -> None:
+    assert refusal(shared.request("POST", "vms/web/clone", {"title": title})) == (400, "CLNAPI0004E")
 
 
 @pytest.mark.parametrize("field", ["title", "description"])
 @pytest.mark.parametrize("character", ["\x01", "\x0b", "\x1b", "\x1f", "\ufffe", "\uffff"])
-def test_a_text_is_one_that_xml_can_have(server: Server, field: str, character: str) -> None:
+def test_a_text_is_one_that_xml_can_have(shared: Server, field: str, character: str) -> None:
     """Or the clone would be accepted, and fail when its definition is written."""
     for text in (f"a{character}b", f"{character}\n"):
-        answer = server.request("POST", "vms/web/clone", {field: text, "dry_run": True})
+        answer = shared.request("POST", "vms/web/clone", {field: text, "dry_run": True})
         assert refusal(answer) == (400, "CLNAPI0004E")
         assert field in answer.json["reason"]
 
@@ -305,5 +305,5 @@ def test_a_task_that_was_taken_out_of_the_list_is_not_made_again(server: Server)
 
 
 @pytest.mark.parametrize("key", ["x" * 256, "a\tb", "é", '""'])
-def test_what_is_no_key_is_refused(server: Server, key: str) -> None:
-    assert refusal(keyed(server, key)) == (400, "CLNAPI0007E")
+def test_what_is_no_key_is_refused(shared: Server, key: str) -> None:
+    assert refusal(keyed(shared, key)) == (400, "CLNAPI0007E")

@@ -90,9 +90,9 @@ def test_many_wait_and_all_are_answered(server: Server) -> None:
 
 
 @pytest.mark.parametrize("seconds", ["x", "-1", "1.5", "99999", ""])
-def test_waiting_takes_a_number_of_seconds(server: Server, seconds: str) -> None:
-    task = cloned(server, "vms/web")["id"]
-    assert refusal(server.request("GET", f"tasks/{task}?wait={seconds}")) == (400, "CLNAPI0004E")
+def test_waiting_takes_a_number_of_seconds(shared: Server, seconds: str) -> None:
+    task = cloned(shared, "vms/web")["id"]
+    assert refusal(shared.request("GET", f"tasks/{task}?wait={seconds}")) == (400, "CLNAPI0004E")
 
 
 def test_a_task_that_runs_says_when_to_ask_again(server: Server) -> None:
@@ -198,13 +198,13 @@ def test_streams_end_when_the_server_does(server: Server) -> None:
 
 
 @pytest.mark.parametrize("last", ["x", "1", "1-", "-1-1", "1-" + "9" * 30])
-def test_what_no_server_gave_out_is_no_place_to_go_on(server: Server, last: str) -> None:
-    answer = server.request("GET", "events", headers={"Last-Event-ID": last})
+def test_what_no_server_gave_out_is_no_place_to_go_on(shared: Server, last: str) -> None:
+    answer = shared.request("GET", "events", headers={"Last-Event-ID": last})
     assert refusal(answer) == (400, "CLNAPI0007E")
 
 
-def test_nor_are_digits_that_it_does_not_write(server: Server) -> None:
-    assert refusal(server.request("GET", "events?_after=%D9%A1-%D9%A1")) == (400, "CLNAPI0007E")
+def test_nor_are_digits_that_it_does_not_write(shared: Server) -> None:
+    assert refusal(shared.request("GET", "events?_after=%D9%A1-%D9%A1")) == (400, "CLNAPI0007E")
 
 
 # --- Pages -----------------------------------------------------------------------------------------------------------
@@ -254,5 +254,5 @@ def test_pages_go_with_filters(server: Server) -> None:
     ["_limit=0", "_limit=1001", "_limit=x", "_limit=", "_limit=1&_limit=2", "_after=x"]
     + [f"_after={text}" for text in ("-1", "1_0", "%201", "%D9%A1", "9" * 5000, "1&_after=2")],
 )
-def test_a_page_that_cannot_be_is_refused(server: Server, query: str) -> None:
-    assert refusal(server.request("GET", f"tasks?{query}")) == (400, "CLNAPI0004E")
+def test_a_page_that_cannot_be_is_refused(shared: Server, query: str) -> None:
+    assert refusal(shared.request("GET", f"tasks?{query}")) == (400, "CLNAPI0004E")
