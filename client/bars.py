@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from types import FrameType, TracebackType
 from typing import NoReturn, Self, TextIO
@@ -50,7 +51,9 @@ class Bars:
         try:
             self._live.start(refresh=True)
         except BaseException:  # whatever ends us now: the cursor is hidden already
-            self._live.stop()
+            with suppress(IndexError):  # rich stumbles where it has only half begun
+                self._live.stop()
+            self._console.show_cursor()
             raise
         return self
 

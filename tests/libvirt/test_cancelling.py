@@ -16,7 +16,7 @@ import pytest
 
 from support.guests import inventory
 from support.libvirtd import PrivateLibvirtd
-from support.server import Server
+from support.server import SYNC_TIMEOUT, Server
 from support.storage import GiB, MiB, make_raw, qemu_img_compare, some_data
 from support.trials import journalled
 
@@ -61,7 +61,7 @@ def remove_whole(server: Server, source: Path, name: str) -> None:
 
 def seconds_of_a_whole_copy(server: Server, source: Path) -> float:
     start = time.monotonic()
-    task = server.wait_task(ask(server))
+    task = server.wait_task(ask(server), SYNC_TIMEOUT)
     seconds = time.monotonic() - start
     assert server.request("DELETE", f"tasks/{task['id']}").status == 204
     remove_whole(server, source, task["name"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,13 @@ def test_progress_grows_and_ends_at_100(
     assert task["started"] < task["ended"]
 
 
+def is_started(domain: libvirt.virDomain) -> bool:
+    with suppress(libvirt.libvirtError):
+        domain.create()
+        return True
+    return False
+
+
 def test_a_source_that_is_started_meanwhile_ends_the_clone(
     server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest
 ) -> None:
@@ -240,7 +248,7 @@ def test_a_source_that_is_started_meanwhile_ends_the_clone(
     task = server.request("POST", "vms/web/clone", body={"method": "libvirt"}).json
     copy = pool_path(pool) / f"{task['name']}-vdb.img"
     wait_until(lambda: copy.exists() and allocated(copy) > MiB, 30, "the copy is under way", lambda: server.log)
-    source.create()
+    wait_until(lambda: is_started(source), 30, "libvirt is done with the small disk, which it locks")
     stop_guest(source)
     ended = server.wait_task(task["id"], SYNC_TIMEOUT)
     assert (ended["status"], ended["message"][:12]) == ("failed", "CLNTASK0006E")

@@ -198,7 +198,8 @@ def _fallible_open(*args: Any, **keywords: Any) -> Any:
 
 
 def main() -> int:
-    making._POLL_S = 3600.0  # what libvirt copies is not looked at meanwhile, so that the calls are always the same
+    # What libvirt copies is not looked at meanwhile, so that the calls are always the same.
+    making._POLL_S = making._FIRST_POLL_S = 3600.0
     for kind in _CLASSES:
         for name, member in vars(kind).copy().items():
             if callable(member) and not name.startswith("_"):
