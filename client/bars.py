@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import timedelta
 from types import FrameType, TracebackType
 from typing import NoReturn, Self, TextIO
@@ -51,9 +50,10 @@ class Bars:
         try:
             self._live.start(refresh=True)
         except BaseException:  # whatever ends us now: the cursor is hidden already
-            with suppress(IndexError):  # rich stumbles where it has only half begun
+            try:
                 self._live.stop()
-            self._console.show_cursor()
+            except IndexError:  # rich stumbles where it has only half begun
+                self._console.show_cursor()
             raise
         return self
 

@@ -575,7 +575,7 @@ def test_ctrl_c_on_a_terminal_leaves_it_as_it_was(slow: Server) -> None:
         command.interrupt()
         assert command.end() == 130
         assert "cancelling" in command.text
-        assert command.text.count("\x1b[?25l") == command.text.count("\x1b[?25h")
+        assert command.text.rindex("\x1b[?25h") > command.text.rindex("\x1b[?25l"), "the cursor can be seen"
 
 
 def test_told_to_stop_it_leaves_the_terminal_as_it_was(slow: Server) -> None:

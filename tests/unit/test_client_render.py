@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from cloner.client.bars import chosen, picture
+from cloner.client.bars import Bars, chosen, picture
 from cloner.client.display import Lines
 from cloner.client.render import COLUMNS, document, line, show, size
 from cloner.client.table import fit
@@ -200,3 +201,16 @@ def test_of_many_those_are_shown_that_most_is_to_be_seen_of() -> None:
 
 def test_a_thousand_clones_fit() -> None:
     assert len(drawn([task(number) for number in range(1000)], height=22)) == 23
+
+
+def test_who_is_told_to_stop_before_the_bars_are_drawn_sees_the_cursor_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    bars = Bars([], terminal := Terminal())
+    ended = mock.patch.object(bars._live.console, "push_render_hook", side_effect=SystemExit(143))
+    with ended, pytest.raises(SystemExit):
+        bars.__enter__()
+    assert terminal.getvalue().rindex("\x1b[?25h") > terminal.getvalue().rindex("\x1b[?25l")
