@@ -393,11 +393,6 @@ class Journal:
         with self._read() as connection:
             return set(connection.execute(query).scalars())
 
-    def release(self, paths: Collection[str], server: str) -> None:
-        """Frees images that a server held."""
-        with self._write() as connection:
-            connection.execute(sa.delete(sql.holds).where(sql.holds.c.path.in_(paths), sql.holds.c.server == server))
-
     def unlink(self, links: Collection[Link]) -> None:
         """Forgets overlays that are gone."""
         if not links:

@@ -75,10 +75,14 @@ class Transaction(StampSource):
         return [Hold(*row) for path in paths for row in sql.HELD_AT.rows(self._connection, at=path)]
 
     def hold(self, paths: Collection[str], server: str, act: str) -> None:
-        """Keeps images for a server, until `Journal.release`; none of them may be held already."""
+        """Keeps images for a server, until `release`; none of them may be held already."""
         if paths:
             rows = [{"path": path, "server": server, "act": act} for path in paths]
             self._connection.execute(sa.insert(sql.holds), rows)
+
+    def release(self, paths: Collection[str], server: str) -> None:
+        """Frees images that a server held."""
+        self._connection.execute(sa.delete(sql.holds).where(sql.holds.c.path.in_(paths), sql.holds.c.server == server))
 
     def holders(self) -> set[str]:
         """Servers that hold any image."""

@@ -121,10 +121,23 @@ def held(services: Services, name: str, paths: Collection[str], act: str, caller
         _hold(services, name, paths, act, caller, ours)
         yield
     finally:
-        _held_here.difference_update(ours)
         if ours:
-            with suppress(errors.JournalUnavailable):  # nobody heeds what is left of it, see refuse_held
-                services.journal.release(paths, services.lease.id)
+            _let_go(services, ours)
+
+
+def _let_go(services: Services, ours: set[Place]) -> None:
+    """Frees what a request held, here and in the journal at once: who finds the one without the other takes it over."""
+    try:
+        with suppress(errors.JournalUnavailable), services.journal.transaction() as transaction:
+            transaction.release([path for _, path in ours], services.lease.id)
+            _forget_held(ours)
+    finally:
+        _forget_held(ours)  # nobody heeds what is left of it in the journal, see refuse_held
+
+
+def _forget_held(ours: set[Place]) -> None:
+    _held_here.difference_update(ours)
+    ours.clear()
 
 
 def _hold(services: Services, name: str, paths: Collection[str], act: str, caller: Caller, ours: set[Place]) -> None:

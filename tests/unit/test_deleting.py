@@ -14,13 +14,14 @@ from cloner.callers import ANYBODY
 from cloner.engine import files
 from cloner.engine.lease import Lease
 from cloner.engine.ledger import VOLUME
+from cloner.engine.transaction import Transaction
 from cloner.hypervisor import making
 from cloner.hypervisor.making import VolumeMaker
 from cloner.model.accepting import Request
 from cloner.model.deletions import Deletions
 from cloner.model.services import DOMAIN_NAME, VOLUME_NAME, Services
 from cloner.model.storagevolumes import StorageVolumesModel
-from cloner.model.usage import held, release_left
+from cloner.model.usage import held, refuse_held, release_left
 from cloner.model.vms import VMsModel
 from support.services import connected
 
@@ -62,7 +63,7 @@ def test_what_is_held_is_free_again_though_the_journal_was_away_as_that_ended(se
     model, path = VMsModel(services), services.host.volume("default", "web.qcow2").path
     refused = mock.patch.object(services.host, "start", side_effect=errors.Busy(what="a test"))
     for sweeps in (False, True):
-        with mock.patch.object(services.journal, "release", side_effect=away), refused, pytest.raises(errors.Busy):
+        with mock.patch.object(Transaction, "release", side_effect=away), refused, pytest.raises(errors.Busy):
             model.start("web", ANYBODY)
         assert services.journal.image_paths() == {path}
         if sweeps:
@@ -75,6 +76,28 @@ def test_what_is_held_is_free_again_though_the_journal_was_away_as_that_ended(se
             with pytest.raises(errors.SourceInUse), held(services, "web", [path], "deleted", ANYBODY):
                 pass
         assert services.journal.image_paths() == set()
+
+
+def test_what_is_held_is_not_taken_over_while_its_end_waits_for_the_journal(services: Services) -> None:
+    """That end freed what the next one held by then: a guest could be cloned whose disks were being deleted."""
+    ends, is_held = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with held(services, "web", ["/x"], "started", ANYBODY):
+            is_held.set()
+            ends.wait(20)
+
+    first = threading.Thread(target=hold)
+    first.start()
+    assert is_held.wait(20)
+    with services.journal.transaction() as transaction:
+        ends.set()
+        first.join(0.5)  # it comes as far as the journal
+        with pytest.raises(errors.SourceInUse):
+            refuse_held(services, transaction, "web", ["/x"], "deleted")
+    first.join(20)
+    with held(services, "web", ["/x"], "deleted", ANYBODY):
+        assert services.journal.image_paths() == {"/x"}
 
 
 def test_what_servers_held_that_died_is_forgotten(services: Services) -> None:

@@ -618,8 +618,9 @@ def test_an_image_is_held_by_one_server_until_that_frees_it_or_dies(open_journal
         transaction.hold(["/c", "/b"], "two", "started")
     with other.transaction() as transaction:
         assert transaction.holds(["/b", "/c"]) == [Hold("/b", "one", "deleted")]
-    other.release(["/a", "/b"], "two")
-    journal.release(["/a"], "one")
+        transaction.release(["/a", "/b"], "two")
+    with journal.transaction() as transaction:
+        transaction.release(["/a"], "one")
     with other.transaction() as transaction:
         assert [hold.path for hold in transaction.holds(["/a", "/b"])] == ["/b"]
         transaction.drop_holds("one")
