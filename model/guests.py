@@ -87,7 +87,7 @@ def _marks(uuid: str, root: Element, nvram: str | None, disks: Sequence[Disk]) -
 
 def read_guest(domain: DomainInfo, places: Places = _NOWHERE) -> Guest:
     """A domain as it is defined and, where that differs, as it runs; `places` tell of files that its XML does not."""
-    root = domain.tree
+    root = parse(domain.xml)  # not its `tree`: a host has thousands, of which a list has all at once
     disks, nvram = domainxml.disks(root), own_files(root, places).nvram
     users, groups = domainxml.access(root)
     resource = _resource(domain, root, disks, users, groups)

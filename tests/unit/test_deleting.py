@@ -134,6 +134,14 @@ def test_a_volume_that_libvirt_makes_is_known_as_soon_as_it_is_there(services: S
     assert seen.is_set()
 
 
+def test_what_is_read_of_a_host_is_not_kept_as_trees(services: Services) -> None:
+    """A tree takes many times what its text takes, and a host may have thousands of guests."""
+    domains = services.host.list_domains()
+    with mock.patch.object(services.host, "list_domains", return_value=domains):
+        assert len(services.guests_now()) == len(domains)
+    assert [domain.name for domain in domains if "tree" in vars(domain)] == []
+
+
 def test_a_volume_that_is_still_being_made_is_not_cloned(services: Services) -> None:
     with services.journal.transaction() as transaction:
         transaction.reserve(VOLUME_NAME, "default", "web.qcow2", task=7)
