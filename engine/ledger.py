@@ -71,6 +71,8 @@ class Ledger:
         self._lease = lease
         self._adopted: deque[Task] = deque()
         self._strangers: set[int] = set()
+        self._waits: dict[int, str] = {}
+        """What adopted tasks were last said to wait for."""
 
     def complete(
         self, task: int, steps: Sequence[Step], done: Mapping[str, int] | None = None, warning: str | None = None
@@ -140,7 +142,14 @@ class Ledger:
         """
         dead = [task for task in self._journal.tasks(RUNNING) if not self._lease.is_alive(task.server)]
         tasks = [task for task in dead if self._lease.is_of_here(task.server)]
-        return [(task, [] if self._is_complete(task) else self._journal.steps(task.id)) for task in tasks]
+        return [(task, [] if self._seems_complete(task) else self._journal.steps(task.id)) for task in tasks]
+
+    def _seems_complete(self, task: Task) -> bool:
+        """Whether a task is complete; no where that cannot be told yet."""
+        try:
+            return self._is_complete(task)
+        except ALONE:
+            return False
 
     def adopt_orphans(self) -> list[Ending]:
         """Takes over the running tasks of servers that are dead: finishes the complete ones, returns the others.
@@ -164,7 +173,9 @@ class Ledger:
                     ending = Ending(task.id, KILLED, error, context=context.current(), is_adopted=True)
                 except errors.ClonerError as error:
                     self._adopted.append(task)
-                    log.warning("task %d of a dead server waits: %s", task.id, error)
+                    if self._waits.get(task.id) != error.reason:  # it is tried each second
+                        self._waits[task.id] = error.reason
+                        log.warning("task %d of a dead server waits: %s", task.id, error)
                     if isinstance(error, ALONE):
                         continue
                     break  # the others would wait for the same

@@ -14,6 +14,7 @@ from cloner.callers import ANYBODY
 from cloner.engine import files
 from cloner.engine.lease import Lease
 from cloner.engine.ledger import VOLUME
+from cloner.engine.records import DONE, Mark
 from cloner.engine.transaction import Transaction
 from cloner.hypervisor import making
 from cloner.hypervisor.making import VolumeMaker
@@ -140,6 +141,23 @@ def test_what_is_read_of_a_host_is_not_kept_as_trees(services: Services) -> None
     with mock.patch.object(services.host, "list_domains", return_value=domains):
         assert len(services.guests_now()) == len(domains)
     assert [domain.name for domain in domains if "tree" in vars(domain)] == []
+
+
+def test_a_clone_of_a_dead_server_whose_pool_is_stopped_hides_no_other(
+    services: Services,
+) -> None:
+    """Where only libvirt sees its volume, whether that is there cannot be told until the pool is started."""
+    with services.journal.transaction() as transaction:
+        tasks = [
+            transaction.add_task(transaction.new_task_id(), VOLUME_NAME, "", "a dead server", {}).id for _ in range(2)
+        ]
+    made = {"path": "/default-pool/web.qcow2", "type": "file", "file": {}}
+    args = {"pool": "default", "name": "web.qcow2", "parents": [], "filled": True}
+    services.journal.begin(tasks[0], 1, VOLUME, args, "Copying web.qcow2")
+    services.journal.mark(tasks[0], [Mark(1, DONE, made)])
+    with mock.patch.object(services.host, "volume", side_effect=errors.PoolInactive(pool="default")):
+        found = services.ledger.orphans()
+    assert [(task.id, [step.kind for step in steps]) for task, steps in found] == [(tasks[0], [VOLUME]), (tasks[1], [])]
 
 
 def test_a_volume_that_is_still_being_made_is_not_cloned(services: Services) -> None:

@@ -177,14 +177,19 @@ def test_a_volume_that_was_complete_is_finished_by_the_next_server_where_it_is_t
     assert ended(services, task).status == (FINISHED if is_there else FAILED)
 
 
-def test_a_clone_whose_pool_is_stopped_keeps_no_other_from_being_finished(services: Services) -> None:
+def test_a_clone_whose_pool_is_stopped_keeps_no_other_from_being_finished(
+    services: Services, caplog: pytest.LogCaptureFixture
+) -> None:
     tasks = []
     for _ in range(2):
         with mock.patch.object(services.executor, "submit"):
             tasks.append(clone_volume(services))
         assert services.journal.adopt(tasks[-1], services.lease.id, "a dead server")
-    with mock.patch.object(services.ledger, "_is_complete", side_effect=[errors.PoolInactive(pool="default"), False]):
+    stopped = errors.PoolInactive(pool="default")
+    with mock.patch.object(services.ledger, "_is_complete", side_effect=[stopped, False, stopped]):
         assert [ending.task for ending in services.ledger.adopt_orphans()] == tasks[1:]
+        assert services.ledger.adopt_orphans() == []
+    assert caplog.text.count("of a dead server waits") == 1
     assert [ending.task for ending in services.ledger.adopt_orphans()] == tasks[:1]
 
 
