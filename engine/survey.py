@@ -137,7 +137,8 @@ class Surveyor:
         known = SourceDisk(disk, volume, stored, found, chain, is_written=is_written)
         if flatten and chain.images and not all(COPY in each.flat_refusals for each in found.values()):
             return _measured(known)
-        return _unpacked(known) if _is_libvirts(known, method) else known
+        of_files = [found[pool.name] for pool in pools if pool.name in found and pool.holds_files]
+        return _unpacked(known) if _is_libvirts(known, of_files, method) else known
 
     def _volume_of(self, disk: domainxml.Disk) -> VolumeInfo | None:
         """The volume of a disk that is to be cloned."""
@@ -178,15 +179,15 @@ def _measured(source: SourceDisk) -> SourceDisk:
     return replace(source, stored=stored, flat_source=flat_source)
 
 
-def _is_libvirts(source: SourceDisk, method: str) -> bool:
-    """Whether libvirt may make a flat image of one that can be measured."""
+def _is_libvirts(source: SourceDisk, of_files: Sequence[Reach], method: str) -> bool:
+    """Whether libvirt may make a flat image of one that can be measured, in pools of files: others allot it whole."""
     volume, chain = source.volume, source.chain
     if volume is None or (source.disk.format or volume.format) != "qcow2" or method not in ("auto", LIBVIRT):
         return False
     if chain.problem or chain.untold or any(each.type != "file" for each in (volume, *chain.volumes)):
         return False
-    is_left = method == LIBVIRT or any({REFLINK, COPY} <= each.refusals.keys() for each in source.reach.values())
-    return is_left and any(each.facts for each in source.reach.values()) and qemuimg.is_installed()
+    left = [each for each in of_files if method == LIBVIRT or {REFLINK, COPY} <= each.refusals.keys()]
+    return any(each.facts for each in left) and qemuimg.is_installed()
 
 
 def _unpacked(source: SourceDisk) -> SourceDisk:

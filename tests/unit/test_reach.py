@@ -11,7 +11,10 @@ import pytest
 from cloner.engine import qemuimg
 from cloner.engine.chain import Chain, Image
 from cloner.engine.reach import COPY, LIBVIRT, LINKED, REFLINK, reach
+from cloner.engine.survey import Surveyor
+from cloner.hypervisor.host import Host
 from cloner.hypervisor.infos import PoolInfo, VolumeInfo
+from cloner.hypervisor.places import Places
 from support.running import run
 
 ALONE = Chain()
@@ -55,6 +58,22 @@ def test_without_qemu_img_there_is_no_flat_copy(pool: PoolInfo, volume: VolumeIn
     assert "qemu-utils" in found.flat_refusals[COPY]
     assert COPY not in found.refusals
     assert COPY not in reach(image, "qcow2", pool, ALONE, is_local=True).flat_refusals
+
+
+@pytest.mark.parametrize(("kind", "measured"), [("dir", 1), ("logical", 0)])
+def test_what_an_image_takes_unpacked_is_asked_only_where_it_counts(
+    pool: PoolInfo, volume: VolumeInfo, tmp_path: Path, kind: str, measured: int
+) -> None:
+    """A logical volume has its whole size from the start; to read all of an image's tables may take seconds."""
+    path = tmp_path / "disk.qcow2"
+    run("qemu-img", "create", "-q", "-f", "qcow2", path, "1M")
+    host = mock.Mock(spec=Host)
+    host.volume.return_value = replace(volume, name=path.name, path=str(path), format="qcow2")
+    host.target.return_value = replace(pool, type=kind)
+    surveyor = Surveyor(host, is_local=True, is_test=False, places=Places(), max_chain=9)
+    with mock.patch.object(qemuimg, "measure", return_value=1) as measure:
+        surveyor.volume("pool", path.name, None, LIBVIRT)
+    assert measure.call_count == measured
 
 
 def test_a_symlink_is_not_followed(volume: VolumeInfo, pool: PoolInfo, tmp_path: Path) -> None:
