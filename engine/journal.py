@@ -416,6 +416,18 @@ class Journal:
             connection.execute(sa.delete(sql.deletions).where(sql.deletions.c.uuid == uuid))
             connection.execute(sa.insert(sql.deletions).values(uuid=uuid, what=json.dumps(what)))
 
+    def adopt_deletion(self, uuid: str, of: str, by: str) -> bool:
+        """Makes a deletion of one server another's. False if it has ended, or somebody else was faster."""
+        here = sql.deletions.c.uuid == uuid
+        with self._write() as connection:
+            found = connection.execute(sa.select(sql.deletions.c.what).where(here)).scalar()
+            what = {} if found is None else json.loads(found)
+            if what.get("server") != of:
+                return False
+            adopted = json.dumps(what | {"server": by})
+            connection.execute(sa.update(sql.deletions).where(here).values(what=adopted))
+        return True
+
     def end_deletion(self, uuid: str) -> None:
         with self._write() as connection:
             connection.execute(sa.delete(sql.deletions).where(sql.deletions.c.uuid == uuid))

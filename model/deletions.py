@@ -86,11 +86,26 @@ class Deletions:
     def sweep(self) -> None:
         """Goes on with what is left. Raises JournalUnavailable and LibvirtUnavailable."""
         for uuid, what in self.left().items():
-            try:
-                self._finish(uuid, what)
-            except (errors.Busy, errors.PoolInactive) as error:
-                log.warning("the storage of the deleted guest %s is kept for now: %s", uuid, error)
-                continue
+            with self._adopted(uuid, what) as is_ours:
+                if is_ours:
+                    self._go_on(uuid, what)
+
+    @contextmanager
+    def _adopted(self, uuid: str, what: Mapping[str, Any]) -> Iterator[bool]:
+        """Makes a deletion this server's, for as long as it goes on with it. False if another one was faster."""
+        here = self._services.lease.id
+        _under_way.add((here, uuid))
+        try:
+            yield self._services.journal.adopt_deletion(uuid, what["server"], here)
+        finally:
+            _under_way.discard((here, uuid))
+
+    def _go_on(self, uuid: str, what: Mapping[str, Any]) -> None:
+        try:
+            self._finish(uuid, what)
+        except (errors.Busy, errors.PoolInactive) as error:
+            log.warning("the storage of the deleted guest %s is kept for now: %s", uuid, error)
+        else:
             self._services.journal.end_deletion(uuid)
 
     def _finish(self, uuid: str, what: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -18,6 +19,7 @@ from cloner.engine.records import DONE, Mark
 from cloner.engine.transaction import Transaction
 from cloner.hypervisor import making
 from cloner.hypervisor.making import VolumeMaker
+from cloner.model import deletions
 from cloner.model.accepting import Request
 from cloner.model.deletions import Deletions
 from cloner.model.services import DOMAIN_NAME, VOLUME_NAME, Services
@@ -119,6 +121,28 @@ def test_a_file_that_cannot_be_removed_keeps_no_other_deletion_from_its_end(serv
         Deletions(services).sweep()
     assert remove.call_count == 2
     assert services.journal.deletions() == {}
+
+
+def test_one_server_alone_goes_on_with_a_deletion(services: Services) -> None:
+    """Another found a volume held by the first, left it for good, and ended what the first had to try again."""
+    uuid, path = "00000000-0000-4000-8000-000000000001", "/default-pool/gone.img"
+    part = {"pool": "default", "name": "gone.img", "path": path, "file": {"inode": 1, "device": 1}}
+    what = {"server": "a dead server", "volumes": [part], "nvram": "", "file": {}}
+    services.journal.begin_deletion(uuid, what)
+    other = replace(services, lease=Lease(services.lease._folder))
+
+    def meanwhile(*_: object) -> None:
+        Deletions(other).sweep()
+        raise errors.Busy(what="a test")
+
+    with mock.patch.object(deletions, "take_back", side_effect=meanwhile):
+        Deletions(services).sweep()
+    assert set(services.journal.deletions()) == {uuid}
+    with mock.patch.object(deletions, "take_back") as take_back:
+        Deletions(services).sweep()
+    take_back.assert_called_once()
+    assert services.journal.deletions() == {}
+    other.lease.release()
 
 
 def test_a_volume_that_libvirt_makes_is_known_as_soon_as_it_is_there(services: Services) -> None:
