@@ -15,8 +15,9 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from itertools import chain
 from urllib.parse import urlsplit
 
 import libvirt
@@ -74,18 +75,23 @@ class Connections:
         self._idle: list[libvirt.virConnect] = []
         self._short: queue.LifoQueue[libvirt.virConnect] = queue.LifoQueue()
         self._sockets: dict[libvirt.virConnect, list[socket.socket]] = {}
+        self._opening: list[socket.socket] = []
+        self._missing = threading.Event()
         self._mine = threading.local()
         self._keeper = threading.Thread(target=self._keep, name="libvirt-keeper", daemon=True)
+        self._opener = threading.Thread(target=self._open_missing, name="libvirt-opener", daemon=True)
 
     def start(self, wait_s: float = 1.0) -> None:
         """Begins to connect, and waits up to `wait_s` seconds for the first attempt to end, well or not."""
         eventloop.run()
         self._keeper.start()
+        self._opener.start()
         self._settled.wait(wait_s)
 
     def stop(self) -> None:
         self._stopped = True
         self._check.set()
+        self._missing.set()
         self._keeper.join(1.0)
 
     @property
@@ -122,8 +128,9 @@ class Connections:
             is_kept = is_alive and connection in self._sockets
             if is_kept:
                 self._short.put(connection)
+            sockets = [] if is_kept else self._sockets.pop(connection, [])
         if not is_kept:
-            self._hang_up(connection)
+            _hang_up(sockets)
             self._check.set()
 
     def _connected(self) -> libvirt.virConnect:
@@ -188,21 +195,12 @@ class Connections:
             self._idle.clear()
             while not self._short.empty():
                 self._short.get_nowait()
-            short = list(self._sockets)
-        for each in short:
-            self._hang_up(each)
+            lost, self._sockets = self._sockets, {}
+            sockets = [*self._opening, *chain.from_iterable(lost.values())]
+        _hang_up(sockets)
         log.warning("libvirt at %s is gone: %s", self.uri, cause)
         self.on_lost()
         self._check.set()
-
-    def _hang_up(self, connection: libvirt.virConnect) -> None:
-        """Ends a connection for short calls, also for a thread that waits in it for a libvirt which hangs."""
-        with self._lock:
-            sockets = self._sockets.pop(connection, [])
-        for each in sockets:
-            with suppress(OSError):  # it has been hung up on
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
 
     def _keep(self) -> None:
         while not self._stopped:
@@ -211,8 +209,8 @@ class Connections:
                 self._connect()
             elif not _is_alive(connection):
                 self._lose(connection, "the connection was lost")
-            elif not self.is_test_driver:
-                self._open_short()
+            elif not self.is_test_driver and len(self._sockets) < SHORT_CALLS:
+                self._missing.set()
             self._looked = time.monotonic()
             self._check.wait(_RETRY_S)
             self._check.clear()
@@ -230,22 +228,38 @@ class Connections:
             with self._lock:
                 self._control = connection
             if not self.is_test_driver:
-                self._open_short()
+                self._missing.set()
             self.on_connect(connection)
         self._settled.set()
 
-    def _open_short(self) -> None:
-        """Opens what is missing of the connections for short calls."""
-        while len(self._sockets) < SHORT_CALLS:
-            try:
-                with eventloop.apart() as sockets:
-                    connection = self._open()
-            except libvirt.libvirtError as error:
-                log.warning("libvirt at %s takes no more connections: %s", self.uri, error.get_error_message())
-                return
-            with self._lock:
+    def _open_missing(self) -> None:
+        """Opens what is missing of the connections for short calls.
+
+        In a thread of its own: a libvirtd that hangs, or has all clients that it takes, lets whoever comes wait, and
+        meanwhile the keeper has to see whether the control connection is lost.
+        """
+        while not self._stopped:
+            control = self._control
+            if control is None or len(self._sockets) >= SHORT_CALLS or not self._open_short(control):
+                self._missing.wait()
+                self._missing.clear()
+
+    def _open_short(self, control: libvirt.virConnect) -> bool:
+        try:
+            with eventloop.apart() as self._opening:
+                connection = self._open()
+        except libvirt.libvirtError as error:
+            log.warning("libvirt at %s takes no more connections: %s", self.uri, error.get_error_message())
+            return False
+        with self._lock:
+            sockets, self._opening = self._opening, []
+            is_wanted = self._control is control
+            if is_wanted:
                 self._sockets[connection] = sockets
                 self._short.put(connection)
+        if not is_wanted:  # it may be one to a libvirtd that is gone
+            _hang_up(sockets)
+        return is_wanted
 
     def _open(self) -> libvirt.virConnect:
         with xmlparser.lock if self.is_test_driver else nullcontext():
@@ -253,6 +267,14 @@ class Connections:
         with suppress(libvirt.libvirtError):  # the test driver has no keepalive, and needs none
             connection.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
         return connection
+
+
+def _hang_up(sockets: Iterable[socket.socket]) -> None:
+    """Ends connections for short calls, also for threads that wait in them for a libvirt which hangs."""
+    for each in sockets:
+        with suppress(OSError):  # it has been hung up on
+            each.shutdown(socket.SHUT_RDWR)
+        each.close()
 
 
 def _is_alive(connection: libvirt.virConnect) -> bool:

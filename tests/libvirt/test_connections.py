@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -34,3 +36,119 @@ def test_a_short_call_does_not_wake_the_event_loop_and_a_long_one_does(libvirtd:
         [sys.executable, "-c", CALLS, libvirtd.uri], capture_output=True, text=True, timeout=60, check=True
     )
     assert found.stdout.split() == ["0", "True"]
+
+
+# A libvirtd hangs while a connection is being opened in the place of one that died, and others are waited in.
+HANGS = """
+import os, signal, sys, threading
+import libvirt
+from cloner import errors
+from cloner.hypervisor import connection
+connection.KEEPALIVE_INTERVAL_S, connection.KEEPALIVE_COUNT = 1, 2
+connections = connection.Connections(sys.argv[1])
+connections.start(20)
+while connections._short.qsize() < connection.SHORT_CALLS:
+    pass
+def call():
+    with connections.short_call() as mine:
+        try:
+            mine.listAllDomains()
+        except libvirt.libvirtError as error:
+            print(connections.failed(error, mine))
+os.kill(int(sys.argv[2]), signal.SIGSTOP)
+dies = connections._short.get()
+for each in connections._sockets[dies]:
+    each.shutdown(2)
+connections._short.put(dies)
+for _ in range(3):
+    calls = threading.Thread(target=call)
+    calls.start()
+    if dies:
+        calls.join()
+        dies = None
+calls.join()
+"""
+
+
+def test_who_waits_for_a_libvirtd_that_hangs_is_told_so_though_a_connection_is_being_opened(
+    libvirtd: PrivateLibvirtd,
+) -> None:
+    try:
+        found = subprocess.run(
+            [sys.executable, "-c", HANGS, libvirtd.uri, str(libvirtd.pid)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    finally:
+        os.kill(libvirtd.pid, signal.SIGCONT)
+    assert found.stdout.split() == ["True"] * 3
+
+
+# While those that are lost are hung up on, a thread gives back the one that it had.
+GIVES_BACK = """
+import socket, sys, threading
+import libvirt
+from cloner.hypervisor.connection import SHORT_CALLS, Connections
+connections = Connections(sys.argv[1])
+connections.start(20)
+while connections._short.qsize() < SHORT_CALLS:
+    pass
+has, may_give = threading.Event(), threading.Event()
+def hold():
+    with connections.short_call():
+        has.set()
+        may_give.wait()
+holder = threading.Thread(target=hold)
+holder.start()
+has.wait()
+def shutdown(self, how, shutdown=socket.socket.shutdown):
+    may_give.set()
+    holder.join()
+    shutdown(self, how)
+socket.socket.shutdown = shutdown
+connections._lose(connections._control, "it is said to be")
+while len(connections._sockets) < SHORT_CALLS:
+    pass
+dead = 0
+for _ in range(connections._short.qsize()):
+    try:
+        connections._short.get().listAllDomains()
+    except libvirt.libvirtError:
+        dead += 1
+print(dead)
+"""
+
+
+def test_what_is_given_back_while_all_are_hung_up_on_is_not_kept(libvirtd: PrivateLibvirtd) -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", GIVES_BACK, libvirtd.uri], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert found.stdout.split() == ["0"]
+
+
+# It has room for the connection for events and a few more.
+FULL = """
+import sys, time
+from cloner.hypervisor.connection import Connections
+connections = Connections(sys.argv[1])
+heard = []
+connections.on_connect = heard.append
+connections.start(20)
+time.sleep(6)
+with connections.short_call() as connection:
+    connection.listAllDomains()
+print(connections.is_connected, len(heard))
+"""
+
+
+def test_a_libvirtd_that_takes_few_clients_is_one_that_is_there() -> None:
+    libvirtd = PrivateLibvirtd()
+    with (libvirtd.folder / "libvirtd.conf").open("a") as configuration:
+        configuration.write("max_clients = 4\nmax_anonymous_clients = 4\n")
+    with libvirtd:
+        found = subprocess.run(
+            [sys.executable, "-c", FULL, libvirtd.uri], capture_output=True, text=True, timeout=60, check=True
+        )
+    assert found.stdout.split() == ["True", "1"]

@@ -74,6 +74,9 @@ class PrivateLibvirtd:
         self._log_file = self.folder / "libvirtd.log"
         self._reapers: list[subprocess.Popen[str]] = []  # one for each start, while it has children
         self._pidfd = -1
+        self.pid = 0
+        """The process id of the daemon that was started last."""
+
         self._prepare()
 
     @property
@@ -189,7 +192,8 @@ class PrivateLibvirtd:
         with reaper.stdout as answer:
             pid = answer.readline()
         try:
-            return os.pidfd_open(int(pid))
+            self.pid = int(pid)
+            return os.pidfd_open(self.pid)
         except (ValueError, ProcessLookupError) as error:
             raise RuntimeError(f"libvirtd ended at its start\n{self.log}") from error
 
