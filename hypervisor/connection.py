@@ -3,8 +3,9 @@
 No request waits for a connection to be made. A thread of its own opens them, watches them and opens them again; while
 there is none, whoever asks is told so at once. No two threads ever wait in one connection: when libvirtd hangs,
 keepalive tells only one of them, and the other may crash the process when libvirtd goes on (measured on libvirt 9.0).
-Those for short calls have no keepalive, since libvirt's event loop would take half of each call (eventloop.py): when
-the one for events finds that libvirtd is gone, they are hung up on.
+Those for short calls to a libvirtd on this host have no keepalive, since libvirt's event loop would take half of each
+call (eventloop.py): when the one for events finds that libvirtd is gone, they are hung up on. Those to one far away
+have it: a firewall may forget a single connection, above all one that is silent.
 All of libvirtd serves twenty calls at a time (max_workers), hence few long ones.
 """
 
@@ -16,7 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import chain
 from urllib.parse import urlsplit
 
@@ -245,8 +246,9 @@ class Connections:
                 self._missing.clear()
 
     def _open_short(self, control: libvirt.virConnect) -> bool:
+        apart: AbstractContextManager[list[socket.socket]] = eventloop.apart() if self.is_local else nullcontext([])
         try:
-            with eventloop.apart() as self._opening:
+            with apart as self._opening:
                 connection = self._open()
         except libvirt.libvirtError as error:
             log.warning("libvirt at %s takes no more connections: %s", self.uri, error.get_error_message())

@@ -152,3 +152,44 @@ def test_a_libvirtd_that_takes_few_clients_is_one_that_is_there() -> None:
             [sys.executable, "-c", FULL, libvirtd.uri], capture_output=True, text=True, timeout=60, check=True
         )
     assert found.stdout.split() == ["True", "1"]
+
+
+# Between here and a libvirtd that is far away, something forgets the connections for short calls, and is silent.
+FORGETS = """
+import socket, sys, threading
+from urllib.parse import parse_qs, urlsplit
+import libvirt
+from cloner.hypervisor import connection
+connection.KEEPALIVE_INTERVAL_S, connection.KEEPALIVE_COUNT = 1, 2
+forgotten = set()
+def pass_on(source, target, number):
+    while data := source.recv(65536):
+        if number not in forgotten:
+            target.sendall(data)
+def between(listener):
+    for number in range(30):
+        client = listener.accept()[0]
+        server = socket.socket(socket.AF_UNIX)
+        server.connect(parse_qs(urlsplit(sys.argv[1]).query)["socket"][0])
+        for ends in ((client, server), (server, client)):
+            threading.Thread(target=pass_on, args=(*ends, number), daemon=True).start()
+listener = socket.create_server(("127.0.0.1", 0))
+threading.Thread(target=between, args=(listener,), daemon=True).start()
+connections = connection.Connections(f"qemu+tcp://127.0.0.1:{listener.getsockname()[1]}/session")
+connections.start(20)
+while connections._short.qsize() < connection.SHORT_CALLS:
+    pass
+forgotten.update(range(1, 1 + connection.SHORT_CALLS))
+with connections.short_call() as mine:
+    try:
+        mine.listAllDomains()
+    except libvirt.libvirtError as error:
+        print(connections.failed(error, mine), connections.is_connected)
+"""
+
+
+def test_a_connection_to_a_libvirtd_far_away_is_kept_alive_by_itself(libvirtd: PrivateLibvirtd) -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", FORGETS, libvirtd.uri], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert found.stdout.split() == ["True", "True"]
