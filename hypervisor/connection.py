@@ -199,6 +199,7 @@ class Connections:
             lost, self._sockets = self._sockets, {}
             sockets = [*self._opening, *chain.from_iterable(lost.values())]
         _hang_up(sockets)
+        _stop_listening(connection)
         log.warning("libvirt at %s is gone: %s", self.uri, cause)
         self.on_lost()
         self._check.set()
@@ -277,6 +278,13 @@ def _hang_up(sockets: Iterable[socket.socket]) -> None:
         with suppress(OSError):  # it has been hung up on
             each.shutdown(socket.SHUT_RDWR)
         each.close()
+
+
+def _stop_listening(connection: libvirt.virConnect) -> None:
+    """What listens to a connection keeps it, and is kept by it, for ever."""
+    for number in list(getattr(connection, "domainEventCallbackID", ())):
+        with suppress(libvirt.libvirtError):  # libvirtd could not be told
+            connection.domainEventDeregisterAny(number)
 
 
 def _is_alive(connection: libvirt.virConnect) -> bool:

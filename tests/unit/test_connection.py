@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 
 import libvirt
@@ -50,3 +52,20 @@ def test_they_are_not_when_their_keeper_hangs(connections: Connections, monkeypa
 
 def _refused() -> None:
     raise libvirt.libvirtError("refused")
+
+
+def test_a_connection_that_is_lost_is_let_go_of_with_what_listened_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost: list[weakref.ref[libvirt.virConnect]] = []
+
+    def listen(control: libvirt.virConnect) -> None:
+        control.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, print, None)
+        lost.append(weakref.ref(control))
+
+    found = Connections("test:///default")
+    found.on_connect = listen
+    found.start()
+    wait_until(lambda: len(lost) == 1, PATIENCE, "it is connected")
+    monkeypatch.setattr(connection, "_is_alive", lambda which: which is not lost[0]())
+    wait_until(lambda: len(lost) > 1, PATIENCE, "it is connected again")
+    wait_until(lambda: gc.collect() >= 0 and lost[0]() is None, PATIENCE, "the one that was lost is gone")
+    found.stop()
