@@ -169,10 +169,11 @@ class Loop:
     def _wait(self) -> list[tuple[int, int]]:
         """Which handles have something to tell, and what, in libvirt's words."""
         handles = self._handles.copy()
-        wanted = {handle.file: 0 for handle in handles.values() if handle.events}
+        wanted: dict[int, int] = {}
         for handle in handles.values():
-            if handle.events:
-                wanted[handle.file] |= _in_words_of_poll(handle.events)
+            events = handle.events  # another thread may change it meanwhile
+            if events:
+                wanted[handle.file] = wanted.get(handle.file, 0) | _in_words_of_poll(events)
         poll = select.poll()
         poll.register(self._waker, select.POLLIN)
         for file, flags in wanted.items():

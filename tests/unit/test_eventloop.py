@@ -16,6 +16,7 @@ from unittest import mock
 import libvirt
 import pytest
 
+from cloner.hypervisor import eventloop
 from cloner.hypervisor.eventloop import Loop
 
 READABLE, WRITABLE, HANGUP = (
@@ -186,6 +187,23 @@ def test_a_loop_that_waits_is_woken_by_what_another_thread_changes(
         lib.loop.turn()
     thread.join()
     assert begun.is_set()
+
+
+def test_what_is_wanted_may_change_at_any_moment(lib: Libvirt, pair: tuple[socket.socket, socket.socket]) -> None:
+    here, there = pair
+    there.send(b"!")
+    here.send(b"!")
+    first, second = lib.loop.add_handle(here.fileno(), READABLE, lib.handle, "x"), 0
+    in_words = eventloop._in_words_of_poll
+
+    def change(events: int) -> int:
+        lib.loop.update_handle(second, READABLE)
+        return in_words(events)
+
+    second = lib.loop.add_handle(there.fileno(), 0, lib.handle, "y")
+    with mock.patch.object(eventloop, "_in_words_of_poll", change):
+        turns(lib.loop, 2)
+    assert {about[0] for about in lib.told} == {first, second}
 
 
 def test_what_fails_is_logged_and_ends_nothing(lib: Libvirt, caplog: pytest.LogCaptureFixture) -> None:
