@@ -102,8 +102,9 @@ class Loop:
         self.is_in_charge = True
         sockets: list[socket.socket] | None = getattr(self._opening, "sockets", None)
         if sockets is not None and stat.S_ISSOCK(os.fstat(file).st_mode):  # nothing else could be hung up
-            sockets.append(socket.socket(fileno=os.dup(file)))
-            return -1
+            with suppress(OSError):  # no file is left: it is watched then, and has keepalive
+                sockets.append(socket.socket(fileno=os.dup(file)))
+                return -1
         return self._add(self._handles, _Handle(file, events, call, opaque))
 
     def update_handle(self, number: int, events: int) -> None:

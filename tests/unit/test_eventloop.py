@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -232,6 +233,14 @@ def test_a_socket_that_is_opened_apart_is_not_watched_and_can_be_hung_up(
     assert there.recv(1) == b""
     sockets[0].close()
     assert lib.loop.add_handle(here.fileno(), READABLE, lib.handle, "x") > 0
+
+
+def test_what_could_not_be_hung_up_for_want_of_files_is_watched(
+    lib: Libvirt, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    with lib.loop.apart() as sockets, mock.patch.object(os, "dup", side_effect=OSError(errno.EMFILE, "too many")):
+        assert lib.loop.add_handle(pair[0].fileno(), READABLE, lib.handle, "x") > 0
+    assert sockets == []
 
 
 def test_what_is_no_socket_is_watched_even_so(lib: Libvirt) -> None:
