@@ -33,6 +33,8 @@ _FLAGS = {
     libvirt.VIR_EVENT_HANDLE_HANGUP: select.POLLHUP,
 }
 
+_AFTER_A_STUMBLE_S = 0.1
+
 Call = Callable[..., Any]
 
 
@@ -151,7 +153,11 @@ class Loop:
     def run(self) -> None:
         """For ever."""
         while True:
-            self.turn()
+            try:
+                self.turn()
+            except Exception:  # without it the server hears nothing any more; the stack is in the log
+                log.exception("libvirt's event loop stumbled")
+                time.sleep(_AFTER_A_STUMBLE_S)
 
     def turn(self) -> None:
         """Waits for the next thing that libvirt wants to be told of, and tells it."""

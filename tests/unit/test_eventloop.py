@@ -263,3 +263,12 @@ def test_others_open_what_they_open_as_ever_meanwhile(lib: Libvirt, pair: tuple[
         thread.start()
         thread.join()
     assert numbers[0] > 0
+
+
+def test_a_turn_that_fails_is_logged_and_followed_by_the_next(
+    lib: Libvirt, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lib.loop, "turn", mock.Mock(side_effect=[MemoryError, None, SystemExit]))
+    with pytest.raises(SystemExit):
+        lib.loop.run()
+    assert caplog.messages == ["libvirt's event loop stumbled"]
