@@ -86,7 +86,8 @@ class Connections:
         """Begins to connect, and waits up to `wait_s` seconds for the first attempt to end, well or not."""
         eventloop.run()
         self._keeper.start()
-        self._opener.start()
+        if not self.is_test_driver:  # each connection to it is a host of its own
+            self._opener.start()
         self._settled.wait(wait_s)
 
     def stop(self) -> None:
@@ -241,12 +242,14 @@ class Connections:
         meanwhile the keeper has to see whether the control connection is lost.
         """
         while not self._stopped:
-            control = self._control
-            if control is None or len(self._sockets) >= SHORT_CALLS or not self._open_short(control):
+            if len(self._sockets) >= SHORT_CALLS or not self._open_short():
                 self._missing.wait()
                 self._missing.clear()
 
-    def _open_short(self, control: libvirt.virConnect) -> bool:
+    def _open_short(self) -> bool:
+        control = self._control  # no longer than for this: one that is lost is to go
+        if control is None:
+            return False
         apart: AbstractContextManager[list[socket.socket]] = eventloop.apart() if self.is_local else nullcontext([])
         try:
             with apart as self._opening:

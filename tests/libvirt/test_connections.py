@@ -54,7 +54,7 @@ def call():
         try:
             mine.listAllDomains()
         except libvirt.libvirtError as error:
-            print(connections.failed(error, mine))
+            print(f"{connections.failed(error, mine)} ", end="")  # in one piece, beside the others
 os.kill(int(sys.argv[2]), signal.SIGSTOP)
 dies = connections._short.get()
 for each in connections._sockets[dies]:

@@ -13,7 +13,7 @@ from support.answers import cloned, refusal
 from support.guests import Disk, inventory
 from support.libvirtd import PrivateLibvirtd
 from support.people import USER
-from support.running import run
+from support.running import run, wait_until
 from support.server import Response, Server
 from support.storage import KiB, MiB, make_pool, make_qcow2, make_raw, pool_path, qemu_img_compare, some_data
 
@@ -252,5 +252,8 @@ def test_what_a_guest_wrote_into_its_raw_disk_is_not_taken_for_an_image(
         file.write(overlay.read_bytes())
     overlay.unlink()
     images.refresh()
+    wait_until(
+        lambda: [vm for vm in server.request("GET", "vms").json if vm["name"] == "web"], 30, "the guest is known"
+    )
     assert "web reads it as raw, and libvirt takes it for qcow2" in refused_volume(server, conn, "web.img", wishes)
     assert "libvirt takes the volume for qcow2" in refused_guest(server, conn, wishes)
