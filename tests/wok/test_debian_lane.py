@@ -37,10 +37,13 @@ NOT_HERE = {
     "tests/unit/test_packaging.py": "setuptools",
     "tests/unit/test_re2.py": "google-re2",
     "tests/wok/test_debian_lane.py": "this one",
-    # They are about what a host with Wok has of Wok, and not of `cloner serve`; and they take minutes.
+    # They are about what a host with Wok has of Wok, and not of `cloner serve`, or start it for each test: minutes.
     "tests/contract/test_backup.py": "a command",
+    "tests/contract/test_batches.py": "a server each",
     "tests/contract/test_command_line.py": "commands",
+    "tests/contract/test_following.py": "a server each",
     "tests/contract/test_health.py": "for what watches over a server",
+    "tests/contract/test_load.py": "many clients",
     "tests/contract/test_nginx.py": "a proxy before the server",
     "tests/contract/test_slow.py": "the server's connections",
     "tests/contract/test_systemd.py": "a service",
