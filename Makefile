@@ -3,6 +3,8 @@
 # The Python that .venv is made with, 3.11 or newer; to change it, `make clean` first.
 PYTHON ?= python3
 export PYTHON
+# The tests start some thousand Pythons: not each of them is to compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
 # The processes that the tests are spread over; most of them wait for a disk or for a server most of the time.
 WORKERS ?= 4
 
