@@ -419,7 +419,7 @@ def test_libvirtd_killed_while_it_copies_leaves_nothing(
     folder = pool_path(pool)
     name = pool.name()
     before = inventory(conn)
-    task = server.request("POST", "vms/web/clone", body={}).json
+    task = server.request("POST", "vms/web/clone", body={"method": "libvirt"}).json
     copy = folder / f"{task['name']}-vda.qcow2"
     wait_until(lambda: copy.exists() and allocated(copy) > MiB, 30, "the copy is under way", lambda: server.log)
     libvirtd.kill()
