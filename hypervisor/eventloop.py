@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import libvirt
@@ -73,13 +74,18 @@ class Loop:
         self._handles: dict[int, _Handle] = {}
         self._timers: dict[int, _Timer] = {}
         self._gone: deque[Any] = deque()
-        self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._opening = threading.local()
         self.is_in_charge = False
         """Whether libvirt has ever asked for anything here, and not another loop."""
 
+    @cached_property
+    def _waker(self) -> int:
+        """Ends a wait. It is there when the loop is in use, and not when this is imported: a fork would share it."""
+        return os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
     def register(self) -> None:
         """Offers it to libvirt, which takes the first that it is offered."""
+        self._wake()
         handles = (self.add_handle, self.update_handle, self.remove_handle)
         libvirt.virEventRegisterImpl(*handles, self.add_timer, self.update_timer, self.remove_timer)
         libvirt.virEventRemoveTimeout(libvirt.virEventAddTimeout(-1, lambda *_: None, None))

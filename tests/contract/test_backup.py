@@ -26,13 +26,13 @@ from cloner.engine.records import BEGUN, DONE, FAILED, FINISHED, Mark
 from cloner.model.services import Services
 from cloner.plugin import build
 from cloner.settings import Settings, demo_uri
+from support import nursery
 from support.answers import at_once, cloned
 from support.server import Server
 
 
 def run(*args: str | Path) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "cloner", "backup", *map(str, args)]
-    return subprocess.run(argv, cwd="/", capture_output=True, text=True, timeout=60, check=False)
+    return nursery.run([sys.executable, "-m", "cloner", "backup", *map(str, args)])
 
 
 def journal_url(folder: Path) -> str:

@@ -20,6 +20,7 @@ import pytest
 from cloner import errors
 from cloner.server import cli
 from cloner.settings import Settings
+from support import nursery
 from support.answers import at_once, cloned
 from support.server import Server
 
@@ -28,7 +29,7 @@ def refused(*args: str, folder: Path) -> str:
     """What `cloner serve --demo` says when it is refused: with status 2, in one line, and without a stack."""
     argv = [sys.executable, "-m", "cloner", "serve", "--demo", "--port", "0", "--state-dir", str(folder), *args]
     environment = {name: value for name, value in os.environ.items() if name != "CLONER_TOKEN"}
-    done = subprocess.run(argv, env=environment, cwd="/", capture_output=True, text=True, timeout=30, check=False)
+    done = nursery.run(argv, environment)
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     assert "Traceback" not in done.stderr

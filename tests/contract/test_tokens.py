@@ -14,6 +14,7 @@ import pytest
 
 from cloner.engine.journal import Journal
 from cloner.engine.tokens import Tokens
+from support import nursery
 from support.answers import at_once, refusal
 from support.server import Response, Server
 
@@ -40,7 +41,7 @@ def server(folder: Path) -> Iterator[Server]:
 
 def command(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "cloner", "token", *args, "--demo", "--state-dir", str(folder)]
-    return subprocess.run(argv, cwd="/", capture_output=True, text=True, timeout=30, check=False)
+    return nursery.run(argv)
 
 
 def made(folder: Path, *args: str) -> str:

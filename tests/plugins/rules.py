@@ -8,6 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from support import nursery
+
+
+def pytest_configure() -> None:
+    """Servers and commands start at once."""
+    nursery.is_open = True
+
 
 def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """The root is a plain folder: as a package pytest would import it a second time, by the name of the folder."""

@@ -7,7 +7,6 @@ import os
 import pty
 import signal
 import struct
-import subprocess
 import sys
 import termios
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from support import nursery
 from support.running import wait_until
 from support.server import MOUNT_POINT, TOKEN, Server
 
@@ -34,16 +34,7 @@ class Done:
 
 def cloner(server: Server | str, *args: str, env: Mapping[str, str] | None = None) -> Done:
     """Run a command of the client in pipes. `server` is one, or the address of something else."""
-    done = subprocess.run(
-        [sys.executable, "-m", "cloner", *args],
-        env=environment(server, env),
-        cwd="/",
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
+    done = nursery.run([sys.executable, "-m", "cloner", *args], environment(server, env), TIMEOUT)
     assert "Traceback" not in done.stderr, done.stderr
     return Done(done.returncode, done.stdout, done.stderr)
 
@@ -70,14 +61,8 @@ class Running:
         if on_terminal:
             fcntl.ioctl(writing, termios.TIOCSWINSZ, struct.pack("4H", ROWS, COLUMNS, 0, 0))
         self._said = bytearray()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "cloner", *args],
-            env=environment(server, env),
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=writing,
-            stderr=writing,
-        )
+        argv = [sys.executable, "-m", "cloner", *args]
+        self._process = nursery.spawn(argv, environment(server, env), writing, writing)
         os.close(writing)
         os.set_blocking(self._reading, False)
 
@@ -111,7 +96,7 @@ class Running:
         """Wait for its end; the exit status. TimeoutError, with what it said, after TIMEOUT."""
         wait_until(lambda: [self.text, self._process.poll()][1] is not None, TIMEOUT, "it ends", lambda: self.text)
         assert "Traceback" not in self.text, self.text
-        return self._process.returncode
+        return self._process.wait()
 
     def __enter__(self) -> Self:
         return self

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from support import nursery
 from support.running import wait_until
 
 MOUNT_POINT = "/plugins/kimchi"
@@ -85,7 +86,7 @@ class Server:
         self.state_dir = state_dir
         self.address = ("", 0)
         self.ready_line = ""
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: nursery.Forked | subprocess.Popen[bytes] | None = None
         self._outputs: tuple[_Output, _Output] | None = None  # stdout and stderr
 
     @property
@@ -118,13 +119,12 @@ class Server:
             raise RuntimeError("this server is running already")
         self._close_outputs()
         self._outputs = (_Output(), _Output())
-        self._process = subprocess.Popen(
+        self._process = nursery.spawn(
             self._argv,
-            env=self._env,
+            self._env,
+            self._outputs[0].fd,
+            self._outputs[1].fd,
             cwd="/",  # the repository's folders must not be importable by their bare names
-            stdin=subprocess.DEVNULL,
-            stdout=self._outputs[0].fd,
-            stderr=self._outputs[1].fd,
             start_new_session=True,
         )
         wait_until(self._is_ready, START_TIMEOUT, "the server prints its ready line", self._log_tail)
@@ -259,7 +259,7 @@ class Server:
         for output in self._outputs or ():
             output.close()
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _started(self) -> nursery.Forked | subprocess.Popen[bytes]:
         if self._process is None:
             raise RuntimeError("this server was never started")
         return self._process
