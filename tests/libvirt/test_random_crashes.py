@@ -46,8 +46,8 @@ def cases(libvirtd: PrivateLibvirtd) -> Iterator[list[Case]]:
     with (
         mounted("xfs") as fast,
         mounted("ext4", 512 * MiB) as plain,
-        uefi_guest(libvirtd, "fast", fast, MiB) as on_xfs,
-        uefi_guest(libvirtd, "plain", plain, 24 * MiB) as on_ext4,
+        uefi_guest(libvirtd, "fast", fast, MiB, 64 * MiB) as on_xfs,
+        uefi_guest(libvirtd, "plain", plain, 24 * MiB, 64 * MiB) as on_ext4,
     ):
         yield [case for method in ("copy", "linked", "libvirt") for case in (on_xfs["reflink"], on_ext4[method])]
 

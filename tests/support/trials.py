@@ -137,15 +137,18 @@ class Case:
 
 
 @contextmanager
-def uefi_guest(libvirtd: PrivateLibvirtd, name: str, folder: Path, data: int) -> Iterator[dict[str, Case]]:
-    """A guest with UEFI variables, a qcow2 and a raw disk of 64 MiB, each with `data` bytes, in a pool of its name.
+def uefi_guest(
+    libvirtd: PrivateLibvirtd, name: str, folder: Path, data: int, size: int = 8 * MiB
+) -> Iterator[dict[str, Case]]:
+    """A guest with UEFI variables, and with a qcow2 and a raw disk of this size and with so much data, in a pool.
 
-    Yields the case of its clone for each method. Both go at the end, if they are there and libvirtd runs.
+    The pool has the guest's name. Yields the case of its clone for each method. Both go at the end, if they
+    are there and libvirtd runs.
     """
     with closing(libvirtd.open()) as conn:
         pool = make_pool(conn, name, folder / "pool")
-        system = Path(make_qcow2(pool, f"{name}.qcow2", 64 * MiB, {0: some_data(data)}).path())
-        raw = Path(make_raw(pool, f"{name}.img", 64 * MiB, {MiB: some_data(data, 1)}).path())
+        system = Path(make_qcow2(pool, f"{name}.qcow2", size, {0: some_data(data)}).path())
+        raw = Path(make_raw(pool, f"{name}.img", size, {MiB: some_data(data, 1)}).path())
         nvram = folder / "nvram" / f"{name}_VARS.fd"
         nvram.parent.mkdir()
         nvram.write_bytes(some_data(100 * KiB, 2))
