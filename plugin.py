@@ -24,6 +24,7 @@ from .control.base import config
 from .control.openapi import OpenAPI
 from .control.validation import api_schema
 from .engine.copying import methods
+from .engine.domainxml import PAM
 from .engine.executor import Bounds, Executor
 from .engine.journal import Journal
 from .engine.lease import Lease
@@ -91,7 +92,9 @@ class Cloner:
         self.api_schema = api_schema()
         before = None if is_ours else Cloner._at_work
         self._takes_over = before is not None and _same_services(before.settings, self.settings)
-        self.services: Services = before.services if before and self._takes_over else build(self.settings, observer)
+        self.services: Services = (
+            before.services if before and self._takes_over else build(self.settings, observer, wok.log_in())
+        )
         for name, controller in sub_nodes.items():
             setattr(self, name.replace(".", "_"), controller(self.services))
         self.openapi_json.resources = {name: node for name, node in sub_nodes.items() if name not in tab_nodes}
@@ -225,7 +228,8 @@ def _wok_files() -> dict[str, dict[str, Any]]:
     return {"/css": nothing, "/js": nothing, "/images": nothing, "/ui/config/tab-ext.xml": served}
 
 
-def build(settings: Settings, observer: Observer | None = None) -> Services:
+def build(settings: Settings, observer: Observer | None = None, log_in: str = PAM) -> Services:
+    """`log_in` is the kind of log-in that users have."""
     observer = observer or Observer()
     folder = settings.folder
     try:
@@ -240,7 +244,7 @@ def build(settings: Settings, observer: Observer | None = None) -> Services:
     host = Host(connections)
     ways = methods(VolumeMaker(connections, host))
     own = places(settings.connect, settings.nvram_dir, settings.tpm_dir)
-    inventory = Inventory(connections, host, partial(read_guest, places=own), lambda guest: guest.marks)
+    inventory = Inventory(connections, host, partial(read_guest, places=own, log_in=log_in), lambda guest: guest.marks)
     ledger = Ledger(journal, host, lease, observer)
 
     def users(volume: VolumeInfo, but: str) -> list[str]:
@@ -275,6 +279,7 @@ def build(settings: Settings, observer: Observer | None = None) -> Services:
         observer=observer,
         feed=feed,
         places=own,
+        log_in=log_in,
     )
 
 

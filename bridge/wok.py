@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import errors
+from ..engine.domainxml import PAM
 from ..settings import DEFAULT_FILE
 
 _OURS, _, _ = __package__.rpartition(".")
@@ -32,6 +33,11 @@ def conf_file() -> Path:
     paths = getattr(module("config"), "PluginPaths", None) if NAME else None
     file = Path(paths(NAME).conf_file) if paths else DEFAULT_FILE
     return file if file.is_file() else DEFAULT_FILE
+
+
+def log_in() -> str:
+    """The kind of log-in that Wok has (src/wok.conf.in, authentication), by which Kimchi's metadata know its users."""
+    return str(module("config").config.get("authentication", "method")) if NAME else PAM
 
 
 def exception(error: errors.ClonerError, name: str = "") -> Exception:

@@ -17,6 +17,9 @@ from .xmltree import Element, parse, remove
 
 KIMCHI_NAMESPACE = "https://github.com/kimchi-project/kimchi"
 
+PAM = "pam"
+"""The kind of log-in that users have outside Wok, in the word that Kimchi's metadata and wok.conf have for it."""
+
 
 @dataclass(frozen=True)
 class NetworkSource:
@@ -101,6 +104,9 @@ class Identity:
     owner: str = ""
     """The user whom it belongs to, and nobody else; '' where it is for whom its source is for."""
 
+    log_in: str = PAM
+    """The kind of log-in that knows the user."""
+
 
 @dataclass(frozen=True)
 class Texts:
@@ -139,16 +145,18 @@ def has_emulated_tpm(domain: Element) -> bool:
     return any(node.get("type") == "emulator" for node in domain.iterfind("devices/tpm/backend"))
 
 
-def access(domain: Element) -> tuple[list[str], list[str]]:
-    """Users and groups that Kimchi's metadata give the guest to, as a log-in by PAM knows them.
+def access(domain: Element, log_in: str = PAM) -> tuple[list[str], list[str]]:
+    """Users and groups that Kimchi's metadata give the guest to, as a kind of log-in knows them.
 
-    Kimchi has them in `access/auth` by the kind of log-in, and had them in `access` itself before there were kinds.
+    Kimchi has them in `access/auth` by that kind, and had those of PAM in `access` itself before there were kinds.
     """
     found: dict[str, list[str]] = {"user": [], "group": []}
     for node in _children(_kimchi_nodes(domain), "access"):
         kinds = _children([node], "auth")
         for kind in ("user", "group"):
-            places = [auth for auth in kinds if auth.get("type") == "pam"] if kinds else [node]
+            places = [auth for auth in kinds if auth.get("type") == log_in]
+            if not kinds and log_in == PAM:
+                places = [node]
             texts = ((entry.text or "").strip() for entry in _children(places, kind))
             found[kind] += [text for text in texts if text]
     return found["user"], found["group"]
@@ -221,10 +229,10 @@ def _set_identity(domain: Element, identity: Identity) -> None:
     for node, mac in zip(_mac_nodes(domain), identity.macs, strict=True):
         node.set("address", mac)
     if identity.owner:
-        _give_to(domain, identity.owner)
+        _give_to(domain, identity.owner, identity.log_in)
 
 
-def _give_to(domain: Element, user: str) -> None:
+def _give_to(domain: Element, user: str, log_in: str) -> None:
     """Has Kimchi's metadata name one user and nobody else, in the form in which Kimchi writes them."""
     nodes = _kimchi_nodes(domain)
     for node in _children(nodes, "access"):
@@ -235,7 +243,7 @@ def _give_to(domain: Element, user: str) -> None:
             metadata = etree.SubElement(domain, "metadata")
         kimchi = {"kimchi": KIMCHI_NAMESPACE}
         nodes = [etree.SubElement(metadata, f"{{{KIMCHI_NAMESPACE}}}metadata", nsmap=kimchi)]
-    auth = etree.SubElement(etree.SubElement(nodes[0], "access"), "auth", type="pam")
+    auth = etree.SubElement(etree.SubElement(nodes[0], "access"), "auth", type=log_in)
     etree.SubElement(auth, "user").text = user
 
 

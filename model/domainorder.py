@@ -58,7 +58,7 @@ class DomainOrder:
         else:
             name = settled(found, taken.is_reserved, self._skipped, lambda: self._new_name(draft, transaction, taken))
         macs = _reserve_macs(transaction, draft.macs(), self.is_taken, task, uuid)
-        identity = domainxml.Identity(name, uuid, str(uuid4()), macs, self.owner)
+        identity = domainxml.Identity(name, uuid, str(uuid4()), macs, self.owner, self.services.log_in)
         plan = draft.domain_plan(identity, is_stamped=self.wanted is None)
         transaction.reserve(DOMAIN_NAME, "", name, task=task)
         for copy in plan.copies:

@@ -85,11 +85,14 @@ def _marks(uuid: str, root: Element, nvram: str | None, disks: Sequence[Disk]) -
     yield from (disk_mark(disk.place) for disk in disks if disk.is_written and disk.place)
 
 
-def read_guest(domain: DomainInfo, places: Places = _NOWHERE) -> Guest:
-    """A domain as it is defined and, where that differs, as it runs; `places` tell of files that its XML does not."""
+def read_guest(domain: DomainInfo, places: Places = _NOWHERE, log_in: str = domainxml.PAM) -> Guest:
+    """A domain as it is defined and, where that differs, as it runs.
+
+    `places` tell of files that its XML does not, `log_in` which of the users that it names are those of this server.
+    """
     root = parse(domain.xml)  # not its `tree`: a host has thousands, of which a list has all at once
     disks, nvram = domainxml.disks(root), own_files(root, places).nvram
-    users, groups = domainxml.access(root)
+    users, groups = domainxml.access(root, log_in)
     resource = _resource(domain, root, disks, users, groups)
     marks = set(_marks(domain.uuid, root, nvram, disks))
     if domain.live_xml:

@@ -54,10 +54,12 @@ class Services:
     observer: Observer
     feed: Feed
     places: Places
+    log_in: str
+    """The kind of log-in that users have here."""
 
     def read(self, domain: DomainInfo) -> Guest:
         """What is kept of a domain."""
-        return read_guest(domain, self.places)
+        return read_guest(domain, self.places, self.log_in)
 
     def guests(self) -> Collection[Guest]:
         """Every domain of the host: from the inventory, or from libvirt as long as that is not complete."""

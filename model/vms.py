@@ -17,7 +17,7 @@ from ..hypervisor.infos import DomainInfo, VolumeInfo
 from .accepting import Accepted, Request, accept, check_count
 from .deletions import Deletions
 from .domainorder import DomainOrder, refuse_written
-from .guests import disk_mark, read_guest
+from .guests import disk_mark
 from .needs import Needs
 from .services import DOMAIN_NAME, Services, check_domain_name, read_wishes
 from .usage import held, refuse_open, stopped_volumes, written_paths, written_volumes
@@ -35,12 +35,12 @@ class VMsModel:
 
     def lookup(self, name: str, caller: Caller) -> dict[str, Any]:
         """Raises DomainNotFound."""
-        return read_guest(self._domain(name, caller)).resource
+        return self._services.read(self._domain(name, caller)).resource
 
     def _domain(self, name: str, caller: Caller) -> DomainInfo:
         """Raises DomainNotFound, also for a domain that is not there for the caller."""
         domain = self._services.host.domain(name)
-        if not (caller.is_admin or read_guest(domain).is_there_for(caller)):
+        if not (caller.is_admin or self._services.read(domain).is_there_for(caller)):
             raise errors.DomainNotFound(name=name)
         return domain
 

@@ -36,11 +36,11 @@ ACCESS = {
 SEEN = {USER: ["db", "mail", "web"], STRANGER: ["mail", "win-uefi"]}
 
 
-def inventory(folder: Path) -> str:
-    """The URI of libvirt's test driver with the demo's guests, each somebody's."""
+def inventory(folder: Path, log_in: str = "pam") -> str:
+    """The URI of libvirt's test driver with the demo's guests, each somebody's by a kind of log-in."""
     node = etree.parse(DEMO_INVENTORY)
     for domain in node.iterfind("domain"):
-        access = f"<access><auth type='pam'>{ACCESS[domain.findtext('name', '')]}</auth></access>"
+        access = f"<access><auth type='{log_in}'>{ACCESS[domain.findtext('name', '')]}</auth></access>"
         root = f"<kimchi:metadata xmlns:kimchi='{KIMCHI_NAMESPACE}'>{access}</kimchi:metadata>"
         domain.insert(2, etree.fromstring(f"<metadata>{root}</metadata>"))
     path = folder / "inventory.xml"

@@ -46,6 +46,20 @@ def test_a_guest_is_there_for_whom_kimchis_metadata_name(access: str, is_there: 
     assert guest(access).is_there_for(ANYBODY)
 
 
+@pytest.mark.parametrize(
+    ("access", "is_there"),
+    [
+        ("<auth type='pam'><user>bob</user></auth><auth type='ldap'><user>ann</user></auth>", True),
+        ("<auth type='pam'><user>ann</user></auth><auth type='ldap'><user>bob</user></auth>", False),
+        ("<user>ann</user>", False),  # of before there were kinds, when all were PAM's
+    ],
+)
+def test_by_the_kind_of_log_in_that_users_have(access: str, is_there: bool) -> None:
+    xml = f"<domain><name>web</name><metadata>{kimchi(access)}</metadata></domain>"
+    by_ldap = read_guest(DomainInfo("web", "", "shutoff", xml, True, False, False), log_in="ldap")
+    assert by_ldap.is_there_for(ANN) == is_there
+
+
 @pytest.mark.parametrize("inside", ["<user/>", "<user></user>", "<user> </user>", "<group/>", "<group> </group>", ""])
 def test_nothing_is_there_for_nobody(inside: str) -> None:
     assert not guest(kimchi(inside)).is_there_for(NOBODY)

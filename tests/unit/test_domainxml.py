@@ -496,10 +496,10 @@ KIMCHIS_FORM = (
 )
 
 
-def given_to(user: str, metadata: str = "") -> str:
+def given_to(user: str, metadata: str = "", **more: str) -> str:
     """The metadata of a user's clone, in canonical form."""
     source = f"<domain><name>web</name><uuid>{UUID}</uuid>{metadata}</domain>"
-    own = Identity("clone", OURS.uuid, OURS.genid, (), owner=user)
+    own = Identity("clone", OURS.uuid, OURS.genid, (), owner=user, **more)
     found = parse(domainxml.clone(source, own, {}, None)).find("metadata")
     assert found is not None
     return canonical(etree.tostring(found, encoding="unicode"))
@@ -507,6 +507,10 @@ def given_to(user: str, metadata: str = "") -> str:
 
 def test_a_users_clone_names_the_user_as_kimchi_would() -> None:
     assert given_to("ann") == given_to("ann", "<metadata/>") == canonical(KIMCHIS_FORM.format("ann"))
+
+
+def test_it_is_known_by_the_log_in_that_the_user_has() -> None:
+    assert given_to("ann", log_in="ldap") == canonical(KIMCHIS_FORM.format("ann").replace("'pam'", "'ldap'"))
 
 
 @pytest.mark.parametrize(

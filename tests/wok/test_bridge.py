@@ -294,6 +294,22 @@ def test_a_user_clones_and_sees_what_is_theirs(tmp_path: Path) -> None:
         assert sum("(CLNLIMIT0001E: 1 clones of yours are being made, and 1 may be." in text for text in said) == 1
 
 
+def test_who_logs_in_by_ldap_clones_what_kimchi_gives_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kimchi's metadata have users by the kind of log-in that Wok has (src/wok.conf.in, authentication)."""
+    monkeypatch.setenv("WOK_METHOD", "ldap")
+    connect = people.inventory(tmp_path, "ldap")
+    with Wok(tmp_path, plugins=("cloner", "kimchi"), connect=connect, kimchi_bridge=True) as wok:
+        ann = wok.log_in("ann")
+        task = asked(wok, f"{VMS}/win-uefi", ann)
+        assert task.status == 202, task.text
+        assert ended(wok, task.json["id"])["status"] == "finished"
+        clone = task.json["target_uri"].split("/")[4]
+        for path in (f"{VMS}/{clone}", f"vms/{clone}"):
+            assert wok.request("GET", path, headers=cookie(ann)).status == 200
+        seen = [guest["name"] for guest in wok.request("GET", "vms", headers=cookie(ann)).json]
+        assert sorted(seen) == ["mail", "win-uefi", clone]
+
+
 # --- Icons and the log -----------------------------------------------------------------------------------------------
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import configparser
 import importlib
 import os
 from pathlib import Path
 from typing import Any
 
 Config = dict[str, dict[str, Any]]
+
+config = configparser.ConfigParser()
+"""src/wok/config.py.in, config: what wok.conf says, of which this is what a plugin may ask."""
+
+config.read_dict({"authentication": {"method": os.environ.get("WOK_METHOD", "pam")}})
 
 
 def root_config() -> dict[str, Any]:
