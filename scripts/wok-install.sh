@@ -13,6 +13,7 @@ python=${WOK_PYTHON:-python3} # the one that runs Wok
 [ -d "$wok/plugins" ] || fail "there is no Wok in $wok: it has no folder plugins"
 wok=$(readlink -f "$wok")
 plugin=$wok/plugins/cloner
+[ ! . -ef "$plugin" ] || fail "this folder is the plugin there already: bring it up to date as it is, and restart Wok"
 
 # Where Wok looks for the plugin's configuration and for its tab: the plugin's folder, unless a distribution packages Wok.
 paths='import sys; sys.path.insert(0, sys.argv[1]); from wok.config import PluginPaths; p = PluginPaths("cloner"); print(p.conf_file); print(p.ui_dir)'
@@ -22,7 +23,12 @@ ui=${found[1]:-$plugin/ui}
 
 # A new folder beside the old one, so that the plugin is never there in part.
 new=$(mktemp -d "$wok/plugins/.cloner-XXXXXX")
-trap 'rm -rf "$new"' EXIT
+old=$new.old
+clean_up() {
+    [ -e "$plugin" ] || [ ! -e "$old" ] || mv "$old" "$plugin"
+    rm -rf "$new" "$old"
+}
+trap clean_up EXIT
 parts=(ANSWERS.json API.json LICENSE README.md cloner.conf py.typed ./*.py)
 for part in */__init__.py demo/ ui/; do
     case $part in tests/* | scripts/* | docs/*) ;; *) parts+=("${part%/*}") ;; esac
@@ -32,10 +38,8 @@ find "$new" -name __pycache__ -prune -exec rm -rf {} +
 chmod -R u=rwX,go=rX "$new"
 [ "$conf" != "$plugin/cloner.conf" ] || [ ! -f "$conf" ] || cp -a --remove-destination "$conf" "$new/cloner.conf"
 
-rm -rf "$plugin.old"
-[ ! -e "$plugin" ] || mv "$plugin" "$plugin.old"
+[ ! -e "$plugin" ] || mv "$plugin" "$old"
 mv "$new" "$plugin"
-rm -rf "$plugin.old"
 
 if [ ! -f "$conf" ]; then
     mkdir -p "$(dirname "$conf")"

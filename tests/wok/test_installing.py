@@ -76,6 +76,30 @@ def test_installed_again_it_is_new_and_its_configuration_stays(place: Path) -> N
     assert [path.name for path in plugin.parent.iterdir()] == ["cloner"]
 
 
+def test_an_update_that_fails_leaves_all_as_it_was(
+    tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(place)
+    plugin = place / "plugins" / "cloner"
+    (plugin / "cloner.conf").write_text("[cloner]\nworkers = 3\n")
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "mv").write_text(f'#!/bin/sh\ncase $1 in *-??????) exit 1 ;; esac\nexec {shutil.which("mv")} "$@"\n')
+    (tools / "mv").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    assert install(place).returncode == 1
+    assert (plugin / "cloner.conf").read_text() == "[cloner]\nworkers = 3\n"
+    assert [path.name for path in plugin.parent.iterdir()] == ["cloner"]
+
+
+def test_what_somebody_kept_of_an_older_one_stays(place: Path) -> None:
+    install(place)
+    kept = place / "plugins" / "cloner.old" / "cloner.conf"
+    shutil.copytree(place / "plugins" / "cloner", kept.parent)
+    assert install(place).returncode == 0
+    assert kept.is_file()
+
+
 def test_a_configuration_that_nobody_else_may_read_stays_so(tmp_path: Path, place: Path) -> None:
     """The journal's URL may have a password in it. It may also be a link to where such files are kept."""
     install(place)
@@ -112,6 +136,16 @@ def test_there_the_plugin_reads_what_wok_reads(tmp_path: Path, monkeypatch: pyte
     with wok:
         cloned(wok, "vms/web")
         assert (wok.state_dir / "journal.sqlite").exists()
+
+
+def test_the_repository_that_lies_there_itself_stays_whole(place: Path) -> None:
+    plugin = place / "plugins" / "cloner"
+    shutil.copytree(ROOT, plugin, ignore=shutil.ignore_patterns(".*", "*.egg-info", "build", "dist"))
+    script = plugin / "scripts" / SCRIPT.name
+    done = subprocess.run([script, place], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert "this folder is the plugin" in done.stderr
+    assert script.is_file()
 
 
 @pytest.mark.parametrize(
