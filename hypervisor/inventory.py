@@ -94,6 +94,9 @@ class Inventory(Generic[Entry]):
         self._lock = threading.Lock()
         self._known: _Known[Entry] | None = None
         self._own: set[str] = set()
+        self._new: set[str] = set()
+        """UUIDs of domains that this server defines just now, and of which nothing else has been heard yet."""
+
         self._news: queue.SimpleQueue[tuple[_Known[Entry], str | None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._follow, name="inventory", daemon=True)
         self._reading = threading.Lock()
@@ -146,19 +149,23 @@ class Inventory(Generic[Entry]):
         """While this server defines a domain: takes in what it is told of it, and passes over the event about it."""
         with self._lock:
             self._own.add(uuid)
+            self._new.add(uuid)
         try:
             yield self._defined
         except BaseException:
             with self._lock:
                 self._own.discard(uuid)
             raise
+        finally:
+            with self._lock:
+                self._new.discard(uuid)
 
     def _defined(self, domain: DomainInfo) -> None:
         entry = self._read(domain)
         with self._lock:
             known = self._known
-            # What an event has told since is newer.
-            is_news = known is not None and domain.uuid not in known.entries
+            # What an event has told since is newer, also that it is gone.
+            is_news = known is not None and domain.uuid in self._new and domain.uuid not in known.entries
             if known is not None and is_news:
                 self._put(known, domain.uuid, entry)
         if is_news:
@@ -175,6 +182,7 @@ class Inventory(Generic[Entry]):
         with self._lock:
             self._known = known
             self._own.clear()
+            self._new.clear()
         try:
             connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._heard, known)
             for event in _CHANGES:
@@ -200,6 +208,7 @@ class Inventory(Generic[Entry]):
             if event == _DEFINED and uuid in self._own:
                 self._own.discard(uuid)
                 return
+            self._new.discard(uuid)
         self._news.put((known, uuid))
 
     def _changed(self, _connection: libvirt.virConnect, domain: libvirt.virDomain, *details: Any) -> None:

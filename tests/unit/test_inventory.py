@@ -9,6 +9,7 @@ from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
+import libvirt
 import pytest
 
 from cloner import errors
@@ -53,9 +54,9 @@ class Connection:
     def domainEventRegisterAny(self, _domain: None, _event: int, callback: Callable[..., None], opaque: Any) -> None:
         self.callbacks.append((callback, opaque))
 
-    def tell(self, uuid: str) -> None:
+    def tell(self, uuid: str, event: int = libvirt.VIR_DOMAIN_EVENT_DEFINED) -> None:
         callback, opaque = self.callbacks[0]
-        callback(self, SimpleNamespace(UUIDString=lambda: uuid), 0, 0, opaque)
+        callback(self, SimpleNamespace(UUIDString=lambda: uuid), event, 0, opaque)
 
 
 def domain(uuid: str, xml: str) -> DomainInfo:
@@ -130,6 +131,29 @@ def test_it_does_not_know_until_everything_could_be_read(host: Host, followed: I
     assert followed.entries() is None
     host.failures = iter(())
     wait_until(lambda: names(followed) == {"a", "b"}, PATIENCE, "it knows again")
+
+
+def test_what_somebody_undefines_as_soon_as_this_server_has_defined_it_is_not_put_back(
+    host: Host, connection: Connection, followed: Inventory[DomainInfo]
+) -> None:
+    with followed.defining("c") as defined:
+        connection.tell("c")
+        connection.tell("c", libvirt.VIR_DOMAIN_EVENT_UNDEFINED)
+        del host.domains["a"]
+        connection.tell("a", libvirt.VIR_DOMAIN_EVENT_UNDEFINED)
+        wait_until(lambda: names(followed) == {"b"}, PATIENCE, "what has been heard is looked at")
+        defined(domain("c", "new"))
+    assert names(followed) == {"b"}
+
+
+def test_what_this_server_has_defined_is_known_without_a_question(
+    host: Host, connection: Connection, followed: Inventory[DomainInfo]
+) -> None:
+    host.failures = repeat(AssertionError("it is asked for"))
+    with followed.defining("c") as defined:
+        connection.tell("c")
+        defined(domain("c", "new"))
+    assert names(followed) == {"a", "b", "c"}
 
 
 def names(followed: Inventory[DomainInfo]) -> set[str]:
