@@ -16,11 +16,17 @@ def plain(value: object) -> str:
 
 
 def printable(value: object) -> str:
-    """`value` as text of one line that no terminal takes for a command."""
+    """`value` as text of one line that no terminal takes for a command. QEMU's reasons have several lines."""
     text = str(value)
     if text.isprintable():
         return text
-    return "".join(c if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp") else "�" for c in text)
+    return "".join(_printable(character) for character in text)
+
+
+def _printable(character: str) -> str:
+    if unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp"):
+        return character
+    return " " if character.isspace() else "�"
 
 
 class ClonerError(Exception):

@@ -124,7 +124,8 @@ def test_nothing_from_outside_can_do_harm(kind: type[ClonerError]) -> None:
 
 
 def test_outside_text_is_still_told() -> None:
-    assert plain("<a>\n") == "‹a›�"
+    assert plain("<a>\x1b") == "‹a›�"
+    assert plain("it has an invalid size\nits size must be") == "it has an invalid size its size must be"
     assert plain("it's “ünïcode” 漢字 \U0001f40e & co") == "it's “ünïcode” 漢字 \U0001f40e & co"
     assert errors.DomainNotFound(name="<b>").reason == "KCHVM0002E: Virtual machine ‹b› does not exist"
 
