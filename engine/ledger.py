@@ -265,11 +265,13 @@ class Ledger:
     def _is_ours(self, step: Step) -> bool:
         """Whether the volume of a step that was interrupted is the one that the step was about to make.
 
+        Libvirt may still have to make it, for whoever asked it for that and did not live to hear the answer.
         It was made exclusively or not at all: one that was last changed before the step began is another's. A name that
         has a stamp of the journal in it is nobody else's. By a name that a person chose somebody may have made another
         one since the server died: it is ours as long as it is empty and no domain names it. Raises StepFailed for what
         is another's, lest it be passed over in silence.
         """
+        self._host.catch_up()
         try:
             volume = self._host.volume(step.args["pool"], step.args["name"])
         except errors.VolumeNotFound:

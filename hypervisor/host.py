@@ -346,6 +346,15 @@ class Host:
             return True
         return False
 
+    def catch_up(self) -> None:
+        """Waits until libvirt has begun with what it was asked for before, also by a client that is gone.
+
+        With all its workers busy it makes volumes when their turn comes, but tells at once that they are not there.
+        This question has no priority either (remote_protocol.x).
+        """
+        with self._doing("ask for its capabilities") as connection:
+            connection.getCapabilities()
+
     # --- Translation -------------------------------------------------------------------------------------------------
 
     def path_of_new(self, pool: str, name: str, volume: libvirt.virStorageVol) -> str:
