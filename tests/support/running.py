@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 COMMAND_TIMEOUT = 60.0  # seconds
-POLL_INTERVAL = 0.02  # seconds
+POLL_INTERVAL = 0.02  # seconds, at first
+_PART = 20
+"""What has been waited for some time is looked at less often: after a part of that time."""
 
 
 class CommandError(RuntimeError):
@@ -40,11 +42,12 @@ def wait_until(condition: Callable[[], object], timeout: float, what: str, log: 
 
     Raises TimeoutError after `timeout` seconds; its message says what was waited for and ends with `log()`.
     """
-    deadline = time.monotonic() + timeout
+    begun = time.monotonic()
     while not condition():
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - begun
+        if waited > timeout:
             raise TimeoutError(f"{what}: not within {timeout:g} s\n{log()}".rstrip())
-        time.sleep(POLL_INTERVAL)
+        time.sleep(max(POLL_INTERVAL, waited / _PART))
 
 
 def tail(path: Path, lines: int = 30) -> str:

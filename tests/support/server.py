@@ -28,6 +28,7 @@ START_TIMEOUT = 30.0  # seconds
 TERMINATE_TIMEOUT = 5.0  # seconds; what the server promises after SIGTERM
 KILL_TIMEOUT = 15.0  # seconds; after SIGKILL, which asks nothing of the server
 REQUEST_TIMEOUT = 30.0  # seconds
+WAIT = 10  # seconds; what one request waits for the end of a task
 TASK_TIMEOUT = 60.0  # seconds
 SYNC_TIMEOUT = 400.0  # seconds; libvirt has the disk take all of a copy in before it says that it is there
 LOG_LINES = 40
@@ -198,11 +199,12 @@ class Server:
             return b"".join(iter(lambda: connection.recv(65536), b""))
 
     def wait_task(self, task_id: str | int, timeout: float = TASK_TIMEOUT) -> dict[str, Any]:
-        """Poll a task until it no longer runs; the task. TimeoutError, with the log, after `timeout` s."""
+        """Wait until a task no longer runs; the task. TimeoutError, with the log, after `timeout` s."""
         task: dict[str, Any] = {}
 
         def ended() -> bool:
-            answer = self.request("GET", f"tasks/{task_id}")
+            # Seldom more than one request: the server answers when the task has ended, unless it lets too many wait.
+            answer = self.request("GET", f"tasks/{task_id}?wait={WAIT}")
             if answer.status != http.client.OK:
                 raise RuntimeError(f"tasks/{task_id}: {answer.status} {answer.text}")
             task.update(answer.json)
