@@ -106,7 +106,19 @@ def _serve(options: argparse.Namespace) -> int:
     link = "" if site.door.is_open else f"?once={site.door.one_time_link()}"
     print(f"cloner {__version__} is ready: open {address}/{link}", flush=True)
     http.wait()
+    _leave()
     return 0
+
+
+def _leave() -> None:
+    """Ends this process, in order, but without taking Python apart.
+
+    A call of libvirt's that another thread is in may end in that moment, and calls into Python for its event loop: the
+    server would crash, after all was done, and systemd report that.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _audit(options: argparse.Namespace) -> int:

@@ -67,6 +67,8 @@ for _ in range(3):
         calls.join()
         dies = None
 calls.join()
+sys.stdout.flush()
+os._exit(0)  # as a server does: libvirt may call into Python from the thread that opens a connection
 """
 
 
