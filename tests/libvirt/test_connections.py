@@ -60,13 +60,14 @@ dies = connections._short.get()
 for each in connections._sockets[dies]:
     each.shutdown(2)
 connections._short.put(dies)
-for _ in range(3):
-    calls = threading.Thread(target=call)
-    calls.start()
+calls = [threading.Thread(target=call) for _ in range(3)]
+for each in calls:
+    each.start()
     if dies:
-        calls.join()
+        each.join()
         dies = None
-calls.join()
+for each in calls:
+    each.join()
 sys.stdout.flush()
 os._exit(0)  # as a server does: libvirt may call into Python from the thread that opens a connection
 """
