@@ -73,6 +73,10 @@ class Forked:
         self._told = os.fdopen(told, "rb", buffering=0)
         self.pid = int(self._line())
         self.returncode: int | None = None
+        self._lock = threading.Lock()
+
+    def __del__(self) -> None:
+        self._told.close()  # not sooner: several threads may look at once
 
     def poll(self) -> int | None:
         """As Popen.poll."""
@@ -100,8 +104,9 @@ class Forked:
 
     def _look(self, timeout: float | None) -> int | None:
         if self.returncode is None and select.select([self._told], [], [], timeout)[0]:
-            self.returncode = int(self._line())
-            self._told.close()
+            with self._lock:
+                if self.returncode is None:
+                    self.returncode = int(self._line())
         return self.returncode
 
     def _line(self) -> bytes:
