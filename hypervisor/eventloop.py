@@ -85,7 +85,7 @@ class Loop:
 
     def register(self) -> None:
         """Offers it to libvirt, which takes the first that it is offered."""
-        self._wake()
+        self._wake()  # so that there is one before several threads may want it
         handles = (self.add_handle, self.update_handle, self.remove_handle)
         libvirt.virEventRegisterImpl(*handles, self.add_timer, self.update_timer, self.remove_timer)
         libvirt.virEventRemoveTimeout(libvirt.virEventAddTimeout(-1, lambda *_: None, None))

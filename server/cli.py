@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 from .. import __version__, errors
 from ..client import options as client_options
@@ -107,10 +108,9 @@ def _serve(options: argparse.Namespace) -> int:
     print(f"cloner {__version__} is ready: open {address}/{link}", flush=True)
     http.wait()
     _leave()
-    return 0
 
 
-def _leave() -> None:
+def _leave() -> NoReturn:
     """Ends this process, in order, but without taking Python apart.
 
     A call of libvirt's that another thread is in may end in that moment, and calls into Python for its event loop: the

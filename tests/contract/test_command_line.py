@@ -192,6 +192,19 @@ def test_told_to_stop_it_exits_with_0(start: Callable[..., Server]) -> None:
     assert "Traceback" not in server.log
 
 
+def test_told_to_stop_it_leaves_without_taking_python_apart(start: Callable[..., Server], tmp_path: Path) -> None:
+    """Libvirt may call into Python from another thread in that moment, and the server would crash."""
+    taken_apart = tmp_path / "taken apart"
+    text = f"import atexit, pathlib\natexit.register(pathlib.Path({str(taken_apart)!r}).touch)\n"
+    (tmp_path / "sitecustomize.py").write_text(text)
+    env = {"PYTHONPATH": str(tmp_path)}
+    server = start(folder=tmp_path / "state", env=env)
+    assert server.terminate() == 0
+    assert not taken_apart.exists()
+    assert nursery.run([sys.executable, "-m", "cloner", "--version"], {**os.environ, **env}).returncode == 0
+    assert taken_apart.exists(), "of another command it is told"
+
+
 def test_told_to_stop_under_load_it_exits_with_0(start: Callable[..., Server]) -> None:
     """Requests that are being served are answered or cut off, and nothing hangs."""
     server = start()
