@@ -37,6 +37,9 @@ SHORT_CALLS = 8
 
 _TURN_S = 15.0
 _RETRY_S = 0.5
+_LOOK_S = 2.0
+"""Between two looks at a connection that is there; libvirt's driver of its daemon tells the loss of one by itself."""
+
 _STALE_S = 5.0
 
 LOST = frozenset(
@@ -215,7 +218,7 @@ class Connections:
             elif not self.is_test_driver and len(self._sockets) < SHORT_CALLS:
                 self._missing.set()
             self._looked = time.monotonic()
-            self._check.wait(_RETRY_S)
+            self._check.wait(_RETRY_S if self._control is None else _LOOK_S)
             self._check.clear()
 
     def _connect(self) -> None:
@@ -228,12 +231,19 @@ class Connections:
             self._cause = cause
         else:
             log.info("connected to libvirt at %s", self.uri)
+            if not self.is_test_driver:  # which is never lost, and would keep the callback for ever
+                with suppress(libvirt.libvirtError):  # some drivers have no such thing; it is looked at in any case
+                    connection.registerCloseCallback(self._tell_loss, None)
             with self._lock:
                 self._control = connection
             if not self.is_test_driver:
                 self._missing.set()
             self.on_connect(connection)
         self._settled.set()
+
+    def _tell_loss(self, _connection: libvirt.virConnect, _reason: int, _opaque: object) -> None:
+        """Is called by libvirt's event loop, in which nothing may wait: the keeper looks."""
+        self._check.set()
 
     def _open_missing(self) -> None:
         """Opens what is missing of the connections for short calls.
@@ -288,6 +298,8 @@ def _stop_listening(connection: libvirt.virConnect) -> None:
     for number in list(getattr(connection, "domainEventCallbackID", ())):
         with suppress(libvirt.libvirtError):  # libvirtd could not be told
             connection.domainEventDeregisterAny(number)
+    with suppress(libvirt.libvirtError):  # there was none
+        connection.unregisterCloseCallback()
 
 
 def _is_alive(connection: libvirt.virConnect) -> bool:

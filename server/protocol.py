@@ -27,6 +27,9 @@ from .origin import LOCAL_ADDRESS
 
 log = logging.getLogger("cloner.access")
 
+_LOOK_S = 1.0
+"""Between two looks for connections whose time is over, if nothing comes meanwhile."""
+
 _WAKING_S = 0.2
 _LAST_S = 0.5
 _NAP_S = 0.01
@@ -179,6 +182,7 @@ class HTTPServer(CPWSGIServer):  # type: ignore[misc]  # CherryPy has no types
         self.ssl_adapter = None if tls is None else _TLS(tls)
         self.max_request_header_size = MAX_HEAD_BYTES
         self.keep_alive_conn_limit = most_connections // 2
+        self.expiration_interval = _LOOK_S
         self._most_connections = most_connections
         self._watched: dict[Connection, None] = {}
         self.aside = Aside(self._hang_up_on_late)
@@ -228,7 +232,7 @@ class HTTPServer(CPWSGIServer):  # type: ignore[misc]  # CherryPy has no types
         if excess > 0:
             for silent in list(itertools.islice(self._watched, excess)):
                 silent.give_up()
-            self._connections._expire(time.time() - self.timeout)  # cheroot does so twice a second, which is too late
+            self._connections._expire(time.time() - self.timeout)  # the next look would be too late
 
     def _hang_up_on_late(self, size: int) -> None:
         """Has those make room for so many bytes who have not taken their answers for longest."""

@@ -196,3 +196,31 @@ def test_a_connection_to_a_libvirtd_far_away_is_kept_alive_by_itself(libvirtd: P
         [sys.executable, "-c", FORGETS, libvirtd.uri], capture_output=True, text=True, timeout=60, check=True
     )
     assert found.stdout.split() == ["True", "True"]
+
+
+# The keeper looks by itself in an hour: libvirt has to tell it.
+DIES = """
+import os, signal, sys, threading
+from cloner.hypervisor import connection
+connection._LOOK_S = 3600
+connections = connection.Connections(sys.argv[1])
+connected, lost = threading.Semaphore(0), threading.Event()
+connections.on_connect = lambda _: connected.release()
+connections.on_lost = lost.set
+connections.start(20)
+connected.acquire()
+os.kill(int(sys.argv[2]), signal.SIGKILL)
+print(lost.wait(20), connections.is_connected)
+"""
+
+
+def test_the_loss_of_libvirtd_is_told_at_once_and_not_found_out_with_time() -> None:
+    with PrivateLibvirtd() as libvirtd:
+        found = subprocess.run(
+            [sys.executable, "-c", DIES, libvirtd.uri, str(libvirtd.pid)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    assert found.stdout.split() == ["True", "False"]
