@@ -39,10 +39,10 @@ def _for_percent(text: str) -> str:
 def tell(action: str, target: str, status: int, error: errors.ClonerError | None) -> None:
     """Writes a request down. Wok adds who and from where."""
     code, _ = _CODES.get(action, _OTHER)
-    params = {"target": errors.plain(target)}
+    params = {"target": wok.plain(target)}
     refused = None
     if error is not None:
-        said = {name: errors.plain(value) for name, value in error.data.items()}
+        said = {name: wok.plain(value) for name, value in error.data.items()}
         refused = SimpleNamespace(code=error.code, params=said)
     try:
         reqlogger = wok.module("reqlogger")

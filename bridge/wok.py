@@ -40,6 +40,11 @@ def log_in() -> str:
     return str(module("config").config.get("authentication", "method")) if NAME else PAM
 
 
+def plain(value: object) -> str:
+    """As that of errors, for Wok's activity log, whose page puts each message into an attribute (ui/js/wok.bootgrid.js)."""
+    return errors.plain(value).replace('"', "”")
+
+
 def exception(error: errors.ClonerError, name: str = "") -> Exception:
     """An error of ours as Wok's controllers answer and log it (src/wok/exception.py).
 
@@ -56,7 +61,7 @@ def exception(error: errors.ClonerError, name: str = "") -> Exception:
         def __init__(self) -> None:
             Exception.__init__(self, error.reason)  # Wok would look the text up, and has none
             self.code = error.code
-            self.params = {name: errors.plain(value) for name, value in said.items()}
+            self.params = {name: plain(value) for name, value in said.items()}
             self.httpStatusCode = _for_wok(error.status)
 
         def getHttpStatusCode(self) -> int:

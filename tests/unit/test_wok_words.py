@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from cloner import errors
-from cloner.bridge import wok
+from cloner import errors, plugin
+from cloner.bridge import activity, wok
 
 TEXTS = {
     "KCHVM0002E": "Virtual machine %(name)s does not exist",
@@ -69,3 +69,13 @@ def test_what_wok_has_a_text_for_itself_has_all_that_the_text_wants(kind: type[e
     assert "%(" not in TEXTS[found.code] % found.params
     wanted = {"KCHPOOL0002E": "a pool", "KCHVM0034E": "web"}
     assert wanted.get(kind.code, "a ") in TEXTS[found.code] % found.params
+
+
+def test_no_word_of_it_ends_an_attribute() -> None:
+    """Wok's page of its activity log puts a message between quotation marks (ui/js/wok.bootgrid.js)."""
+    found = in_woks_words(errors.DomainNotFound(name='" onmouseover="alert(1)'))
+    assert '"' not in TEXTS[found.code] % found.params
+
+
+def test_nor_does_any_text_of_ours() -> None:
+    assert not [code for code, text in activity.messages(plugin._texts()).items() if set(text) & set('<>"')]

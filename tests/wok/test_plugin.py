@@ -268,7 +268,7 @@ def test_requests_are_in_woks_activity_log(wok: Wok) -> None:
     before = len(entries())
     name = cloned(wok, "vms/web")["target_uri"].split("/")[4]
     wok.request("POST", "vms/mail/clone")
-    wok.request("DELETE", "vms/" + quote("<b>%(x)s{y}"))
+    wok.request("DELETE", "vms/" + quote('<b>"%(x)s{y}'))
     wok.request("DELETE", f"vms/{name}")
     wok.request("DELETE", "tasks/999999")
     wok.request("GET", "vms/nope")  # what only looks is not told
@@ -280,7 +280,7 @@ def test_requests_are_in_woks_activity_log(wok: Wok) -> None:
     said = [entry["message"] for entry in new]
     assert said[0] == "Clone vms/web"
     assert said[1].startswith("Clone vms/mail (KCHVM0033E: Virtual machine mail is running. Shut it down")
-    assert said[2] == "Delete vms/‹b›%(x)s{y} (KCHVM0002E: Virtual machine ‹b›%(x)s{y} does not exist)"
+    assert said[2] == "Delete vms/‹b›”%(x)s{y} (KCHVM0002E: Virtual machine ‹b›”%(x)s{y} does not exist)"
     assert said[3] == f"Delete vms/{name}"
     assert said[4] == "Cancel or clear tasks/999999 (WOKASYNC0001E: Task 999999 does not exist)"
 
