@@ -93,7 +93,9 @@ class Cloner:
         before = None if is_ours else Cloner._at_work
         self._takes_over = before is not None and _same_services(before.settings, self.settings)
         self.services: Services = (
-            before.services if before and self._takes_over else build(self.settings, observer, wok.log_in())
+            before.services
+            if before and self._takes_over
+            else build(self.settings, observer, wok.log_in(), plain_names=bool(wok.NAME))
         )
         for name, controller in sub_nodes.items():
             setattr(self, name.replace(".", "_"), controller(self.services))
@@ -228,8 +230,10 @@ def _wok_files() -> dict[str, dict[str, Any]]:
     return {"/css": nothing, "/js": nothing, "/images": nothing, "/ui/config/tab-ext.xml": served}
 
 
-def build(settings: Settings, observer: Observer | None = None, log_in: str = PAM) -> Services:
-    """`log_in` is the kind of log-in that users have."""
+def build(
+    settings: Settings, observer: Observer | None = None, log_in: str = PAM, *, plain_names: bool = False
+) -> Services:
+    """`log_in` is the kind of log-in that users have, `plain_names` whether pages beside ours take names for markup."""
     observer = observer or Observer()
     folder = settings.folder
     try:
@@ -280,6 +284,7 @@ def build(settings: Settings, observer: Observer | None = None, log_in: str = PA
         feed=feed,
         places=own,
         log_in=log_in,
+        plain_names=plain_names,
     )
 
 

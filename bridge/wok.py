@@ -41,7 +41,7 @@ def log_in() -> str:
 
 
 def plain(value: object) -> str:
-    """As that of errors, for Wok's activity log, whose page puts each message into an attribute (ui/js/wok.bootgrid.js)."""
+    """As that of errors, for Wok's activity log: its page puts messages into an attribute (ui/js/wok.bootgrid.js)."""
     return errors.plain(value).replace('"', "”")
 
 

@@ -34,6 +34,7 @@ _FEW = 200
 """Guests that are read one by one in no time."""
 
 _FORBIDDEN = frozenset({".", ".."})
+_MARKUP = frozenset("<>&\"'")
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,17 @@ class Services:
     places: Places
     log_in: str
     """The kind of log-in that users have here."""
+
+    plain_names: bool
+    """Whether names that are chosen must be none that a page could take for markup: Kimchi's beside us do."""
+
+    def check_domain_name(self, name: str) -> None:
+        """Raises InvalidName for what libvirt, a file system, a URL or a page would not take as a domain's name."""
+        _check_name(name, MAX_NAME_BYTES, plain=self.plain_names)
+
+    def check_volume_name(self, name: str) -> None:
+        """Raises InvalidName for what cannot be a file's name, or what a page would not take as one."""
+        _check_name(name, MAX_FILE_NAME_BYTES, plain=self.plain_names)
 
     def read(self, domain: DomainInfo) -> Guest:
         """What is kept of a domain."""
@@ -114,17 +126,7 @@ class Skipping(Container[str]):
         return is_taken
 
 
-def check_domain_name(name: str) -> str:
-    """Raises InvalidName for what libvirt, a file system or a URL would not take as a domain's name."""
-    return _check_name(name, MAX_NAME_BYTES)
-
-
-def check_volume_name(name: str) -> str:
-    """Raises InvalidName for what cannot be a file's name."""
-    return _check_name(name, MAX_FILE_NAME_BYTES)
-
-
-def _check_name(name: str, max_bytes: int) -> str:
+def _check_name(name: str, max_bytes: int, *, plain: bool) -> None:
     problems = {
         "it is empty": not name.strip(),
         "it has a slash": "/" in name,
@@ -132,11 +134,11 @@ def _check_name(name: str, max_bytes: int) -> str:
         "it is reserved for folders": name in _FORBIDDEN,
         f"it is longer than {max_bytes} bytes": byte_length(name) > max_bytes,
         "it begins or ends with a space": name != name.strip(),
+        "Kimchi's pages would take <, >, & or quotation marks for markup": plain and not _MARKUP.isdisjoint(name),
     }
     cause = next((words for words, is_so in problems.items() if is_so), None)
     if cause:
         raise errors.InvalidName(name=name[:80], cause=cause)
-    return name
 
 
 def paths_in_use(guests: Collection[Guest]) -> dict[str, list[str]]:

@@ -10,7 +10,7 @@ from ..callers import Caller
 from ..hypervisor.infos import VolumeInfo
 from .accepting import Accepted, Request, accept, check_count
 from .needs import Needs
-from .services import Services, check_volume_name, paths_in_use, read_wishes
+from .services import Services, paths_in_use, read_wishes
 from .usage import held, refuse_misread, refuse_open, running_users
 from .volumeorder import VolumeOrder
 
@@ -71,7 +71,7 @@ class StorageVolumesModel:
         check_count(params)
         wanted = params.get("name")
         if wanted is not None:
-            check_volume_name(wanted)
+            services.check_volume_name(wanted)
         wishes = read_wishes(params)
         survey = services.surveyor.volume(pool, name, wishes.pool, wishes.method, flatten=wishes.flatten)
         volumes = [disk.volume for disk in survey.disks if disk.volume]

@@ -19,7 +19,7 @@ from .deletions import Deletions
 from .domainorder import DomainOrder, refuse_written
 from .guests import disk_mark
 from .needs import Needs
-from .services import DOMAIN_NAME, Services, check_domain_name, read_wishes
+from .services import DOMAIN_NAME, Services, read_wishes
 from .usage import held, refuse_open, stopped_volumes, written_paths, written_volumes
 
 
@@ -59,7 +59,7 @@ class VMsModel:
         check_count(params)
         wanted = params.get("name")
         if wanted is not None:
-            check_domain_name(wanted)
+            services.check_domain_name(wanted)
         wishes = _read_wishes(params)
         survey = services.surveyor.domain(name, wishes.pool, wishes.method, flatten=wishes.flatten)
         refuse_written(services, survey, request.caller)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -314,3 +314,14 @@ def test_the_macs_of_two_clones_on_their_way_differ(services: Services) -> None:
 
 
 # --- Refused ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["<b>", "a>b", "R&D", 'a"b', "a'b"])
+def test_what_would_be_markup_is_refused_beside_pages_that_take_it_for_that_alone(
+    services: Services, name: str
+) -> None:
+    for plain, refused in ((False, nullcontext()), (True, pytest.raises(errors.InvalidName))):
+        beside = replace(services, plain_names=plain)
+        for check in (beside.check_domain_name, beside.check_volume_name):
+            with refused:
+                check(name)

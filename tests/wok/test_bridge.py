@@ -12,10 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from xml.sax.saxutils import escape
 
 import pytest
 
-from cloner.settings import demo_uri
+from cloner.settings import DEMO_INVENTORY, demo_uri
 from support import people
 from support.answers import at_once, refusal
 from support.running import wait_until
@@ -212,20 +213,45 @@ def test_what_is_not_there_is_404(bridged: Wok, path: str) -> None:
     assert refusal(asked(bridged, path))[0] == 404
 
 
-def test_a_failure_has_a_reason_in_plain_text(bridged: Wok) -> None:
+MARKUP = "<img src=x>"
+
+
+@pytest.fixture(scope="module")
+def with_markup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wok]:
+    """A Wok with the bridge on a host where a guest and its volume have names that would be markup."""
+    folder = tmp_path_factory.mktemp("markup")
+    inventory = folder / "inventory.xml"
+    text = DEMO_INVENTORY.read_text("utf-8").replace("<name>web</name>", f"<name>{escape(MARKUP)}</name>")
+    inventory.write_text(text.replace("web.qcow2", f"{escape(MARKUP)}.qcow2"), "utf-8")
+    with Wok(folder, plugins=("kimchi", "cloner"), connect=f"test://{inventory}", kimchi_bridge=True) as running:
+        yield running
+
+
+@pytest.mark.parametrize("source", [f"vms/{MARKUP}", f"storagepools/default/storagevolumes/{MARKUP}.qcow2"])
+def test_what_has_a_name_already_is_cloned_under_one_like_it(with_markup: Wok, source: str) -> None:
+    """Though nobody may choose such a name for a clone: the source has it on that page already."""
+    for path in (f"{KIMCHI}/{quote(source)}", quote(source)):
+        task = asked(with_markup, path).json
+        assert f"/{MARKUP}-clone-" in task["target_uri"]
+        assert ended(with_markup, task["id"])["status"] == "finished"
+    chosen = with_markup.request("POST", f"{quote(source)}/clone", {"name": f"{MARKUP}-2"})
+    assert refusal(chosen) == (400, "CLNNAME0001E")
+
+
+def test_a_failure_has_a_reason_in_plain_text(with_markup: Wok) -> None:
     """The source is gone by the time that its turn comes, and its name would be markup."""
-    name = "<img src=x>"
-    made = bridged.request("POST", "vms/web/clone", {"name": name})
-    assert bridged.wait_task(made.json["id"])["status"] == "finished"
-    with held(bridged):
-        task = asked(bridged, f"{VMS}/{quote(name)}").json
-        volume = bridged.request("GET", f"tasks/{task['id']}").json["disks"][0]["source"]["name"]
-        bridged.request("POST", f"/lose/default/{quote(volume)}")
-    failed = ended(bridged, task["id"])
+    wok = with_markup
+    source = ended(wok, asked(wok, f"{VMS}/{quote(MARKUP)}").json["id"])["target_uri"].split("/")[4]
+    with held(wok):
+        task = asked(wok, f"{VMS}/{quote(source)}").json
+        volume = wok.request("GET", f"tasks/{task['id']}").json["disks"][0]["source"]["name"]
+        wok.request("POST", f"/lose/default/{quote(volume)}")
+    failed = ended(wok, task["id"])
     assert failed["status"] == "failed"
     assert re.match(r"CLN[A-Z]+\d{4}E: ", failed["message"])
+    assert "‹img src=x›-clone-" in failed["message"]
     assert not set("<>") & set(failed["message"])
-    assert task["id"] in [found["id"] for found in polled(bridged, "failed")]
+    assert task["id"] in [found["id"] for found in polled(wok, "failed")]
 
 
 # --- Cancelling ------------------------------------------------------------------------------------------------------

@@ -563,6 +563,27 @@ def test_the_name_of_a_guest_is_nothing_but_a_name(wok: Wok, name: str) -> None:
     assert wok.request("DELETE", f"vms/{name}").status == 204
 
 
+SOURCES = ["vms/web", "storagepools/default/storagevolumes/web.qcow2"]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(
+    "name", ["<b>", "a<b", "a>b", "R&D", "&lt;b&gt;", 'x" data-content="y', "x'y", "<img src=x onerror=alert(1)>.qcow2"]
+)
+def test_a_name_that_kimchis_pages_would_take_for_markup_is_refused(wok: Wok, source: str, name: str) -> None:
+    """Its ui/js/src/kimchi.guest_main.js has a guest's name as markup, kimchi.guest_storage_add.main.js a volume's."""
+    answer = wok.request("POST", f"{source}/clone", {"name": name})
+    assert refusal(answer) == (400, "CLNNAME0001E")
+    assert "markup" in answer.json["reason"]
+    assert not set("<>") & set(answer.json["reason"])
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_name_with_other_signs_is_not(wok: Wok, source: str) -> None:
+    name = f"Ä (2) {source.count('/')} {{x}}; `b` %41 #1 [a]=$.qcow2"
+    assert cloned(wok, source, name=name)["name"] == name
+
+
 @pytest.mark.parametrize(
     "path", ["__class__", "__init__/__globals__", "services/journal", "settings", "messages", "stop", "get_custom_conf"]
 )
