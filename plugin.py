@@ -86,16 +86,17 @@ class Cloner:
         if self._switch is not None and not self._switch.now.enable:
             raise errors.InvalidConfiguration(cause=f"enable is False in {wok.conf_file()}, so it stays out")
         settings = options if isinstance(options, Settings) else _inside(load(wok.conf_file()))
-        self.settings = settings if settings.connect else replace(settings, connect=default_uri())
+        settings = settings if settings.connect else replace(settings, connect=default_uri())
         self.messages = activity.messages(_texts())
         self.paths = _Paths()
         self.api_schema = api_schema()
         before = None if is_ours else Cloner._at_work
-        self._takes_over = before is not None and _same_services(before.settings, self.settings)
+        self._takes_over = before is not None
+        if before is not None:
+            _tell_of_changes(settings, before.settings)
+        self.settings: Settings = before.settings if before else settings
         self.services: Services = (
-            before.services
-            if before and self._takes_over
-            else build(self.settings, observer, wok.log_in(), plain_names=bool(wok.NAME))
+            before.services if before else build(settings, observer, wok.log_in(), plain_names=bool(wok.NAME))
         )
         for name, controller in sub_nodes.items():
             setattr(self, name.replace(".", "_"), controller(self.services))
@@ -133,7 +134,7 @@ class Cloner:
             self._housekeeping.start()
         if self._bridge is not None:
             self._bridge.start()
-            Cloner._at_work = Cloner._at_work if self._takes_over else self
+            Cloner._at_work = Cloner._at_work or self
 
     def stop(self) -> None:
         """Ends or undoes what runs; what takes longer than STOP_PATIENCE_S is left to the next start."""
@@ -191,8 +192,9 @@ class Cloner:
             log.warning("the storage of deleted guests is kept for now: %s", error)
 
 
-def _same_services(one: Settings, other: Settings) -> bool:
-    return replace(one, kimchi_bridge=False) == replace(other, kimchi_bridge=False)
+def _tell_of_changes(settings: Settings, at_work: Settings) -> None:
+    if replace(settings, kimchi_bridge=False) != replace(at_work, kimchi_bridge=False):
+        cherrypy.log("settings that changed take effect when Wok starts anew", "CLONER", logging.WARNING)
 
 
 def _inside(settings: Settings) -> Settings:

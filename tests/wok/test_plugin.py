@@ -34,6 +34,7 @@ from support.wok import MOUNT_POINT, PASSWORD, ROOT, USER, Wok
 
 NOT_LOGGED_IN = (401, "WOKAUTH0002E")
 NOTHING_THERE = (404, "CLNAPI0001E")
+SETTINGS_WAIT = "settings that changed take effect when Wok starts anew"
 JSON_IN = {"Content-Type": "application/json"}
 FORM_IN = {"Content-Type": "application/x-www-form-urlencoded"}
 EXAMPLES = {"{name}": "mail", "{pool}": "default", "{id}": "999999"}  # mail runs: whoever comes in changes nothing
@@ -138,19 +139,28 @@ def test_loaded_anew_it_leaves_nothing_of_before_behind(start: Callable[..., Wok
     wok.request("POST", "/hold/no")
     assert wok.wait_task(task["id"])["status"] == "finished"
     cloned(wok, "vms/web")
+    assert SETTINGS_WAIT not in wok.log
     assert wok.terminate() == 0
     assert "Traceback" not in wok.log
 
 
-def test_loaded_anew_with_other_settings_it_has_those(start: Callable[..., Wok], tmp_path: Path) -> None:
-    wok = start()
-    cloned(wok, "vms/web")
-    wok.conf.write_text(wok.conf.read_text("utf-8").replace(str(wok.state_dir), str(tmp_path / "another")), "utf-8")
+def test_loaded_anew_with_other_settings_it_has_those_when_wok_starts_anew(
+    start: Callable[..., Wok], tmp_path: Path
+) -> None:
+    """Until then what is at work goes on, and no second of it is beside it."""
+    wok, another = start(), tmp_path / "another"
+    before = cloned(wok, "vms/web")
+    wok.conf.write_text(wok.conf.read_text("utf-8").replace(str(wok.state_dir), str(another)), "utf-8")
     wok.request("POST", "/enable/cloner")
-    assert wok.request("GET", "tasks").json == []
+    assert [task["id"] for task in wok.request("GET", "tasks").json] == [before["id"]]
     cloned(wok, "vms/web")
+    assert not another.exists()
+    assert SETTINGS_WAIT in wok.log
     assert wok.terminate() == 0
     assert "Traceback" not in wok.log
+    wok.start()
+    assert wok.request("GET", "tasks").json == []
+    assert another.exists()
 
 
 def test_switched_off_in_the_file_it_stays_out(start: Callable[..., Wok]) -> None:
