@@ -93,7 +93,6 @@ class Bridge:
     def _put_up(self, model: Any) -> None:
         mirror = Mirror(self._services, kimchi.Icons(self._services, model).copy)
         functions = kimchi.Functions(self._services, mirror)
-        mirror.start()
         patch = kimchi.Patch(model)
         patch.replace("vm_clone", lambda _old: functions.vm_clone)
         patch.replace("storagevolume_clone", lambda _old: functions.storagevolume_clone)
@@ -104,6 +103,7 @@ class Bridge:
         self._functions = functions
         self._mirror = mirror
         self._hide_from_others()
+        mirror.start()  # what is not theirs is hidden from others before it is there
         _say("kimchi_bridge is on: Kimchi's clone buttons are answered by cloner")
 
     def _hide_from_others(self) -> None:
@@ -122,12 +122,12 @@ class Bridge:
     def _take_down(self) -> None:
         if self._mirror is None:
             return
+        self._mirror.stop()  # and gone before it is not hidden any more
         for patch in [*self._showing.values(), *reversed(self._patches)]:
             patch.undo()
         self._patches = []
         self._showing = {}
         self._functions = None
-        self._mirror.stop()
         self._mirror = None
         _say("kimchi_bridge is off: Kimchi's clone buttons are its own again")
 

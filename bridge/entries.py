@@ -164,9 +164,9 @@ class Mirror:
                 del self._queue[task_id]
 
     def hides(self, task_id: str, caller: Caller) -> bool:
-        """Whether a task is ours and not there for the caller."""
-        entry = self._entries.get(task_id)
-        return entry is not None and not entry.is_there_for(caller)
+        """Whether a task is ours and not there for the caller. The queue may have it longer than the mirror."""
+        found = self._queue.get(task_id)
+        return isinstance(found, Entry) and not found.is_there_for(caller)
 
     def cancel(self, task_id: str, caller: Caller) -> None:
         """Raises TaskNotFound, NotYours."""

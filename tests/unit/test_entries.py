@@ -16,9 +16,12 @@ import pytest
 from cherrypy._cprequest import Request
 
 from cloner import errors
-from cloner.bridge import entries, wok
+from cloner.bridge import entries, kimchi, wok
+from cloner.bridge.bridge import Bridge
 from cloner.bridge.entries import Mirror
-from cloner.bridge.kimchi import Functions, undisturbed
+from cloner.bridge.kimchi import Functions, Patch, undisturbed
+from cloner.bridge.switch import Switch
+from cloner.callers import Caller
 from cloner.engine.records import FINISHED, RUNNING, Task
 from cloner.model.services import Services
 from cloner.plugin import build
@@ -154,6 +157,16 @@ def test_who_goes_through_the_list_is_not_disturbed(services: Services, mirror: 
     assert seen == ["woks"]
 
 
+def test_what_wok_still_answers_for_is_nobody_elses_though_it_has_left_the_list(
+    mirror: Mirror, queue: dict[str, Any]
+) -> None:
+    mirror.entry(task(5, owner="ann"))
+    mirror.drop("5")
+    queue["woks"] = object()
+    shown = {name: [ident for ident in queue if not mirror.hides(ident, Caller(name))] for name in ("ann", "bob")}
+    assert shown == {"ann": ["5", "woks"], "bob": ["woks"]}
+
+
 def test_what_leaves_the_queue_while_wok_looks_it_up_is_not_there(
     services: Services, mirror: Mirror, queue: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +238,37 @@ def test_what_was_accepted_is_there_for_wok_whatever_becomes_of_the_journal(
     monkeypatch.setattr(mirror._journal, "changes", fail)
     assert mirror.entry(task(5)) is queue["5"]
     assert queue["5"].status == RUNNING
+
+
+def test_a_bridge_hides_tasks_before_they_come_until_they_have_gone(
+    services: Services, queue: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks while it is put up or taken down has no task of anybody's either."""
+
+    def own() -> list[str]:
+        return list(queue)
+
+    def start(mirror: Mirror) -> None:
+        mirror._take(task(9))
+        seen.append(model.tasks_get_list())
+
+    def undo(patch: Patch) -> None:
+        undone(patch)
+        seen.append(model.tasks_get_list())
+
+    seen: list[list[str]] = []
+    undone = Patch.undo
+    (tmp_path / "cloner.conf").write_text("[wok]\nenable = True\n")
+    model = SimpleNamespace(tasks_get_list=own, task_lookup=own, vm_clone=own, storagevolume_clone=own)
+    monkeypatch.setattr(kimchi, "roots_with_tasks", lambda: [SimpleNamespace(model=model)])
+    monkeypatch.setattr(Mirror, "start", start)
+    monkeypatch.setattr(Patch, "undo", undo)
+    bridge = Bridge(services, Switch(tmp_path / "cloner.conf"), {})
+    bridge._put_up(model)
+    assert list(queue) == ["9"]
+    bridge._take_down()
+    assert model.tasks_get_list is own
+    assert {tuple(found) for found in seen} == {()}
 
 
 def test_what_was_accepted_is_there_until_wok_has_answered_also_when_the_bridge_goes_off_meanwhile(
