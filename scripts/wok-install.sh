@@ -17,7 +17,10 @@ plugin=$wok/plugins/cloner
 
 # Where Wok looks for the plugin's configuration and for its tab: the plugin's folder, unless a distribution packages Wok.
 paths='import sys; sys.path.insert(0, sys.argv[1]); from wok.config import PluginPaths; p = PluginPaths("cloner"); print(p.conf_file); print(p.ui_dir)'
-mapfile -t found < <("$python" -c "$paths" "$(dirname "$wok")" 2>/dev/null)
+ask() { "$python" -c "$paths" "$(dirname "$wok")"; }
+mapfile -t found < <(ask 2>/dev/null)
+[ "${#found[@]}" = 2 ] ||
+    say "$python cannot ask Wok where it looks for the configuration, which is taken to be the plugin's folder: $(ask 2>&1 | tail -n 1)"
 conf=${found[0]:-$plugin/cloner.conf}
 ui=${found[1]:-$plugin/ui}
 

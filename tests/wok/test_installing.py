@@ -126,6 +126,17 @@ def test_of_a_wok_that_is_packaged_the_configuration_lies_elsewhere(tmp_path: Pa
     assert conf.read_text() == "[wok]\nenable = True\n"
 
 
+def test_it_says_when_wok_cannot_be_asked_where_that_is(place: Path) -> None:
+    """Such as by a Python that lacks what Wok needs: a packaged Wok would look for the configuration elsewhere."""
+    (place / "config.py").write_text("import what_this_python_lacks\n")
+    done = install(place)
+    assert done.returncode == 0
+    assert f"{sys.executable} cannot ask Wok where" in done.stdout
+    assert "No module named 'what_this_python_lacks'" in done.stdout
+    (place / "config.py").write_text(INSTALLED.replace("{folder}", str(place)))
+    assert "cannot ask" not in install(place).stdout
+
+
 def test_there_the_plugin_reads_what_wok_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     etc = tmp_path / "etc"
     etc.mkdir()
