@@ -34,7 +34,7 @@ _FEW = 200
 """Guests that are read one by one in no time."""
 
 _FORBIDDEN = frozenset({".", ".."})
-_MARKUP = frozenset("<>&\"'")
+_ACTED_UPON = "<>&\"'`$;|\\"
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,14 @@ class Services:
     """The kind of log-in that users have here."""
 
     plain_names: bool
-    """Whether names that are chosen must be none that a page could take for markup: Kimchi's beside us do."""
+    """Whether Kimchi is, or may be, beside us: its pages take names for markup, and it hands some to a shell."""
 
     def check_domain_name(self, name: str) -> None:
-        """Raises InvalidName for what libvirt, a file system, a URL or a page would not take as a domain's name."""
+        """Raises InvalidName for what libvirt, a file system, a URL or Kimchi would not take as a domain's name."""
         _check_name(name, MAX_NAME_BYTES, plain=self.plain_names)
 
     def check_volume_name(self, name: str) -> None:
-        """Raises InvalidName for what cannot be a file's name, or what a page would not take as one."""
+        """Raises InvalidName for what cannot be a file's name, or what Kimchi would not take as one."""
         _check_name(name, MAX_FILE_NAME_BYTES, plain=self.plain_names)
 
     def read(self, domain: DomainInfo) -> Guest:
@@ -134,7 +134,7 @@ def _check_name(name: str, max_bytes: int, *, plain: bool) -> None:
         "it is reserved for folders": name in _FORBIDDEN,
         f"it is longer than {max_bytes} bytes": byte_length(name) > max_bytes,
         "it begins or ends with a space": name != name.strip(),
-        "Kimchi's pages would take <, >, & or quotation marks for markup": plain and not _MARKUP.isdisjoint(name),
+        f"Kimchi would act upon {' '.join(_ACTED_UPON)} in it": plain and not set(_ACTED_UPON).isdisjoint(name),
     }
     cause = next((words for words, is_so in problems.items() if is_so), None)
     if cause:

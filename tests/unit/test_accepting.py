@@ -316,10 +316,8 @@ def test_the_macs_of_two_clones_on_their_way_differ(services: Services) -> None:
 # --- Refused ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["<b>", "a>b", "R&D", 'a"b', "a'b"])
-def test_what_would_be_markup_is_refused_beside_pages_that_take_it_for_that_alone(
-    services: Services, name: str
-) -> None:
+@pytest.mark.parametrize("name", ["<b>", "a>b", "R&D", 'a"b', "a'b", "a;b", "a|b", "a`b", "a$b", "a\\b"])
+def test_a_name_that_kimchi_would_act_upon_is_refused_beside_it_alone(services: Services, name: str) -> None:
     for plain, refused in ((False, nullcontext()), (True, pytest.raises(errors.InvalidName))):
         beside = replace(services, plain_names=plain)
         for check in (beside.check_domain_name, beside.check_volume_name):
