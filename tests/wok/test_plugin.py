@@ -34,6 +34,7 @@ from support.wok import MOUNT_POINT, PASSWORD, ROOT, USER, Wok
 
 NOT_LOGGED_IN = (401, "WOKAUTH0002E")
 NOTHING_THERE = (404, "CLNAPI0001E")
+LOADING_FAILED = "Failed to import plugin"
 SETTINGS_WAIT = "settings that changed take effect when Wok starts anew"
 JSON_IN = {"Content-Type": "application/json"}
 FORM_IN = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -140,6 +141,7 @@ def test_loaded_anew_it_leaves_nothing_of_before_behind(start: Callable[..., Wok
     assert wok.wait_task(task["id"])["status"] == "finished"
     cloned(wok, "vms/web")
     assert SETTINGS_WAIT not in wok.log
+    assert LOADING_FAILED not in wok.log
     assert wok.terminate() == 0
     assert "Traceback" not in wok.log
 
@@ -156,6 +158,7 @@ def test_loaded_anew_with_other_settings_it_has_those_when_wok_starts_anew(
     cloned(wok, "vms/web")
     assert not another.exists()
     assert SETTINGS_WAIT in wok.log
+    assert LOADING_FAILED not in wok.log
     assert wok.terminate() == 0
     assert "Traceback" not in wok.log
     wok.start()
