@@ -331,10 +331,13 @@ class Ledger:
     def _undo_domain(self, step: Step) -> None:
         """Somebody may have started it, before it is undefined or meanwhile; then it would go on without a disk.
 
-        What QEMU and libvirt made because of that, where nothing was before, goes as well.
+        What QEMU and libvirt made because of that, where nothing was before, goes as well. One whose definition was
+        interrupted libvirt may still have to define, and would without a disk.
         """
         uuid = step.args["uuid"]
         try:
+            if step.state == BEGUN:
+                self._host.catch_up()
             self._host.stop(uuid)
             self._host.undefine(uuid, keep_nvram=True)
             self._host.stop(uuid)

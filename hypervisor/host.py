@@ -350,7 +350,8 @@ class Host:
         """Waits until libvirt has begun with what it was asked for before, also by a client that is gone.
 
         With all its workers busy it makes volumes when their turn comes, but tells at once that they are not there.
-        This question has no priority either (remote_protocol.x).
+        This question has no priority either (remote_protocol.x). Nor does it tell of a domain before it knows what a
+        new QEMU can do, which this question waits for, too.
         """
         with self._doing("ask for its capabilities") as connection:
             connection.getCapabilities()

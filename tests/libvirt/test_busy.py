@@ -1,50 +1,142 @@
-"""A libvirtd all of whose workers are busy: it does what it was asked for later, also for a server that is gone."""
+"""A libvirtd that takes its time: it does what it was asked for later, also for a server that is gone."""
 
 from __future__ import annotations
 
-from contextlib import closing
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import libvirt
+import pytest
 
+from cloner.model.services import Services
 from support.guests import inventory
-from support.libvirtd import PrivateLibvirtd
-from support.running import wait_until
+from support.libvirtd import PrivateLibvirtd, as_unprivileged
+from support.mortal import MortalServer, journal_is_clean
+from support.running import run, wait_until
 from support.server import Server
-from support.storage import MiB, make_pool, make_raw
+from support.services import server_parts
+from support.storage import MiB, make_qcow2, make_raw
 
-LONG = 6 * 1024 * MiB  # sparse; libvirt reads it for some seconds
 PATIENCE = 30  # seconds
+QEMU_IMG, QEMU = "qemu-img", "qemu-system-x86_64"
+WAITING = """#!/bin/sh
+while [ -e '{folder}/wait' ]; do
+    echo '{name}' > '{folder}/tmp/waits'
+    sleep 0.05
+done
+exec '{program}' "$@"
+"""
 
 
-def test_a_volume_that_libvirtd_makes_after_its_server_has_died_is_removed(tmp_path: Path) -> None:
-    libvirtd = PrivateLibvirtd()
-    with (libvirtd.folder / "libvirtd.conf").open("a") as configuration:
+@pytest.fixture(scope="module")
+def libvirtd() -> Iterator[PrivateLibvirtd]:
+    """One with a single worker beside those for mere questions, and programs that wait while a test wants them to."""
+    daemon = PrivateLibvirtd()
+    with (daemon.folder / "libvirtd.conf").open("a") as configuration:
         configuration.write("max_workers = 1\nmin_workers = 1\n")
-    with libvirtd, closing(libvirtd.open()) as conn:
-        pool = make_pool(conn, "images", libvirtd.folder / "images")
-        make_raw(pool, "web.img", MiB, {})
-        make_raw(pool, "long.img", LONG, {})
-        before = inventory(conn)
-        with Server(libvirtd.uri, tmp_path / "state") as server:
-            copying = Thread(target=copy_long, args=(libvirtd,))
-            copying.start()
-            wait_until(lambda: "copy.img" in pool.listVolumes(), PATIENCE, "libvirtd is busy")
-            task = server.request("POST", "storagepools/images/storagevolumes/web.img/clone", {"method": "copy"}).json
-            is_asked = lambda: server.request("GET", f"tasks/{task['id']}").json["message"].startswith("Making")  # noqa: E731 - in a word
-            wait_until(is_asked, PATIENCE, "libvirtd is asked for the volume")
-            server.kill()
-        with Server(libvirtd.uri, tmp_path / "state") as heir:
-            assert heir.wait_task(task["id"])["status"] == "failed"
-        copying.join()
-        conn.getCapabilities()  # it comes after whatever libvirtd was asked for before
-        pool.storageVolLookupByName("copy.img").delete()
-        assert inventory(conn) == before
+    programs = daemon.folder / "bin"
+    programs.mkdir()
+    for name in (QEMU_IMG, QEMU):
+        program = programs / name
+        program.write_text(WAITING.format(folder=daemon.folder, name=name, program=shutil.which(name)))
+        program.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(programs), prepend=":")
+        daemon.start()
+    yield daemon
+    daemon.close()
 
 
-def copy_long(libvirtd: PrivateLibvirtd) -> None:
+@contextmanager
+def held_up(libvirtd: PrivateLibvirtd, program: str, begin: Callable[[], object]) -> Iterator[None]:
+    """What has begun by then is kept waiting by a program until the end of the block."""
+    waits, flag = libvirtd.folder / "tmp/waits", libvirtd.folder / "wait"
+    waits.unlink(missing_ok=True)
+    flag.touch()
+    try:
+        begin()
+        wait_until(lambda: waits.exists() and waits.read_text() == f"{program}\n", PATIENCE, f"{program} waits")
+        yield
+    finally:
+        flag.unlink()
+
+
+def make_another(libvirtd: PrivateLibvirtd, pool: str) -> None:
     with closing(libvirtd.open()) as conn:
-        pool: libvirt.virStoragePool = conn.storagePoolLookupByName("images")
-        xml = f"<volume><name>copy.img</name><capacity>{LONG}</capacity><allocation>0</allocation></volume>"
-        pool.createXMLFrom(xml, pool.storageVolLookupByName("long.img"), 0)
+        make_qcow2(conn.storagePoolLookupByName(pool), "another.qcow2", MiB)
+
+
+def queued(libvirtd: PrivateLibvirtd) -> int:
+    """How many calls wait for libvirtd's worker."""
+    socket = libvirtd.folder / "r/libvirt/libvirt-admin-sock"
+    command = ("virt-admin", "-c", f"libvirtd+unix:///session?socket={socket}", "srv-threadpool-info", "libvirtd")
+    found = re.search(r"jobQueueDepth\s*: (\d+)", run(*as_unprivileged(*command)))
+    assert found is not None
+    return int(found[1])
+
+
+def recovery(heir: Services) -> Thread:
+    """A server's recovery of what others left, once it waits for libvirtd, or has ended without that."""
+    waits, catch_up = Event(), heir.host.catch_up
+
+    def catch_up_and_tell() -> None:
+        waits.set()
+        catch_up()
+
+    heir.host.catch_up = catch_up_and_tell  # type: ignore[method-assign]  # to see it, and no more
+    thread = Thread(target=heir.ledger.recover)
+    thread.start()
+    wait_until(lambda: waits.is_set() or not thread.is_alive(), PATIENCE, "it waits, or does not")
+    return thread
+
+
+def test_a_volume_that_libvirtd_makes_after_its_server_has_died_is_removed(
+    libvirtd: PrivateLibvirtd, conn: libvirt.virConnect, pool: libvirt.virStoragePool, tmp_path: Path
+) -> None:
+    """Its worker makes another client's image."""
+    make_raw(pool, "web.img", MiB, {})
+    before = inventory(conn)
+    other = Thread(target=make_another, args=(libvirtd, pool.name()))
+    with server_parts(libvirtd.uri, tmp_path / "state") as heir:
+        with Server(libvirtd.uri, tmp_path / "state") as server, held_up(libvirtd, QEMU_IMG, other.start):
+            server.request("POST", f"storagepools/{pool.name()}/storagevolumes/web.img/clone", {"method": "copy"})
+            wait_until(lambda: queued(libvirtd), PATIENCE, "libvirtd is asked for the volume", lambda: server.log)
+            server.kill()
+            recovering = recovery(heir)
+        recovering.join(PATIENCE)
+        assert heir.journal.tasks("running") == []
+    other.join(PATIENCE)
+    conn.getCapabilities()  # it comes after whatever libvirtd was asked for before
+    pool.storageVolLookupByName("another.qcow2").delete()
+    assert inventory(conn) == before
+
+
+def test_a_guest_that_libvirtd_defines_after_its_server_has_died_is_removed(
+    libvirtd: PrivateLibvirtd,
+    conn: libvirt.virConnect,
+    pool: libvirt.virStoragePool,
+    guest: Callable[..., libvirt.virDomain],
+    tmp_path: Path,
+) -> None:
+    """QEMU is another one than before, and what it can do is found out first."""
+    guest("web", [make_raw(pool, "web.img", MiB, {})])
+    with MortalServer(libvirtd.uri, tmp_path / "trial" / "state", 0) as trial:
+        at = trial.points_of("vms/web", {"name": "trial"}).index("before define") + 1
+    before = inventory(conn)
+    with server_parts(libvirtd.uri, tmp_path / "state") as heir:
+        with MortalServer(libvirtd.uri, tmp_path / "state", at, pauses=True) as server:
+            server.request("POST", "vms/web/clone", {"name": "copy"})
+            wait_until(server.pause.exists, PATIENCE, "it waits", lambda: server.log)
+            (libvirtd.folder / "bin" / QEMU).touch()
+            with held_up(libvirtd, QEMU, server.pause.unlink):
+                server.kill()
+                recovering = recovery(heir)
+        recovering.join(PATIENCE)
+        assert heir.journal.tasks("running") == []
+    conn.getCapabilities()
+    assert inventory(conn) == before
+    assert journal_is_clean(tmp_path / "state")

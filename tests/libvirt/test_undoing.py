@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,10 +17,8 @@ from cloner.callers import ANYBODY
 from cloner.hypervisor.host import Host
 from cloner.model.accepting import Request
 from cloner.model.deletions import Deletions
-from cloner.model.services import Services
 from cloner.model.storagevolumes import StorageVolumesModel
 from cloner.model.vms import VMsModel
-from cloner.plugin import build
 from cloner.server import commands
 from cloner.settings import Settings
 from support.answers import refusal
@@ -29,6 +27,7 @@ from support.libvirtd import PrivateLibvirtd
 from support.mortal import MortalServer
 from support.running import wait_until
 from support.server import Server
+from support.services import server_parts
 from support.storage import MiB, allocated, listing, make_pool, make_qcow2, make_raw, pool_path, remove_pool, some_data
 
 Guest = Callable[..., libvirt.virDomain]
@@ -140,7 +139,7 @@ def test_a_guest_whose_deletion_a_crash_interrupts_leaves_nothing_that_nobody_ne
         guest("mine", [disk])
     elif user == "a volume":
         make_qcow2(pool, "top.qcow2", MiB, backing=disk)
-    with server_parts(libvirtd, tmp_path) as heir:
+    with server_parts(libvirtd.uri, tmp_path) as heir:
         Deletions(heir).sweep()
         assert heir.journal.deletions() == {}
     assert (disk.exists(), nvram.exists()) == (user != "nobody", False)
@@ -160,7 +159,7 @@ def test_a_guest_goes_with_its_storage_though_libvirt_dies_while_it_is_deleted(
             undefine(host, *args, **keywords)
         raise errors.LibvirtUnavailable(uri="", cause="a test")
 
-    with server_parts(libvirtd, tmp_path) as parts:
+    with server_parts(libvirtd.uri, tmp_path) as parts:
         with mock.patch.object(Host, moment, die), pytest.raises(errors.LibvirtUnavailable):
             VMsModel(parts).delete("web", ANYBODY, storage=True)
         assert not parts.host.has_domain("web")
@@ -180,7 +179,7 @@ def test_a_guest_whose_deletion_did_not_begin_keeps_its_storage_whoever_undefine
     disk = Path(make_raw(pool, "web.img", MiB).path())
     guest("web", [disk])
     refused = errors.LibvirtFailed(act="undefine the domain", cause="a test")
-    with server_parts(libvirtd, tmp_path) as parts:
+    with server_parts(libvirtd.uri, tmp_path) as parts:
         with mock.patch.object(parts.host, "undefine", side_effect=refused), pytest.raises(errors.LibvirtFailed):
             VMsModel(parts).delete("web", ANYBODY, storage=True)
         conn.lookupByName("web").undefine()
@@ -197,7 +196,7 @@ def test_a_guest_of_a_host_whose_files_only_libvirt_sees_leaves_no_storage_that_
     interrupted_deletion(libvirtd, tmp_path, is_local=False)
     if is_changed:  # somebody has made another one in its place
         disk.write_bytes(b"theirs")
-    with server_parts(libvirtd, tmp_path, is_local=False) as heir:
+    with server_parts(libvirtd.uri, tmp_path, is_local=False) as heir:
         Deletions(heir).sweep()
         assert heir.journal.deletions() == {}
     assert disk.exists() is is_changed
@@ -205,7 +204,10 @@ def test_a_guest_of_a_host_whose_files_only_libvirt_sees_leaves_no_storage_that_
 
 def interrupted_deletion(libvirtd: PrivateLibvirtd, state_dir: Path, *, is_local: bool = True) -> None:
     """Its server dies when it has undefined the guest. Until then nobody else goes on with it."""
-    with server_parts(libvirtd, state_dir, is_local=is_local) as mortal, server_parts(libvirtd, state_dir) as other:
+    with (
+        server_parts(libvirtd.uri, state_dir, is_local=is_local) as mortal,
+        server_parts(libvirtd.uri, state_dir) as other,
+    ):
 
         def die(*_: str) -> None:
             for parts in (mortal, other):
@@ -244,7 +246,7 @@ def test_a_volume_that_is_being_cloned_is_not_deleted_with_the_guest_that_is_gon
     disk = Path(make_raw(pool, "web.img", MiB, {0: some_data(MiB)}).path())
     guest("web", [disk])
     interrupted_deletion(libvirtd, tmp_path)
-    with server_parts(libvirtd, tmp_path) as heir:
+    with server_parts(libvirtd.uri, tmp_path) as heir:
         StorageVolumesModel(heir).clone(pool.name(), "web.img", Request({"method": "linked"}, "/p", ANYBODY))
         Deletions(heir).sweep()
         assert heir.journal.deletions() == {}
@@ -270,20 +272,6 @@ def test_recovery_by_hand_tells_of_a_deletion_and_ends_it(
     assert not disk.exists()
     commands.recover(settings, dry_run=True)
     assert capsys.readouterr().out == "nothing is left to recover\n"
-
-
-@contextmanager
-def server_parts(libvirtd: PrivateLibvirtd, state_dir: Path, *, is_local: bool = True) -> Iterator[Services]:
-    """A server's parts in this process; what it has begun is a dead server's at the end."""
-    services = build(Settings(connect=libvirtd.uri, state_dir=str(state_dir)))
-    services.connections.is_local = is_local
-    services.connections.start(10)
-    try:
-        yield services
-    finally:
-        services.connections.stop()
-        services.journal.close()
-        services.lease.release()
 
 
 def fill(path: Path) -> None:

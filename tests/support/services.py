@@ -1,4 +1,4 @@
-"""A server's parts in this process, without a server: on libvirt's test driver, whose host is the demo's."""
+"""A server's parts in this process, without a server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cloner.settings import Settings, demo_uri
 
 @contextmanager
 def connected(state_dir: Path, observer: Observer | None = None) -> Iterator[Services]:
-    """The parts, connected. No worker runs until a test starts them."""
+    """The parts, connected to libvirt's test driver with the demo's host. No worker runs until a test starts them."""
     found = build(Settings(connect=demo_uri(), state_dir=str(state_dir)), observer)
     found.connections.start(10)
     found.inventory.start()
@@ -24,3 +24,17 @@ def connected(state_dir: Path, observer: Observer | None = None) -> Iterator[Ser
     found.connections.stop()
     found.journal.close()
     found.lease.release()
+
+
+@contextmanager
+def server_parts(uri: str, state_dir: Path, *, is_local: bool = True) -> Iterator[Services]:
+    """The parts, connected to a libvirt; what they have begun is a dead server's at the end."""
+    services = build(Settings(connect=uri, state_dir=str(state_dir)))
+    services.connections.is_local = is_local
+    services.connections.start(10)
+    try:
+        yield services
+    finally:
+        services.connections.stop()
+        services.journal.close()
+        services.lease.release()
