@@ -145,6 +145,11 @@ def has_emulated_tpm(domain: Element) -> bool:
     return any(node.get("type") == "emulator" for node in domain.iterfind("devices/tpm/backend"))
 
 
+def has_kept_tpm(domain: Element) -> bool:
+    """Whether libvirt leaves the state of an emulated TPM when the domain is undefined."""
+    return domain.find("devices/tpm/backend[@type='emulator'][@persistent_state='yes']") is not None
+
+
 def access(domain: Element, log_in: str = PAM) -> tuple[list[str], list[str]]:
     """Users and groups that Kimchi's metadata give the guest to, as a kind of log-in knows them.
 

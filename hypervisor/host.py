@@ -188,14 +188,16 @@ class Host:
             if domain.isActive():
                 domain.destroy()
 
-    def undefine(self, uuid: str, *, keep_nvram: bool = False) -> None:
+    def undefine(self, uuid: str, *, keep_nvram: bool = False, with_tpm: bool = False) -> None:
         """Undefines a domain that is shut off, with what libvirt keeps for it. One that is not there is fine.
 
-        One that has been started meanwhile goes on without a definition.
+        One that has been started meanwhile goes on without a definition. `with_tpm`: also the state of a TPM that
+        libvirt would leave.
         """
         flags = libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
         flags |= libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
         flags |= libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM if keep_nvram else libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+        flags |= libvirt.VIR_DOMAIN_UNDEFINE_TPM if with_tpm else 0  # which not every driver knows
         with suppress(errors.DomainNotFound), self._doing("undefine the domain", name=uuid) as connection:
             domain = connection.lookupByUUIDString(uuid)
             if self._connections.is_test_driver:

@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import errors
 from ..callers import Caller
-from ..engine import files
+from ..engine import domainxml, files
 from ..engine.plan import Wishes
 from ..hypervisor.infos import DomainInfo, VolumeInfo
 from .accepting import Accepted, Request, accept, check_count
@@ -150,7 +150,8 @@ class VMsModel:
         known = {} if keep_nvram else self._removable(nvram)
         refuse_open(self._services, domain.name, [*(volume.path for volume in doomed), *([nvram] if known else [])])
         with Deletions(self._services).written_down(domain, doomed, nvram, known):
-            self._undefine(domain, keep_nvram=keep_nvram or bool(known))
+            with_tpm = (clone is not None or everything) and domainxml.has_kept_tpm(domain.tree)
+            self._undefine(domain, keep_nvram=keep_nvram or bool(known), with_tpm=with_tpm)
             left = self._delete_volumes(domain, doomed) | self._remove_nvram(domain, nvram, known)
             journal.clone_is_gone(domain.uuid)
         if left:
@@ -169,10 +170,10 @@ class VMsModel:
         can_remove = self._services.connections.is_local and path and files.can_write(os.path.dirname(path))
         return files.identity(path) if can_remove else {}
 
-    def _undefine(self, domain: DomainInfo, *, keep_nvram: bool) -> None:
+    def _undefine(self, domain: DomainInfo, *, keep_nvram: bool, with_tpm: bool) -> None:
         """Raises SourceInUse for what was started meanwhile, and leaves it defined: libvirt undefines what runs."""
         host = self._services.host
-        host.undefine(domain.uuid, keep_nvram=keep_nvram)
+        host.undefine(domain.uuid, keep_nvram=keep_nvram, with_tpm=with_tpm)
         with suppress(errors.DomainNotFound):
             if not host.domain_by_uuid(domain.uuid).persistent:
                 host.define_again(domain)

@@ -17,6 +17,7 @@ from support.server import Server
 from support.storage import sha256
 
 TPM = "<tpm model='tpm-tis'><backend type='emulator' version='2.0'/></tpm>"
+KEPT_TPM = TPM.replace("/>", " persistent_state='yes'/>")
 Guest = Callable[..., libvirt.virDomain]
 
 
@@ -90,6 +91,26 @@ def test_a_clone_has_a_copy_of_the_tpms_state_and_starts_with_it(
     assert server.request("DELETE", f"vms/{task['name']}").status == 204
     assert not copy.exists()
     assert state_of(kept) == before
+
+
+@pytest.mark.parametrize(("target", "body"), [("copy", {}), ("web", {"storage": True})])
+def test_the_state_of_a_tpm_that_libvirt_is_to_keep_goes_with_the_storage(
+    server: Server, guest: Guest, tpm_dir: Path, target: str, body: dict[str, bool]
+) -> None:
+    """Libvirt leaves such a one where it is when a guest is undefined, for whom the guest may be defined again."""
+    source = started_once(guest("web", devices=KEPT_TPM))
+    states = {"web": tpm_dir / source.UUIDString(), "copy": tpm_dir / cloned(server, "vms/web", name="copy")["uuid"]}
+    assert all(path.exists() for path in states.values())
+    assert server.request("DELETE", f"vms/{target}", body).status == 204
+    assert {name for name, path in states.items() if path.exists()} == set(states) - {target}
+
+
+def test_the_state_of_a_tpm_that_libvirt_is_to_keep_stays_where_the_storage_does(
+    server: Server, guest: Guest, tpm_dir: Path
+) -> None:
+    source = started_once(guest("web", devices=KEPT_TPM))
+    assert server.request("DELETE", "vms/web").status == 204
+    assert (tpm_dir / source.UUIDString()).exists()
 
 
 def test_a_tpm_that_was_never_started_has_no_state_to_clone(
