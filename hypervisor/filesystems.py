@@ -1,15 +1,24 @@
-"""Which file system a folder lies on, so that what shares free space is known to share it."""
+"""Which file system a folder lies on, so that what shares free space is known to share it; and how much that has."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import os
+from contextlib import suppress
+from pathlib import Path
+from uuid import UUID
 
 _BTRFS_FS_INFO = 0x8400941F
 _INFO_BYTES = 1024
-_FSID = slice(16, 24)
-"""BTRFS_IOC_FS_INFO of linux/btrfs.h, and the first half of the UUID in its answer."""
+_FSID = slice(16, 32)
+"""BTRFS_IOC_FS_INFO of linux/btrfs.h, and the UUID in its answer."""
+
+_ALLOCATION = "/sys/fs/btrfs/{}/allocation"
+_KINDS = ("data", "mixed")
+_UNCOUNTED = ("bytes_may_use", "bytes_reserved")
+"""What btrfs tells of the space for files' data, or for these and its own: what waits to be put on its disk, and what
+is being put there (the kernel's fs/btrfs/space-info.c)."""
 
 _APART = 1 << 62
 _MOST = _APART - 1
@@ -20,21 +29,40 @@ def number(folder: str) -> int:
 
     The subvolumes of a btrfs have a device number each, and one free space. Raises OSError.
     """
+    uuid = _btrfs_uuid(folder)
+    return os.stat(folder).st_dev if uuid is None else _APART | (int.from_bytes(uuid[:8], "little") & _MOST)
+
+
+def available(folder: str) -> int:
+    """Bytes that are free where a folder lies. Raises OSError.
+
+    What was written to a btrfs in the last half minute it has yet to put on its disk, and takes it for free until then.
+    """
+    room = os.statvfs(folder)
+    uuid = _btrfs_uuid(folder)
+    return room.f_bavail * room.f_frsize - (0 if uuid is None else _uncounted(uuid))
+
+
+def _uncounted(uuid: bytes) -> int:
+    """Bytes that a btrfs holds ready for what it has yet to put on its disk."""
+    folder, total = _ALLOCATION.format(UUID(bytes=uuid)), 0
+    for path in (Path(folder, kind, name) for kind in _KINDS for name in _UNCOUNTED):
+        with suppress(OSError, ValueError):  # there is one of the two kinds; in a container there may be neither
+            total += int(path.read_text("ascii"))
+    return total
+
+
+def _btrfs_uuid(folder: str) -> bytes | None:
+    """None for what is no btrfs, or cannot be looked at. Raises OSError."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except PermissionError:
-        return os.stat(folder).st_dev
+        return None
     try:
-        return _btrfs_number(descriptor) or os.fstat(descriptor).st_dev
-    finally:
-        os.close(descriptor)
-
-
-def _btrfs_number(descriptor: int) -> int | None:
-    try:
-        answer = fcntl.ioctl(descriptor, _BTRFS_FS_INFO, bytes(_INFO_BYTES))
+        return fcntl.ioctl(descriptor, _BTRFS_FS_INFO, bytes(_INFO_BYTES))[_FSID]
     except OSError as error:
         if error.errno in (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # it is no btrfs
             return None
         raise
-    return _APART | (int.from_bytes(answer[_FSID], "little") & _MOST)
+    finally:
+        os.close(descriptor)

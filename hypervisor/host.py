@@ -255,8 +255,7 @@ class Host:
         """Bytes free in the pool now. libvirt's figure is as old as its last refresh, so a file system is asked."""
         if self._connections.is_local and pool.holds_files:
             with suppress(OSError):
-                room = os.statvfs(pool.path)
-                return room.f_bavail * room.f_frsize
+                return filesystems.available(pool.path)
         with self._doing("look up a storage pool", pool=pool.name) as connection:
             return int(connection.storagePoolLookupByName(pool.name).info()[3])
 

@@ -106,6 +106,28 @@ def test_the_disks_of_a_guest_in_pools_on_one_file_system_have_one_room(
     assert inventory(conn) == before
 
 
+@pytest.mark.parametrize("fs", ["ext4", "xfs", "btrfs"])
+def test_what_a_file_system_has_yet_to_put_on_its_disk_is_taken(
+    server: Server,
+    conn: libvirt.virConnect,
+    pool: libvirt.virStoragePool,
+    file_system: Callable[..., Path],
+    guest: Callable[..., libvirt.virDomain],
+    fs: str,
+) -> None:
+    """A btrfs takes half a minute to count it, and the next clone failed for want of room that it was promised."""
+    tight = make_pool(conn, "tight", file_system(fs) / "pool")
+    size = _quarter(tight) + MiB  # three fit
+    guest("web", [make_raw(pool, "web.img", size, {0: some_data(size)})])
+    statuses = []
+    for _ in range(4):
+        answer = server.request("POST", "vms/web/clone", {"method": "copy", "pool": "tight"})
+        statuses.append(answer.status)
+        if answer.status == 202:
+            assert server.wait_task(answer.json["id"])["message"] == "OK"
+    assert statuses == [202] * 3 + [507]
+
+
 @pytest.mark.parametrize("method", ["reflink", "copy"])
 def test_a_disk_counts_as_what_it_holds_and_not_as_what_its_guest_sees(
     libvirtd: PrivateLibvirtd,
