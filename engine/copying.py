@@ -164,7 +164,7 @@ def methods(maker: VolumeMaker) -> dict[str, Method]:
 
 
 def take_back(host: Host, pool: str, name: str, made: Mapping[str, Any] | None) -> None:
-    """Removes a volume that a method reserved. Raises Busy while it has to wait, StepFailed if it is another's.
+    """Removes a volume that a method reserved. Raises Busy or Unseen while it waits, StepFailed if it is another's.
 
     By now its pool may be gone, or lead to another folder, in which somebody else has a volume of that name.
     """

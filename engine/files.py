@@ -23,6 +23,10 @@ _GET_GENERATION = 0x80087601
 _NO_REFLINK = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM, errno.EISDIR}
 
 
+class Unseen(errors.StepFailed):
+    """What lies at a path cannot be told for now: a folder was closed to the server, or a file server is away."""
+
+
 @dataclass(frozen=True)
 class FileFacts:
     """A file as it is: its identity, its length and what it occupies in bytes, and when it was last written in ns."""
@@ -168,7 +172,7 @@ def _identity(descriptor: int, status: os.stat_result) -> dict[str, int]:
 def made_since(path: str, moment: int) -> dict[str, int]:
     """The identity of a file that was made or changed since a moment, in µs since 1970; empty where there is none.
 
-    Raises StepFailed if that cannot be told.
+    Raises Unseen if that cannot be told.
     """
     status = _status(path)
     return identity(path) if status is not None and status.st_ctime_ns // 1000 >= moment else {}
@@ -178,7 +182,7 @@ def is_anothers(path: str, known: Mapping[str, int]) -> bool:
     """Whether a path leads to something else than the file that `identity` saw; no where it saw none.
 
     Devices are numbered anew at each start of the host, so their number counts only where there is no generation.
-    Raises StepFailed if it cannot be told.
+    Raises Unseen if it cannot be told.
     """
     if not known or _status(path) is None:
         return False
@@ -194,10 +198,10 @@ def _status(path: str) -> os.stat_result | None:
     """None only where there is nothing: what cannot be seen may be there."""
     try:
         return os.lstat(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise errors.StepFailed(cause=error) from error
+        raise Unseen(cause=error) from error
 
 
 def begins(whole: str, part: str) -> bool:
@@ -316,7 +320,7 @@ def remove_folder(path: str) -> None:
 
 
 def remove(path: str, known: Mapping[str, int]) -> None:
-    """Removes a file if it is still the one whose identity is given. Raises StepFailed."""
+    """Removes a file if it is still the one whose identity is given. Raises StepFailed, and Unseen which is one."""
     if not known or is_anothers(path, known):
         return
     try:

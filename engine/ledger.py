@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 VOLUME, FILL, NVRAM, TPM, DOMAIN, START = "volume", "fill", "nvram", "tpm", "domain", "start"
 """Kinds of steps."""
 
-LATER = (errors.LibvirtUnavailable, errors.Busy, errors.JournalUnavailable, errors.PoolInactive)
+LATER = (errors.LibvirtUnavailable, errors.Busy, errors.JournalUnavailable, errors.PoolInactive, files.Unseen)
 """What may pass, so that undoing is tried again."""
 
-ALONE = (errors.Busy, errors.PoolInactive)
+ALONE = (errors.Busy, errors.PoolInactive, files.Unseen)
 """Of these what one task may have to wait for while others need not."""
 
 ANOTHERS = "it is of another libvirt than this server's, and waits for a server with that (setting connect)"

@@ -14,7 +14,7 @@ from .. import errors
 from ..callers import ANYBODY
 from ..engine import files, locks
 from ..engine.copying import take_back
-from ..engine.ledger import LATER
+from ..engine.ledger import ALONE, LATER
 from ..hypervisor.infos import DomainInfo, VolumeInfo
 from .needs import Needs
 from .services import Services
@@ -103,7 +103,7 @@ class Deletions:
     def _go_on(self, uuid: str, what: Mapping[str, Any]) -> None:
         try:
             self._finish(uuid, what)
-        except (errors.Busy, errors.PoolInactive) as error:
+        except ALONE as error:
             log.warning("the storage of the deleted guest %s is kept for now: %s", uuid, error)
         else:
             self._services.journal.end_deletion(uuid)

@@ -11,7 +11,7 @@ import libvirt
 import pytest
 
 from support.guests import OVMF_VARS, inventory
-from support.libvirtd import PrivateLibvirtd
+from support.libvirtd import PrivateLibvirtd, as_unprivileged
 from support.mortal import MortalServer, journal_is_clean
 from support.running import run, wait_until
 from support.server import Server
@@ -214,6 +214,27 @@ def test_a_clone_that_somebody_has_started_is_stopped_before_it_is_undone(  # no
         server.pause.unlink()
         assert server.wait_task(task["id"])["status"] == "killed"
     assert inventory(conn, nvram.parent) == before
+
+
+def test_a_volume_that_cannot_be_seen_for_a_while_goes_when_it_can(
+    libvirtd: PrivateLibvirtd, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest, folder: Path
+) -> None:
+    """Somebody closes the pool's folder to a server that is not root, and opens it again."""
+    guest("web", [make_raw(pool, "web.img", MiB, {0: some_data(MiB)})])
+    with MortalServer(libvirtd.uri, folder / "trial/state", 0, prefix=as_unprivileged()) as trial:
+        at = trial.points_of("vms/web", {}).index("after create_from") + 2  # it is known by then
+    before = inventory(conn)
+    with MortalServer(libvirtd.uri, folder / "state", at, prefix=as_unprivileged(), pauses=True) as server:
+        task = server.request("POST", "vms/web/clone").json
+        wait_until(server.pause.exists, 30, "it waits", lambda: server.log)
+        server.request("DELETE", f"tasks/{task['id']}")
+        pool_path(pool).chmod(0)
+        server.pause.unlink()
+        said = lambda: server.request("GET", f"tasks/{task['id']}").json["message"]  # noqa: E731 - in a word
+        wait_until(lambda: said().startswith("CLNTASK0012E"), 30, "the server says that it waits", lambda: server.log)
+        pool_path(pool).chmod(0o755)
+        assert server.wait_task(task["id"])["status"] == "killed"
+    assert inventory(conn) == before
 
 
 def test_an_image_that_took_the_place_of_the_clones_is_not_written_to(

@@ -19,13 +19,20 @@ class MortalServer(Server):
     """It dies at the point `deadly`, 0 for none; one that `pauses` waits there instead, until `pause` is removed."""
 
     def __init__(
-        self, uri: str | None, state_dir: Path, deadly: int, *, args: Sequence[str] = (), pauses: bool = False
+        self,
+        uri: str | None,
+        state_dir: Path,
+        deadly: int,
+        *,
+        args: Sequence[str] = (),
+        pauses: bool = False,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.points = state_dir.parent / f"points-{deadly}"
         self.pause = state_dir.parent / "pause"
         env = {"PYTHONPATH": str(TESTS), "CLONER_POINTS": str(self.points)}
         env |= {"CLONER_PAUSE": str(self.pause)} if pauses else {}
-        super().__init__(uri, state_dir, args=args, env=env)
+        super().__init__(uri, state_dir, args=args, env=env, prefix=prefix)
         place = self._argv.index("cloner")
         self._argv[place : place + 1] = ["support.crashing", str(deadly)]
 
