@@ -208,6 +208,11 @@ def _is_there(services: Services, link: Link) -> bool:
     if not services.lease.is_of_here(link.server):
         return True  # where nobody sees it from here
     try:
-        return services.host.has_volume(services.host.pool(link.pool), link.name)
+        pool = services.host.pool(link.pool)
+        if not pool.is_active or services.host.has_volume(pool, link.name):
+            return True  # or may come back with its pool
     except (errors.PoolNotFound, errors.LibvirtFailed):
-        return True  # it may come back with its pool
+        return True
+    # A host that starts without a disk has an empty folder for a pool; whose guest is there still needs its own.
+    places = (os.path.join(pool.path, link.name), f"{link.pool}/{link.name}")
+    return any(map(services.taken_marks(), map(disk_mark, places)))

@@ -310,9 +310,9 @@ def test_a_guest_that_is_started_while_it_is_deleted_keeps_its_disk(
     services = build(Settings(connect=libvirtd.uri, state_dir=str(tmp_path)))
     undefine = services.host.undefine
 
-    def start_and_undefine(uuid: str, *, keep_nvram: bool) -> None:
+    def start_and_undefine(uuid: str, **how: bool) -> None:
         web.create()
-        undefine(uuid, keep_nvram=keep_nvram)
+        undefine(uuid, **how)
 
     services.connections.start(10)
     try:

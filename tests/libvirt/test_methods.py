@@ -400,6 +400,32 @@ def test_a_linked_clone_whose_pool_is_gone_for_a_while_still_needs_its_source(
     assert server.request("DELETE", "vms/web", body={"storage": True}).status == 204
 
 
+@pytest.mark.parametrize("is_active", [False, True])
+@pytest.mark.parametrize("path", ["vms/web/start", "vms/web"])
+def test_a_linked_clone_whose_disk_is_not_mounted_still_needs_its_source(  # noqa: PLR0917 - pytest's fixtures
+    server: Server,
+    conn: libvirt.virConnect,
+    pool: libvirt.virStoragePool,
+    guest: Guest,
+    folder: Path,
+    path: str,
+    is_active: bool,
+) -> None:
+    """Its pool was stopped before that; or it is that of an empty folder by now, as when a host starts without it."""
+    guest("web", [make_qcow2(pool, "web.qcow2", MiB, {0: some_data(64 * KiB)})])
+    other = make_pool(conn, f"other-{folder.name}", folder / "other")
+    child = clone(server, method="linked", pool=other.name())["name"]
+    other.destroy()
+    (folder / "other").rename(folder / "away")
+    (folder / "other").mkdir()
+    if is_active:
+        other.create()
+    start = path.endswith("start")
+    answer = server.request("POST", path) if start else server.request("DELETE", path, {"storage": True})
+    assert (answer.status, answer.json["reason"][:10]) == (409, "CLNVM0007E")
+    assert f"{other.name()}/{child}-vda.qcow2" in answer.json["reason"]
+
+
 def test_a_name_of_a_linked_clone_that_is_gone_can_be_used_again(
     server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest
 ) -> None:
