@@ -230,8 +230,11 @@ def test_a_volume_that_cannot_be_seen_for_a_while_goes_when_it_can(
         server.request("DELETE", f"tasks/{task['id']}")
         pool_path(pool).chmod(0)
         server.pause.unlink()
-        said = lambda: server.request("GET", f"tasks/{task['id']}").json["message"]  # noqa: E731 - in a word
-        wait_until(lambda: said().startswith("CLNTASK0012E"), 30, "the server says that it waits", lambda: server.log)
+
+        def waits() -> bool:
+            return "CLNTASK0012E" in server.request("GET", f"tasks/{task['id']}").text
+
+        wait_until(waits, 30, "the server says that it waits", lambda: server.log)
         pool_path(pool).chmod(0o755)
         assert server.wait_task(task["id"])["status"] == "killed"
     assert inventory(conn) == before
