@@ -239,6 +239,8 @@ class Executor:
             ending = Ending(task, KILLED, error)
         except errors.ClonerError as error:
             ending = Ending(task, FAILED, error)
+            if job.is_cancelled:  # and has failed in what could not be broken off
+                ending = Ending(task, KILLED, errors.CloneCancelled())
         except Exception:  # a worker outlives whatever a clone runs into; the stack is in the log
             reference = uuid4().hex[:12]
             log.exception("task %d failed, reference %s", task, reference)

@@ -42,6 +42,10 @@ class Job:
     def is_stopped(self) -> bool:
         return self._end.is_set()
 
+    @property
+    def is_cancelled(self) -> bool:
+        return isinstance(self._why, errors.CloneCancelled)
+
     def check(self) -> None:
         """Raises the reason for which the job has to end, if it has."""
         if self._why is not None:

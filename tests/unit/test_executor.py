@@ -297,3 +297,17 @@ def test_a_source_that_was_renamed_meanwhile_is_not_said_to_have_been_started(se
         found = ended(services, task.id)
     assert (found.status, found.message[:12]) == (FAILED, "CLNTASK0001E")
     assert "web is called other by now" in found.message
+
+
+def test_a_clone_that_was_cancelled_is_killed_whatever_fails_before_it_could_end(services: Services) -> None:
+    """As when libvirt hangs in a call, and is gone in the end."""
+    task = VMsModel(services).clone("web", Request({}, MOUNT, ANYBODY)).tasks[0]
+
+    def hang(*_: object, **__: object) -> None:
+        assert services.executor.cancel(task.id)
+        raise errors.LibvirtUnavailable(uri="", cause="a test")
+
+    with mock.patch.object(services.host, "define", hang):
+        services.executor.start()
+        found = ended(services, task.id)
+    assert (found.status, found.message[:12]) == (KILLED, "CLNTASK0003E")
