@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -41,6 +42,8 @@ _NOT_FOUND = {
     libvirt.VIR_ERR_NO_STORAGE_VOL: errors.VolumeNotFound,
 }
 
+
+_HEAD_START_S = 0.1
 
 Read = TypeVar("Read")
 
@@ -355,6 +358,8 @@ class Host:
         new QEMU can do, which this question waits for, too.
         """
         with self._doing("ask for its capabilities") as connection:
+            connection.getCapabilities()
+            time.sleep(_HEAD_START_S)  # another worker may have begun with such a thing in the same instant
             connection.getCapabilities()
 
     # --- Translation -------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
+import libvirt
 import pytest
 
 from cloner import errors
@@ -214,3 +215,24 @@ def test_without_times_a_stamp_tells_whose_a_volume_is(services: Services, stamp
     assert ended is not None
     assert ended.message.startswith("CLNTASK0004E" if stamped else "CLNTASK0002E"), ended.message
     assert services.host.has_volume(services.host.pool("default"), "new.img") != stamped
+
+
+def test_a_volume_that_libvirt_makes_while_it_says_that_it_has_caught_up_is_removed(services: Services) -> None:
+    """Another of its workers began with that in the same instant."""
+    with services.journal.transaction() as transaction:
+        task = transaction.add_task(transaction.new_task_id(), VOLUME_NAME, "", "a dead server", {})
+    args = {"pool": "default", "name": "new.img", "parents": [], "stamped": True}
+    services.journal.begin(task.id, 1, VOLUME, args, "Making new.img")
+    asked: list[None] = []
+
+    def make_as_it_is_asked_again(_: libvirt.virConnect) -> str:
+        asked.append(None)
+        if len(asked) == 2:
+            xml = "<volume><name>new.img</name><capacity>1024</capacity></volume>"
+            VolumeMaker(services.connections, services.host).create("default", "new.img", xml)
+        return ""
+
+    with mock.patch.object(libvirt.virConnect, "getCapabilities", make_as_it_is_asked_again):
+        services.ledger.recover()
+    assert len(asked) == 2
+    assert not services.host.has_volume(services.host.pool("default"), "new.img")
