@@ -6,7 +6,8 @@ A guest is undefined first. Were its server killed then, nobody would know whose
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -22,6 +23,8 @@ from .usage import held
 
 log = logging.getLogger(__name__)
 
+_TURN_S = 60.0
+"""Longer than the half minute that libvirt lets who would undefine a domain wait for what another does with it."""
 
 _under_way: set[tuple[str, str]] = set()
 """Deletions that a request of this process does: its server, and the domain's UUID."""
@@ -32,10 +35,14 @@ class Deletions:
 
     Args:
         services: of this server.
+        clock: seconds that go on.
     """
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, clock: Callable[[], float] = time.monotonic) -> None:
         self._services = services
+        self._clock = clock
+        self._there_since: dict[str, float] = {}
+        """When the domains were found that libvirt may still have to undefine."""
 
     @contextmanager
     def written_down(
@@ -52,6 +59,8 @@ class Deletions:
         try:
             self._services.journal.begin_deletion(domain.uuid, what)
             yield
+        except errors.LibvirtUnavailable:  # it may still do what it was asked for: that is swept
+            raise
         except Exception:  # whatever it is: who asked is told of it
             self._break_off(domain.uuid)
             raise
@@ -63,7 +72,7 @@ class Deletions:
     def _break_off(self, uuid: str) -> None:
         """Forgets a deletion whose domain is there. Who asks again for one that is gone finds nothing: that is swept.
 
-        Libvirt may have gone away before it could tell which of the two it is.
+        Libvirt may be away by now, and cannot tell which of the two it is.
         """
         with suppress(errors.ClonerError):
             if self._services.host.has_domain_uuid(uuid):
@@ -102,11 +111,22 @@ class Deletions:
 
     def _go_on(self, uuid: str, what: Mapping[str, Any]) -> None:
         try:
+            if self._may_go_yet(uuid):
+                return
             self._finish(uuid, what)
         except ALONE as error:
             log.warning("the storage of the deleted guest %s is kept for now: %s", uuid, error)
         else:
             self._services.journal.end_deletion(uuid)
+            self._there_since.pop(uuid, None)
+
+    def _may_go_yet(self, uuid: str) -> bool:
+        """Whether libvirt may still undefine a domain for a server that died, or lost it, since it asked for that."""
+        if uuid not in self._there_since and self._services.host.has_domain_uuid(uuid):
+            self._services.host.catch_up()  # from then on it waits for other clients alone
+            self._there_since[uuid] = self._clock()
+        is_there = self._services.host.has_domain_uuid(uuid)
+        return is_there and self._clock() < self._there_since.get(uuid, 0.0) + _TURN_S
 
     def _finish(self, uuid: str, what: Mapping[str, Any]) -> None:
         """Removes what is still as it was, and needed by nobody; nothing if the domain is there."""

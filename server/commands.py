@@ -69,7 +69,7 @@ def recover(settings: Settings, *, dry_run: bool) -> int:
 
 def _rest_of_deletion(services: Services, uuid: str, what: Mapping[str, Any]) -> str:
     if services.host.has_domain_uuid(uuid):
-        return "nothing to remove, since it is there"
+        return "nothing to remove as long as it is there"
     paths = [part["path"] for part in what["volumes"]] + ([what["nvram"]] if what["file"] else [])
     return f"remove {', '.join(paths)}" if paths else "nothing to remove"
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
+from unittest import mock
 
 import libvirt
 import pytest
 
+from cloner.callers import ANYBODY
+from cloner.model.deletions import Deletions
 from cloner.model.services import Services
+from cloner.model.vms import VMsModel
 from support.guests import inventory
 from support.libvirtd import PrivateLibvirtd, as_unprivileged
 from support.mortal import MortalServer, journal_is_clean
@@ -79,7 +83,12 @@ def queued(libvirtd: PrivateLibvirtd) -> int:
     return int(found[1])
 
 
-def recovery(heir: Services) -> Thread:
+def start(domain: libvirt.virDomain) -> None:
+    with suppress(libvirt.libvirtError):  # somebody stops it before it is there
+        domain.create()
+
+
+def recovery(heir: Services, recover: Callable[[], None]) -> Thread:
     """A server's recovery of what others left, once it waits for libvirtd, or has ended without that."""
     waits, catch_up = Event(), heir.host.catch_up
 
@@ -88,10 +97,39 @@ def recovery(heir: Services) -> Thread:
         catch_up()
 
     heir.host.catch_up = catch_up_and_tell  # type: ignore[method-assign]  # to see it, and no more
-    thread = Thread(target=heir.ledger.recover)
+    thread = Thread(target=recover)
     thread.start()
     wait_until(lambda: waits.is_set() or not thread.is_alive(), PATIENCE, "it waits, or does not")
     return thread
+
+
+def test_a_guest_that_libvirtd_undefines_after_its_server_has_died_leaves_no_storage(
+    libvirtd: PrivateLibvirtd,
+    conn: libvirt.virConnect,
+    pool: libvirt.virStoragePool,
+    guest: Callable[..., libvirt.virDomain],
+    tmp_path: Path,
+) -> None:
+    """It waits for another client, who starts the guest and gives up, and tells until then that the guest is there."""
+    before = inventory(conn)
+    web = guest("web", [make_raw(pool, "web.img", MiB)])
+    other = Thread(target=start, args=(web,))
+    with server_parts(libvirtd.uri, tmp_path) as mortal, server_parts(libvirtd.uri, tmp_path) as heir:
+        undefine = Thread(target=mortal.host.undefine, args=(web.UUIDString(),))
+        deletions = Deletions(heir)
+        with mock.patch.object(mortal.host, "undefine", side_effect=KeyboardInterrupt), suppress(KeyboardInterrupt):
+            VMsModel(mortal).delete("web", ANYBODY, storage=True)
+        mortal.lease.release()
+        with held_up(libvirtd, QEMU, other.start):
+            undefine.start()
+            sweeping = recovery(heir, deletions.sweep)
+            with suppress(libvirt.libvirtError):  # it may be undefined in that instant
+                web.destroy()
+        for thread in (sweeping, other, undefine):
+            thread.join(PATIENCE)
+        deletions.sweep()
+        assert heir.journal.deletions() == {}
+    assert inventory(conn) == before
 
 
 def test_a_volume_that_libvirtd_makes_after_its_server_has_died_is_removed(
@@ -106,7 +144,7 @@ def test_a_volume_that_libvirtd_makes_after_its_server_has_died_is_removed(
             server.request("POST", f"storagepools/{pool.name()}/storagevolumes/web.img/clone", {"method": "copy"})
             wait_until(lambda: queued(libvirtd), PATIENCE, "libvirtd is asked for the volume", lambda: server.log)
             server.kill()
-            recovering = recovery(heir)
+            recovering = recovery(heir, heir.ledger.recover)
         recovering.join(PATIENCE)
         assert heir.journal.tasks("running") == []
     other.join(PATIENCE)
@@ -134,7 +172,7 @@ def test_a_guest_that_libvirtd_defines_after_its_server_has_died_is_removed(
             (libvirtd.folder / "bin" / QEMU).touch()
             with held_up(libvirtd, QEMU, server.pause.unlink):
                 server.kill()
-                recovering = recovery(heir)
+                recovering = recovery(heir, heir.ledger.recover)
         recovering.join(PATIENCE)
         assert heir.journal.tasks("running") == []
     conn.getCapabilities()

@@ -169,6 +169,28 @@ def test_a_guest_goes_with_its_storage_though_libvirt_dies_while_it_is_deleted(
     assert not disk.exists()
 
 
+def test_a_guest_that_a_libvirt_undefines_after_all_that_was_given_up_goes_with_its_storage(
+    libvirtd: PrivateLibvirtd,
+    conn: libvirt.virConnect,
+    pool: libvirt.virStoragePool,
+    guest: Guest,
+    tmp_path: Path,
+) -> None:
+    """It hung for longer than its server waits for a sign of it, and the guest was there as it could be asked again."""
+    disk = Path(make_raw(pool, "web.img", MiB).path())
+    guest("web", [disk])
+    lost = errors.LibvirtUnavailable(uri="", cause="a test")
+    with server_parts(libvirtd.uri, tmp_path) as parts:
+        with mock.patch.object(parts.host, "undefine", side_effect=lost), pytest.raises(errors.LibvirtUnavailable):
+            VMsModel(parts).delete("web", ANYBODY, storage=True)
+        deletions = Deletions(parts)
+        deletions.sweep()
+        conn.lookupByName("web").undefine()
+        deletions.sweep()
+        assert parts.journal.deletions() == {}
+    assert not disk.exists()
+
+
 def test_a_guest_whose_deletion_did_not_begin_keeps_its_storage_whoever_undefines_it_later(
     libvirtd: PrivateLibvirtd,
     conn: libvirt.virConnect,

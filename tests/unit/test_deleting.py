@@ -124,6 +124,20 @@ def test_a_file_that_cannot_be_removed_keeps_no_other_deletion_from_its_end(serv
     assert services.journal.deletions() == {}
 
 
+def test_a_deletion_whose_guest_stays_is_forgotten_when_libvirt_has_no_more_to_do_for_it(services: Services) -> None:
+    """Longer than libvirt has one client wait for another, its own half minute."""
+    domain = services.host.domain("db")
+    part = {"pool": "default", "name": "db-system.qcow2", "path": "/default-pool/db-system.qcow2", "file": {}}
+    what = {"server": "a dead server", "volumes": [part], "nvram": "", "file": {}}
+    services.journal.begin_deletion(domain.uuid, what)
+    now = 1000.0
+    sweeper = Deletions(services, lambda: now)
+    for now, left in ((1000.0, {domain.uuid}), (1030.0, {domain.uuid}), (1060.0, set())):
+        sweeper.sweep()
+        assert set(services.journal.deletions()) == left
+    assert services.host.has_volume(services.host.pool("default"), "db-system.qcow2")
+
+
 def test_one_server_alone_goes_on_with_a_deletion(services: Services) -> None:
     """Another found a volume held by the first, left it for good, and ended what the first had to try again."""
     uuid, path = "00000000-0000-4000-8000-000000000001", "/default-pool/gone.img"
