@@ -20,6 +20,7 @@ from .. import context, errors
 from ..errors import plain
 from ..hypervisor.host import Host
 from ..hypervisor.infos import VolumeInfo
+from ..hypervisor.making import NotMade
 from . import domainxml, files, locks, qcow2
 from .copying import Method
 from .job import Job
@@ -169,12 +170,12 @@ class Maker:
         job.steps.append(step)
         try:
             result = action.do()
-        except (errors.VolumeInTheWay, errors.NameTaken) as error:
-            job.not_ours.add(step.number)  # what is there is somebody else's
+        except (errors.VolumeInTheWay, errors.NameTaken, NotMade) as error:
+            job.not_ours.add(step.number)  # what is there, if anything, is somebody else's
             job.mark(Mark(step.number, UNDONE))
             with suppress(errors.ClonerError):  # now, since a server that dies cannot tell; else with the task's end
                 self._journal.mark(job.task, [Mark(step.number, UNDONE)])
-            raise errors.CloneFailed(step=action.title, cause=error.reason) from error
+            raise errors.CloneFailed(step=action.title, cause=cause_of(error)) from error
         except (errors.CloneCancelled, errors.ServerStopped, errors.CloneFailed):
             raise
         except (errors.SourceStarted, errors.SourceChanged):

@@ -19,6 +19,10 @@ _COARSE_CLOCK_US = 50_000
 """How far a file system's clock may lag."""
 
 
+class NotMade(errors.StepFailed):
+    """Nothing was made, since the pool is stopped, or gone."""
+
+
 class VolumeMaker:
     """Makes volumes of one host, exclusively: what is there already is never overwritten."""
 
@@ -34,7 +38,8 @@ class VolumeMaker:
         """Makes an empty volume; returns its path.
 
         Raises VolumeInTheWay when something of that name is there, which is then not ours; StepFailed with libvirt's
-        reason; LibvirtUnavailable when the connection broke, and it is unknown whether the volume was made.
+        reason, which is a NotMade where that is its pool; LibvirtUnavailable when the connection broke, and it is
+        unknown whether the volume was made.
         """
         with self._connections.short_call() as connection:
             try:
@@ -91,6 +96,16 @@ class VolumeMaker:
         cause = error.get_error_message()
         if self._connections.failed(error, connection):
             return errors.LibvirtUnavailable(uri=self._connections.uri, cause=cause)
-        if error.get_error_code() in self._in_the_way:
+        code = error.get_error_code()
+        if code == libvirt.VIR_ERR_NO_STORAGE_POOL or (code in self._in_the_way and _is_stopped(connection, pool)):
+            return NotMade(cause=cause)
+        if code in self._in_the_way:
             return errors.VolumeInTheWay(name=name, pool=pool, cause=cause)
         return errors.StepFailed(cause=cause)
+
+
+def _is_stopped(connection: libvirt.virConnect, pool: str) -> bool:
+    try:
+        return not connection.storagePoolLookupByName(pool).isActive()
+    except libvirt.libvirtError:
+        return False

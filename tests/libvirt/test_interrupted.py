@@ -240,6 +240,35 @@ def test_a_volume_that_cannot_be_seen_for_a_while_goes_when_it_can(
     assert inventory(conn) == before
 
 
+@pytest.mark.parametrize(("is_gone", "cause"), [(False, "is not active"), (True, "pool not found")])
+@pytest.mark.parametrize("method", ["copy", "libvirt"])
+def test_a_clone_whose_pool_is_stopped_or_gone_before_anything_is_made_says_so(  # noqa: PLR0917 - pytest's fixtures
+    libvirtd: PrivateLibvirtd,
+    pool: libvirt.virStoragePool,
+    guest: Guest,
+    folder: Path,
+    is_gone: bool,
+    cause: str,
+    method: str,
+) -> None:
+    """It spoke of something that is in the way, or of what it had left."""
+    guest("web", [make_raw(pool, "web.img", MiB, {0: some_data(MiB)})])
+    with MortalServer(libvirtd.uri, folder / "trial/state", 0) as trial:
+        making = "before create" if method == "copy" else "before create_from"
+        at = trial.points_of("vms/web", {"method": method}).index(making) + 1
+    with MortalServer(libvirtd.uri, folder / "state", at, pauses=True) as server:
+        task = server.request("POST", "vms/web/clone", {"method": method}).json
+        wait_until(server.pause.exists, 30, "it waits", lambda: server.log)
+        pool.destroy()
+        if is_gone:
+            pool.undefine()
+        server.pause.unlink()
+        message = server.wait_task(task["id"])["message"]
+    assert cause in message
+    assert message.endswith("Everything made for this clone was removed")
+    assert "already" not in message
+
+
 def test_an_image_that_took_the_place_of_the_clones_is_not_written_to(
     libvirtd: PrivateLibvirtd, pool: libvirt.virStoragePool, guest: Guest, tmp_path: Path
 ) -> None:
