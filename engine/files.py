@@ -189,6 +189,11 @@ def is_anothers(path: str, known: Mapping[str, int]) -> bool:
     return _differ(identity(path), known)
 
 
+def is_still(path: str, known: Mapping[str, int]) -> bool:
+    """Whether a path leads to the file that `identity` saw. Raises Unseen if it cannot be told."""
+    return _status(path) is not None and not _differ(identity(path), known)
+
+
 def _differ(now: Mapping[str, int], known: Mapping[str, int]) -> bool:
     names = ("inode", "generation") if {"generation"} <= known.keys() & now.keys() else ("inode", "device")
     return any(now.get(name) != known[name] for name in names)

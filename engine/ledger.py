@@ -7,7 +7,6 @@ exclusively and not before the step.
 from __future__ import annotations
 
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -227,7 +226,7 @@ class Ledger:
         """Whether a volume that was made is still there: its server may have begun to undo it."""
         made = step.result or {}
         if made.get("file"):
-            return os.path.lexists(made["path"]) and not files.is_anothers(made["path"], made["file"])
+            return files.is_still(made["path"], made["file"])
         try:
             self._host.volume(step.args["pool"], step.args["name"])
         except (errors.VolumeNotFound, errors.PoolNotFound):

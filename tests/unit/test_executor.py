@@ -14,6 +14,7 @@ import pytest
 
 from cloner import errors
 from cloner.callers import ANYBODY
+from cloner.engine import files
 from cloner.engine.copying import ThroughLibvirt
 from cloner.engine.job import Job
 from cloner.engine.lease import Lease
@@ -175,6 +176,29 @@ def test_a_volume_that_was_complete_is_finished_by_the_next_server_where_it_is_t
     assert services.journal.adopt(task, services.lease.id, "a dead server")
     services.ledger.recover()
     assert ended(services, task).status == (FINISHED if is_there else FAILED)
+
+
+def test_a_volume_that_was_complete_and_cannot_be_seen_for_a_while_is_finished_when_it_can(
+    services: Services, tmp_path: Path
+) -> None:
+    folder, away = tmp_path / "folder", tmp_path / "away"
+    folder.mkdir()
+    path = folder / "new.img"
+    path.touch()
+    made = {"path": str(path), "file": files.identity(str(path))}
+    with mock.patch.object(services.executor, "submit"):
+        task = clone_volume(services)
+    args = {"pool": "default", "parents": [], "filled": True, "name": "new.img"}
+    services.journal.begin(task, 1, VOLUME, args, "")
+    services.journal.mark(task, [Mark(1, DONE, made)])
+    assert services.journal.adopt(task, services.lease.id, "a dead server")
+    folder.rename(away)
+    folder.symlink_to(folder)  # which root cannot follow either
+    assert services.ledger.adopt_orphans() == []
+    folder.unlink()
+    away.rename(folder)
+    assert services.ledger.adopt_orphans() == []
+    assert ended(services, task).status == FINISHED
 
 
 def test_a_clone_whose_pool_is_stopped_keeps_no_other_from_being_finished(
