@@ -94,7 +94,9 @@ class Deletions:
 
     def sweep(self) -> None:
         """Goes on with what is left. Raises JournalUnavailable and LibvirtUnavailable."""
-        for uuid, what in self.left().items():
+        left = self.left()
+        self._there_since = {uuid: since for uuid, since in self._there_since.items() if uuid in left}
+        for uuid, what in left.items():
             with self._adopted(uuid, what) as is_ours:
                 if is_ours:
                     self._go_on(uuid, what)
@@ -118,7 +120,6 @@ class Deletions:
             log.warning("the storage of the deleted guest %s is kept for now: %s", uuid, error)
         else:
             self._services.journal.end_deletion(uuid)
-            self._there_since.pop(uuid, None)
 
     def _may_go_yet(self, uuid: str) -> bool:
         """Whether libvirt may still undefine a domain for a server that died, or lost it, since it asked for that."""

@@ -138,6 +138,20 @@ def test_a_deletion_whose_guest_stays_is_forgotten_when_libvirt_has_no_more_to_d
     assert services.host.has_volume(services.host.pool("default"), "db-system.qcow2")
 
 
+def test_how_long_a_guest_stays_is_counted_anew_for_each_deletion(services: Services) -> None:
+    """Another server has ended the first."""
+    uuid = services.host.domain("db").uuid
+    what = {"server": "a dead server", "volumes": [], "nvram": "", "file": {}}
+    now = 1000.0
+    sweeper = Deletions(services, lambda: now)
+    for now in (1000.0, 2000.0):
+        services.journal.begin_deletion(uuid, what)
+        sweeper.sweep()
+        assert set(services.journal.deletions()) == {uuid}
+        services.journal.end_deletion(uuid)
+        sweeper.sweep()
+
+
 def test_one_server_alone_goes_on_with_a_deletion(services: Services) -> None:
     """Another found a volume held by the first, left it for good, and ended what the first had to try again."""
     uuid, path = "00000000-0000-4000-8000-000000000001", "/default-pool/gone.img"
