@@ -72,7 +72,10 @@ class Writer:
         except BaseException:
             with suppress(sa.exc.DBAPIError):
                 self._end(connection, _ROLLBACK)
-            if _is_open(connection):  # what is wrong with it, nobody knows
+            # What is wrong with it, nobody knows. SQLite ends a transaction itself where a disk fails or is full, and
+            # SQLAlchemy then takes no other one on this connection before that is rolled back.
+            if _is_open(connection) or connection.get_transaction() is not None:
+                connection.invalidate()
                 self.close()
             raise
 

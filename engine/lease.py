@@ -76,7 +76,7 @@ class Lease:
             os.close(self._descriptor)
 
     def release(self) -> None:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # it is gone, or its disk takes nothing any more; the lock ends in any case
             (self._folder / self.id).unlink()
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -94,6 +95,13 @@ def test_a_server_that_runs_is_alive(lease: Lease, start: Callable[[], Server]) 
     server = start()
     lease.forget_the_dead()
     assert lease.is_alive(server.id)
+
+
+def test_a_server_whose_state_directory_takes_nothing_any_more_ends_all_the_same(folder: Path) -> None:
+    lease = Lease(folder)
+    shutil.rmtree(folder)
+    folder.touch()
+    lease.release()
 
 
 def test_what_it_forked_does_not_keep_a_dead_server_alive(lease: Lease, folder: Path) -> None:
