@@ -735,12 +735,16 @@ def test_a_full_disk_makes_the_journal_unavailable_until_there_is_room(journal: 
     assert accepted(journal, "b") in journal.tasks()
 
 
+def cancel_1000(journal: Journal, task: Task) -> None:
+    for _ in range(1000):
+        journal.cancel(task.id)
+
+
 def test_a_transaction_that_a_full_disk_ends_keeps_no_other_from_being_written(journal: Journal) -> None:
     """SQLite had taken it back by itself, and every one after it failed with an error of SQLAlchemy's."""
     task = accepted(journal)
     with full_disk(), pytest.raises(errors.JournalUnavailable):
-        for _ in range(1000):
-            journal.cancel(task.id)
+        cancel_1000(journal, task)
     assert accepted(journal, "b")
     assert journal.cancel(task.id)
 
