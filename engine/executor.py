@@ -272,13 +272,24 @@ class Executor:
 
     def _undo_and_end(self, ending: Ending, tries: int) -> None:
         try:
+            why = self._waits_for(ending)
+        except Exception:  # an ending must not be lost, nor end its thread; the stack is in the log
+            log.exception("task %d cannot be ended yet", ending.task)
+            is_alone = True
+        else:
+            if why is None:
+                return
+            is_alone = isinstance(why, ALONE)
+        self._postponed.add(ending, tries, is_alone=is_alone)
+
+    def _waits_for(self, ending: Ending) -> errors.ClonerError | None:
+        """Undoes a task and ends it; what that has to wait for, if it has."""
+        try:
             self._ledger.fail(ending)
         except LATER as error:
             self._ledger.tell_wait(ending.task, error)
-            self._postponed.add(ending, tries, is_alone=isinstance(error, ALONE))
-        except Exception:  # an ending must not be lost, nor end its thread; the stack is in the log
-            log.exception("task %d cannot be ended yet", ending.task)
-            self._postponed.add(ending, tries, is_alone=True)
+            return error
+        return None
 
     # --- Reporting -------------------------------------------------------------------------------------------------
 

@@ -239,6 +239,19 @@ def test_what_cannot_be_undone_yet_says_why_and_is_tried_ever_more_seldom(
     assert ended(services, task).status == KILLED
 
 
+def test_what_cannot_be_undone_yet_is_kept_in_mind_though_that_cannot_be_told(services: Services) -> None:
+    """The worker ended of it, and nobody knew of its clone any more."""
+    task = clone_volume(services)
+    with (
+        filling(lambda *_: services.executor.cancel(task)),
+        mock.patch.object(services.ledger, "fail", side_effect=errors.Busy(what="a test")),
+        mock.patch.object(services.ledger, "tell_wait", side_effect=KeyError) as tell,
+    ):
+        services.executor.start()
+        wait_until(lambda: tell.call_count == 2, 20, "it is tried again")
+    assert ended(services, task).status == KILLED
+
+
 def test_waiting_gets_longer_for_what_waits_alone() -> None:
     now = 0.0
     waits: dict[bool, list[float]] = {}
