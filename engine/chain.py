@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ..hypervisor.infos import VolumeInfo
@@ -26,6 +27,10 @@ PLAIN_BYTES = frozenset({"raw", "qcow2", "qcow", "qed", "vdi", "vpc", "vhdx", "l
 _OUTSIDE = (
     "its backing file {path} is no volume of an active storage pool. Define a pool for its folder, or refresh the pool "
     "that has it (virsh pool-refresh); or rebase the image on something else (qemu-img rebase)"
+)
+_BESIDE_LINK = (
+    "{link} is a symbolic link to it, and where QEMU opens that it looks beside the link for the backing file, not beside "
+    "{path}. Name {path} instead, or rebase the image on an absolute path (qemu-img rebase)"
 )
 _DISAGREE = "the guest's configuration {}; make them agree"
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
@@ -79,7 +84,7 @@ def follow(volume: VolumeInfo, form: str, find: Callable[[str], VolumeInfo | Non
     images: list[Image] = []
     volumes: list[VolumeInfo] = []
     written: list[tuple[str, int]] = []
-    stored, top, problem = 0, volume, _untrusted(volume, form, is_local=is_local)
+    stored, top, problem = 0, volume, _untrusted(volume, form, is_local=is_local) or _misled(volume, form)
     while problem is None:
         backing, its_form, problem = _below(top, form, is_local=is_local)
         if backing is None:
@@ -123,6 +128,23 @@ def _is_at(image: Image, volume: VolumeInfo, place: str) -> bool:
     if place in (image.path, *volume.places):
         return True
     return os.path.isabs(place) and os.path.realpath(place) == os.path.realpath(image.path)
+
+
+def _misled(volume: VolumeInfo, form: str) -> str | None:
+    """Why the image that a symbolic link leads to stands on another file where QEMU opens it by the link, if so."""
+    link = volume.link
+    if link is None or form == "raw":
+        return None
+    by_link, by_path = link.backing, volume.backing  # as libvirt's pools knew them last
+    with suppress(OSError):
+        header = read_header(volume.path) if form == "qcow2" else None
+        if header is not None:
+            if header.backing is None or "\0" in header.backing or _URI.match(header.backing):
+                return None
+            by_link, by_path = (_joined(os.path.dirname(each.path), header.backing) for each in (link, volume))
+    if by_link == by_path or (by_link and by_path and os.path.realpath(by_link) == os.path.realpath(by_path)):
+        return None
+    return _BESIDE_LINK.format(link=link.path, path=volume.path)
 
 
 def _below(image: VolumeInfo, form: str, *, is_local: bool) -> tuple[str | None, str | None, str | None]:

@@ -84,7 +84,8 @@ def draft_volume(survey: Survey, wishes: Wishes, room: Callable[[PoolInfo], int]
         raise errors.VolumeNotCloneable(name=volume.name, cause=f"it is of type {volume.type}, not a disk image")
     if disk.chain.problem:
         raise errors.VolumeNotCloneable(name=volume.name, cause=disk.chain.problem)
-    copy = _Room(survey, wishes, room).place("volume", disk, volume, wishes.pool or volume.pool)
+    named = volume.link or volume
+    copy = _Room(survey, wishes, room).place("volume", disk, volume, wishes.pool or named.pool)
     return Draft((copy,), (), survey, wishes)
 
 

@@ -159,7 +159,8 @@ class Surveyor:
         """The volume that one is a symbolic link to; the link itself, which is not followed, where that is none."""
         if not self._is_local or not is_link(volume):
             return volume
-        return self._host.volume_at(os.path.realpath(volume.path)) or volume
+        real = self._host.volume_at(os.path.realpath(volume.path))
+        return replace(real, link=volume) if real else volume
 
 
 def _measured(source: SourceDisk) -> SourceDisk:

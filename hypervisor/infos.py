@@ -127,6 +127,8 @@ class VolumeInfo:
     backing: str | None
     encrypted: bool
     changed: int | None
+    link: VolumeInfo | None = None
+    """The symbolic link by which it was come to, which libvirt takes for a volume as well."""
 
     @property
     def places(self) -> tuple[str, ...]:

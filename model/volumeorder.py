@@ -41,7 +41,7 @@ class VolumeOrder:
     def reserve(self, transaction: Transaction, draft: Draft, task: int, found: Free | None) -> tuple[VolumePlan, str]:
         """Raises VolumeNotCloneable while the source is being made, and NameTaken."""
         copy = draft.copies[0]
-        if transaction.is_reserved(VOLUME_NAME, copy.source.pool, self.name):
+        if transaction.is_reserved(VOLUME_NAME, copy.source.pool, copy.source.name):
             raise errors.VolumeNotCloneable(name=self.name, cause="it is still being made")
         taken = _Taken(self.services.host, transaction, draft.pool(copy.pool))
         if self.wanted is not None:

@@ -137,6 +137,47 @@ def test_a_link_to_another_volume_is_that_volume(
     assert qemu_img_compare(copy, Path(volume.path()))
 
 
+@every_method
+def test_an_image_that_stands_on_another_file_by_a_link_than_by_its_path_is_refused(
+    server: Server, conn: libvirt.virConnect, images: libvirt.virStoragePool, guest: Guest, wishes: dict[str, object]
+) -> None:
+    """QEMU looks for a relative name beside the link that it is given, where there is another file of that name."""
+    other = make_pool(conn, "other", pool_path(images).parent / "other")
+    for place, seed in ((images, 1), (other, 2)):
+        make_raw(place, "base.img", 64 * KiB, {0: some_data(64 * KiB, seed)})
+    path = overlay_on("base.img", pool_path(other))
+    link = pool_path(images) / "web.qcow2"
+    link.symlink_to(path)
+    for each in (images, other):
+        each.refresh()
+    assert not qemu_img_compare(link, path), "QEMU has two disks there"
+    assert "beside the link" in refused_volume(server, conn, "web.qcow2", wishes)
+    guest("web", [link])
+    assert "beside the link" in refused_guest(server, conn, wishes)
+
+
+@pytest.mark.parametrize("name", ["base.img", "{folder}/base.img"])
+def test_an_image_that_stands_on_one_file_by_a_link_and_by_its_path_is_cloned(
+    server: Server, conn: libvirt.virConnect, images: libvirt.virStoragePool, guest: Guest, name: str
+) -> None:
+    """Into the pool of the link, if it is cloned as a volume of that."""
+    other = make_pool(conn, "other", pool_path(images).parent / "other")
+    make_raw(other, "base.img", 64 * KiB, {0: some_data(64 * KiB)})
+    path = overlay_on(name.format(folder=pool_path(other)), pool_path(other))
+    link = pool_path(images) / "web.qcow2"
+    link.symlink_to(path)
+    (pool_path(images) / "base.img").symlink_to(pool_path(other) / "base.img")
+    for each in (images, other):
+        each.refresh()
+    task = cloned(server, "storagepools/images/storagevolumes/web.qcow2")
+    assert task["target_uri"].startswith("/plugins/kimchi/storagepools/images/")
+    assert qemu_img_compare(Path(images.storageVolLookupByName(task["name"]).path()), link)
+    guest("web", [link])
+    target = cloned(server, "vms/web")["disks"][0]["target"]
+    copy = conn.storagePoolLookupByName(target["pool"]).storageVolLookupByName(target["name"])
+    assert qemu_img_compare(Path(copy.path()), link)
+
+
 def test_uefi_variables_that_are_a_link_are_not_copied(
     server: Server, conn: libvirt.virConnect, guest: Guest, secret: Path, folder: Path
 ) -> None:
