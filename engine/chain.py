@@ -29,8 +29,8 @@ _OUTSIDE = (
     "that has it (virsh pool-refresh); or rebase the image on something else (qemu-img rebase)"
 )
 _BESIDE_LINK = (
-    "{link} is a symbolic link to it, and where QEMU opens that it looks beside the link for the backing file, not beside "
-    "{path}. Name {path} instead, or rebase the image on an absolute path (qemu-img rebase)"
+    "it is named by the symbolic link {link}, and QEMU looks for its backing file beside the link, not beside {path}. "
+    "Name {path} instead, or rebase the image on an absolute path (qemu-img rebase)"
 )
 _DISAGREE = "the guest's configuration {}; make them agree"
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")

@@ -17,7 +17,7 @@ from .. import errors
 from ..hypervisor.host import Host
 from ..hypervisor.infos import VolumeInfo
 from ..hypervisor.making import VolumeMaker
-from . import files, qemuimg
+from . import files, qcow2, qemuimg
 from .duplicating import duplicate
 from .job import Job
 from .plan import Copy
@@ -77,12 +77,19 @@ class Reflink(_Placed):
 
 
 class LinkedCopy(_Placed):
-    """A qcow2 overlay on the source's image, which libvirt makes as a whole."""
+    """A qcow2 overlay on the source's image, which libvirt makes as a whole, but for a size that it rounds up."""
 
     name = LINKED
     is_long = False
 
-    def fill(self, copy: Copy, made: Mapping[str, Any], job: Job) -> None:  # noqa: ARG002 - nothing to do
+    def fill(self, copy: Copy, made: Mapping[str, Any], job: Job) -> None:
+        capacity = copy.source.capacity
+        if made["file"] and not qcow2.is_made_exactly(capacity):
+            try:
+                with files.opened_own(made["path"], made["file"]) as writer:
+                    qcow2.set_capacity(writer, capacity)
+            except OSError as error:
+                raise errors.StepFailed(cause=error) from error
         job.progress(copy.item)(copy.total)
 
 
@@ -115,6 +122,7 @@ class FileCopy(_Placed):
         progress = job.progress(copy.item)
         options = ["-r", str(copy.bandwidth * _MIB)] if copy.bandwidth else []
         with files.opened_own(made["path"], made["file"]) as writer:
+            qcow2.set_capacity(writer, copy.source.capacity)
             # As it is opened here: what its name leads to may change.
             options += ["-O", copy.format, copy.flat_source, qemuimg.plain_file(f"/dev/fd/{writer}")]
             qemuimg.convert(options, job, lambda part: progress(int(copy.total * part)), self._program, (writer,))

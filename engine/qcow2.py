@@ -31,6 +31,12 @@ _LONGEST_BACKING_NAME = 1023
 _HEADER_BYTES = 4096
 """As far as the header and its extensions are read; QEMU's own end within some 500 bytes."""
 
+_CAPACITY = struct.Struct(">Q")
+_CAPACITY_AT = 24
+_SECTOR = 512
+_LIBVIRTS_UNIT = 1024
+"""What libvirt has qemu-img count an image's size in, rounded up, in bytes; what QEMU counts it in are sectors."""
+
 _USUAL_CLUSTER = 1 << 16
 """What a cluster has where nobody says otherwise, in bytes."""
 
@@ -80,6 +86,20 @@ def table_bytes(capacity: int, cluster: int | None) -> int:
     """What all tables of an image that is full take at most: of each cluster where it lies, and that it is in use."""
     size = cluster or _USUAL_CLUSTER
     return max(capacity // 1024, 18 * capacity // size + 2 * size)
+
+
+def is_made_exactly(capacity: int) -> bool:
+    """Whether an empty image that libvirt makes is as large as a disk of so many bytes is to its guest."""
+    return _in_whole(capacity, _SECTOR) == _in_whole(capacity, _LIBVIRTS_UNIT)
+
+
+def set_capacity(descriptor: int, capacity: int) -> None:
+    """Gives an image that libvirt has just made the size of a disk of so many bytes. Raises OSError."""
+    os.pwrite(descriptor, _CAPACITY.pack(_in_whole(capacity, _SECTOR)), _CAPACITY_AT)
+
+
+def _in_whole(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
 
 
 def read_header(path: str) -> Header | None:

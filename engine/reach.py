@@ -12,7 +12,7 @@ from . import files, qemuimg
 from .chain import PLAIN_BYTES, Chain
 from .duplicating import occupied_in_blocks
 from .files import FileFacts
-from .qcow2 import Header, read_header
+from .qcow2 import Header, is_made_exactly, read_header
 
 REFLINK, COPY, LINKED, LIBVIRT = "reflink", "copy", "linked", "libvirt"
 
@@ -20,6 +20,7 @@ _MAY_BE_BACKING = frozenset({"raw", "qcow2"})
 
 
 _KEEPS_LINK = "it would keep the link to the backing file, and flatten was asked for"
+_ROUNDED_UP = "libvirt makes it of whole KiB, as its source is not, and the server may not write the pool's files"
 _NO_QEMU_IMG = "qemu-img is not installed (Debian's package qemu-utils)"
 
 
@@ -58,7 +59,7 @@ def reach(
     facts = files.look(volume.path) if is_local and volume.type == "file" else None
     if far is None and facts is None:
         far = "its file cannot be read by the server"
-    refusals = _followed(volume, pool, chain, max_chain)
+    refusals = _followed(volume, pool, chain, max_chain) | _rounded(volume, pool, is_local=is_local)
     header = _header(volume.path) if facts and form == "qcow2" else None
     inside = (header.snapshots, header.bitmaps) if header else ((), ())
     if far is not None or facts is None:
@@ -91,6 +92,11 @@ def _followed(volume: VolumeInfo, pool: PoolInfo, chain: Chain, max_chain: int) 
         deep = f"it would stand on {len(chain.images) + 1} backing files, and max_chain allows {max_chain}"
         refusals |= {LINKED: deep}
     return refusals
+
+
+def _rounded(volume: VolumeInfo, pool: PoolInfo, *, is_local: bool) -> dict[str, str]:
+    can_mend = is_local and pool.holds_files and files.can_write(pool.path)
+    return {} if can_mend or is_made_exactly(volume.capacity) else {LINKED: _ROUNDED_UP}
 
 
 def _flat(plain: Mapping[str, str], whole: str | None, chain: Chain) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,8 +13,9 @@ import libvirt
 import pytest
 from lxml import etree
 
+from support.answers import cloned
 from support.guests import inventory, stop_guest
-from support.libvirtd import PrivateLibvirtd, as_unprivileged
+from support.libvirtd import PrivateLibvirtd, as_unprivileged, unprivileged_ids
 from support.running import run, wait_until
 from support.server import SYNC_TIMEOUT, Server
 from support.storage import (
@@ -108,6 +110,25 @@ def test_a_method_that_cannot_serve_is_refused_with_the_reason(
     assert "share blocks" in answer.json["reason"]
     assert server.request("POST", "vms/web/clone", body={"method": "magic"}).status == 400
     assert inventory(conn) == before
+
+
+@pytest.mark.parametrize("wishes", [{"method": "copy"}, {"method": "libvirt"}, {"method": "linked"}, {"flatten": True}])
+@pytest.mark.parametrize("size", [512, 1000, MiB + 1536])
+def test_a_clone_is_as_large_as_its_source_to_the_sector(
+    server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, size: int, wishes: dict[str, object]
+) -> None:
+    """What lies at a disk's end, as a partition table's copy does, is to be found there; libvirt counts in KiB."""
+    make_raw(pool, "data.img", 0)
+    data, overlay = (pool_path(pool) / name for name in ("data.img", "web.qcow2"))
+    data.write_bytes(some_data(size))
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", data, overlay)
+    shutil.chown(overlay, *unprivileged_ids())
+    pool.refresh()
+    for source in (data, overlay):
+        target = cloned(server, f"storagepools/{pool.name()}/storagevolumes/{source.name}", **wishes)["name"]
+        copy = Path(pool.storageVolLookupByName(target).path())
+        assert image_info(copy)["virtual-size"] == image_info(source)["virtual-size"]
+        assert qemu_img_compare(source, copy)
 
 
 @pytest.mark.parametrize("method", ["copy", "libvirt", "linked"])

@@ -8,7 +8,7 @@ from unittest import mock
 
 import pytest
 
-from cloner.engine import qemuimg
+from cloner.engine import files, qemuimg
 from cloner.engine.chain import Chain, Image
 from cloner.engine.reach import COPY, LIBVIRT, LINKED, REFLINK, reach
 from cloner.engine.survey import Surveyor
@@ -39,6 +39,17 @@ def volume(tmp_path: Path) -> VolumeInfo:
 
 def test_what_lies_on_another_host_is_left_to_libvirt(volume: VolumeInfo, pool: PoolInfo) -> None:
     assert set(reach(volume, "raw", pool, ALONE, is_local=False).refusals) == {REFLINK, COPY}
+
+
+@pytest.mark.parametrize(
+    ("is_local", "capacity", "is_refused"), [(False, 1536, True), (False, 4096, False), (True, 1536, False)]
+)
+def test_an_overlay_that_libvirt_makes_too_large_is_refused_where_nobody_mends_it(
+    volume: VolumeInfo, pool: PoolInfo, is_local: bool, capacity: int, is_refused: bool
+) -> None:
+    with mock.patch.object(files, "can_write", return_value=is_local):
+        found = reach(replace(volume, capacity=capacity), "raw", pool, ALONE, is_local=is_local)
+    assert (LINKED in found.refusals) is is_refused
 
 
 def test_a_source_that_can_be_read_is_known_whoever_copies_it(volume: VolumeInfo, pool: PoolInfo) -> None:
