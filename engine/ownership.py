@@ -74,8 +74,8 @@ def paths(domain: Element) -> Iterator[tuple[Element, str]]:
 
 def _paths_of_console(node: Element) -> Iterator[tuple[Element, str]]:
     if node.get("type") in _PATH_TYPES:
-        yield from ((source, "path") for source in node.iterfind("source[@path]") if not _is_node(source))
-    yield from ((log, "file") for log in node.iterfind("log[@file]"))
+        yield from ((source, "path") for source in node.iterfind("source[@path]") if not _is_node(source.get("path")))
+    yield from ((log, "file") for log in node.iterfind("log[@file]") if not _is_node(log.get("file")))
 
 
 def _paths_of_rng(rng: Element) -> Iterator[tuple[Element, str]]:
@@ -183,9 +183,9 @@ def _is_socket(node: Element, attribute: str) -> bool:
     return attribute == "socket" or (attribute == "path" and kind in ("unix", "vhostuser"))
 
 
-def _is_node(source: Element) -> bool:
+def _is_node(path: str | None) -> bool:
     """Whether it is one of the host's device nodes, such as /dev/null, beside which there is no place for files."""
-    return os.path.dirname(source.get("path", "")) == "/dev"
+    return os.path.dirname(path or "") == "/dev"
 
 
 def _consoles(domain: Element) -> Iterator[Element]:

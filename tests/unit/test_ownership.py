@@ -255,6 +255,8 @@ def test_a_name_that_is_too_long_for_a_socket_is_not_for_a_log() -> None:
 @pytest.mark.parametrize("path", ["/dev/null", "/dev/full"])
 def test_beside_a_device_of_the_host_nothing_is_made(path: str) -> None:
     assert made_own(consoles(path)).xpath("devices/serial/source/@path") == [path]
+    logged = devices(f"<serial type='pty'><log file='{path}'/></serial>")
+    assert made_own(logged).xpath("devices/serial/log/@file") == [path]
 
 
 def consoles(*paths: str, kind: str = "file") -> str:
