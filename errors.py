@@ -247,7 +247,7 @@ class DomainIsActive(ClonerError):
 
 
 class MethodCannotServe(ClonerError):
-    code, status, text = "CLNVM0006E", 400, "Method {method} cannot clone {disk}: {cause}. Choose another, or auto"
+    code, status, text = "CLNVM0006E", 400, "Method {method} cannot clone {disk}: {cause}. {advice}"
 
 
 class VolumeIsWritten(ClonerError):

@@ -25,6 +25,8 @@ _REASONS = {
     LIBVIRT: "libvirt does it, since {why}",
     LINKED: "asked for; the source must not change from now on",
 }
+_ANOTHER_METHOD = "Choose another, or auto"
+_ANOTHER_POOL = "Name another pool, or define one for the folder of its file"
 _IMAGE_TYPES = ("file", "block", "network")
 """libvirt's types of volumes that hold one disk image each."""
 
@@ -156,13 +158,14 @@ def _choose(wanted: str, refusals: Mapping[str, str], item: str, *, is_flat: boo
     """Raises MethodCannotServe."""
     if wanted != "auto":
         if wanted in refusals:
-            raise errors.MethodCannotServe(method=wanted, disk=item, cause=refusals[wanted])
+            raise errors.MethodCannotServe(method=wanted, disk=item, cause=refusals[wanted], advice=_ANOTHER_METHOD)
         return _Way(wanted, _REASONS[wanted] if wanted == LINKED else "asked for", is_flat)
     for method in AUTO:
         if method not in refusals:
             why = refusals.get(AUTO[AUTO.index(method) - 1], "") if method != REFLINK else ""
             return _Way(method, _REASONS[method].format(why=why), is_flat)
-    raise errors.MethodCannotServe(method="auto", disk=item, cause=refusals.get(COPY, "no method can serve"))
+    cause = f"{refusals[COPY]}; nor can libvirt do it, since {refusals[LIBVIRT]}"
+    raise errors.MethodCannotServe(method="auto", disk=item, cause=cause, advice=_ANOTHER_POOL)
 
 
 def _copy(item: str, disk: SourceDisk, volume: VolumeInfo, pool: PoolInfo, way: _Way) -> Copy:

@@ -482,7 +482,9 @@ def test_a_method_that_was_asked_for_is_taken_or_refused() -> None:
 
 def test_no_method_at_all_is_told() -> None:
     nothing = Reach({method: f"no {method}" for method in (REFLINK, COPY, LIBVIRT)})
-    assert "auto cannot clone vda: no copy" in refusal(errors.MethodCannotServe, disk(volume(), reach=nothing))
+    reason = refusal(errors.MethodCannotServe, disk(volume(), reach=nothing))
+    assert "auto cannot clone vda: no copy; nor can libvirt do it, since no libvirt. Name another pool" in reason
+    assert "or auto" not in reason
 
 
 def test_a_reflink_takes_next_to_nothing_though_it_handles_all() -> None:
