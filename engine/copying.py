@@ -18,7 +18,7 @@ from ..hypervisor.host import Host
 from ..hypervisor.infos import VolumeInfo
 from ..hypervisor.making import VolumeMaker
 from . import files, qcow2, qemuimg
-from .duplicating import duplicate
+from .duplicating import duplicate, occupied_in_blocks
 from .job import Job
 from .plan import Copy
 from .reach import COPY, LIBVIRT, LINKED, REFLINK
@@ -132,6 +132,7 @@ def _duplicate(copy: Copy, made: Mapping[str, Any], job: Job) -> None:
     limit = copy.bandwidth * _MIB if copy.bandwidth else None
     with files.opened(copy.source.path, os.O_RDONLY) as reader, files.opened_own(made["path"], made["file"]) as writer:
         files.clear(writer, os.fstat(reader).st_size)
+        files.allot_singly(writer, lambda block: occupied_in_blocks(reader, block) > copy.size)
         duplicate(reader, writer, job, job.progress(copy.item), bytes_a_second=limit)
 
 

@@ -181,7 +181,7 @@ def _copy(item: str, disk: SourceDisk, volume: VolumeInfo, pool: PoolInfo, way: 
         source=volume,
         pool=pool.name,
         format=form,
-        size=_size(method, total, volume, form if as_it_is else ""),
+        size=_size(method, total, volume, form),
         total=total,
         method=method,
         reason=way.reason,
@@ -196,13 +196,13 @@ def _copy(item: str, disk: SourceDisk, volume: VolumeInfo, pool: PoolInfo, way: 
     )
 
 
-def _size(method: str, total: int, volume: VolumeInfo, kept: str) -> int:
-    """Bytes that a copy occupies, where `total` are handled; `kept` is the format of a file that is copied as it is."""
-    if method == COPY:
-        return total + (_IMAGE_GROWTH if kept not in ("", "raw") else 0)
+def _size(method: str, total: int, volume: VolumeInfo, form: str) -> int:
+    """Bytes that a copy occupies, where `total` are handled; `form` is the format that it has."""
     if method == LINKED:
         return qcow2.empty_bytes(volume.capacity, volume.cluster_size)
-    return _REFLINK_BYTES if method == REFLINK else total
+    if method == REFLINK:
+        return _REFLINK_BYTES
+    return total + (_IMAGE_GROWTH if form != "raw" else 0)
 
 
 def _written(disk: SourceDisk, reached: Reach, *, with_chain: bool) -> dict[str, int]:

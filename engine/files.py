@@ -7,7 +7,8 @@ import fcntl
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+import struct
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,11 @@ _FICLONERANGE = 0x4020940D
 _MOST_TO_CLEAR = 1 << 20
 _PIECE_BYTES = 1 << 16
 _GET_GENERATION = 0x80087601
+_GET_ATTRIBUTES, _SET_ATTRIBUTES = 0x801C581F, 0x401C5820
+_ATTRIBUTES = struct.Struct("=5I8s")
+"""`struct fsxattr` of ioctl_xfs_fsgetxattr(2): flags, extent size hint, and what is left as it is."""
+
+_HAS_EXTENT_SIZE = 0x800
 _NO_REFLINK = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM, errno.EISDIR}
 
 
@@ -144,6 +150,23 @@ def clear(descriptor: int, length: int) -> None:
     elif status.st_blocks:
         os.pwrite(descriptor, bytes(status.st_size), 0)
     os.ftruncate(descriptor, length)
+
+
+def allot_singly(descriptor: int, is_too_much: Callable[[int], bool]) -> None:
+    """Has a file that was cleared be allotted what is written and no more, if what it gets at a time is too much.
+
+    QEMU has XFS allot its images a MiB at a time, which for one that is mostly holes may be many times what it holds;
+    `is_too_much` is asked with those bytes. It can be changed only while nothing is allotted. Raises OSError.
+    """
+    try:
+        flags, at_once, *others = _ATTRIBUTES.unpack(fcntl.ioctl(descriptor, _GET_ATTRIBUTES, bytes(_ATTRIBUTES.size)))
+    except OSError:  # a file system that has no such thing
+        return
+    if at_once and is_too_much(at_once):
+        length = os.fstat(descriptor).st_size
+        os.ftruncate(descriptor, 0)
+        fcntl.ioctl(descriptor, _SET_ATTRIBUTES, _ATTRIBUTES.pack(flags & ~_HAS_EXTENT_SIZE, 0, *others))
+        os.ftruncate(descriptor, length)
 
 
 def identity(path: str) -> dict[str, int]:
