@@ -107,30 +107,30 @@ def _serve(options: argparse.Namespace) -> int:
     link = "" if site.door.is_open else f"?once={site.door.one_time_link()}"
     print(f"cloner {__version__} is ready: open {address}/{link}", flush=True)
     http.wait()
-    _leave()
+    _leave(0)
 
 
-def _leave() -> NoReturn:
+def _leave(status: int) -> NoReturn:
     """Ends this process, in order, but without taking Python apart.
 
     A call of libvirt's that another thread is in may end in that moment, and calls into Python for its event loop: the
-    server would crash, after all was done, and systemd report that.
+    process would crash, after all was done, and who started it would be told that it failed.
     """
     logging.shutdown()
     sys.stdout.flush()
-    os._exit(0)
+    os._exit(status)
 
 
 def _audit(options: argparse.Namespace) -> int:
     from . import commands  # noqa: PLC0415 - as above
 
-    return commands.audit(_settings(options, ("connect", "state_dir")), as_json=options.json)
+    _leave(commands.audit(_settings(options, ("connect", "state_dir")), as_json=options.json))
 
 
 def _recover(options: argparse.Namespace) -> int:
     from . import commands  # noqa: PLC0415 - as above
 
-    return commands.recover(_settings(options, ("connect", "state_dir")), dry_run=options.dry_run)
+    _leave(commands.recover(_settings(options, ("connect", "state_dir")), dry_run=options.dry_run))
 
 
 def _settings(options: argparse.Namespace, names: Sequence[str]) -> Settings:

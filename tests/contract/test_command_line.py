@@ -205,6 +205,19 @@ def test_told_to_stop_it_leaves_without_taking_python_apart(start: Callable[...,
     assert taken_apart.exists(), "of another command it is told"
 
 
+@pytest.mark.parametrize("command", ["audit", "recover"])
+def test_so_does_what_works_on_the_host_without_serving(tmp_path: Path, command: str) -> None:
+    """One of 80 audits crashed, and so did not end with what it had found."""
+    taken_apart = tmp_path / "taken apart"
+    text = f"import atexit, pathlib\natexit.register(pathlib.Path({str(taken_apart)!r}).touch)\n"
+    (tmp_path / "sitecustomize.py").write_text(text)
+    argv = [sys.executable, "-m", "cloner", command, "--demo", "--state-dir", str(tmp_path / "state")]
+    ended = nursery.run(argv, {**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout
+    assert not taken_apart.exists()
+
+
 def test_told_to_stop_under_load_it_exits_with_0(start: Callable[..., Server]) -> None:
     """Requests that are being served are answered or cut off, and nothing hangs."""
     server = start()
