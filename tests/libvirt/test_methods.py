@@ -467,6 +467,22 @@ def test_a_linked_clone_whose_disk_is_not_mounted_still_needs_its_source(  # noq
     assert f"{other.name()}/{child}-vda.qcow2" in answer.json["reason"]
 
 
+def test_a_linked_volume_of_no_guest_still_needs_its_source_while_its_pool_is_stopped_and_away(
+    server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest, folder: Path
+) -> None:
+    guest("web", [make_qcow2(pool, "web.qcow2", MiB, {0: some_data(64 * KiB)})])
+    other = make_pool(conn, f"other-{folder.name}", folder / "other")
+    path = f"storagepools/{pool.name()}/storagevolumes/web.qcow2/clone"
+    answer = server.request("POST", path, {"method": "linked", "pool": other.name()})
+    assert server.wait_task(answer.json["id"])["status"] == "finished"
+    other.destroy()
+    (folder / "other").rename(folder / "away")
+    (folder / "other").mkdir()
+    answer = server.request("DELETE", "vms/web", {"storage": True})
+    assert (answer.status, answer.json["reason"][:10]) == (409, "CLNVM0007E")
+    assert f"{other.name()}/web-clone-" in answer.json["reason"]
+
+
 def test_a_name_of_a_linked_clone_that_is_gone_can_be_used_again(
     server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest
 ) -> None:
