@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from support import nursery
 
 
 def pytest_configure() -> None:
-    """Servers and commands start at once."""
+    """Servers and commands start at once. They hear SIGINT, also where a shell's `&` has the tests themselves not."""
     nursery.is_open = True
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
