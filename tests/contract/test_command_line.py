@@ -192,12 +192,17 @@ def test_told_to_stop_it_exits_with_0(start: Callable[..., Server]) -> None:
     assert "Traceback" not in server.log
 
 
+def tells_when_taken_apart(folder: Path) -> tuple[Path, dict[str, str]]:
+    """A file that Python makes as it is taken apart, and the variables with which it does."""
+    taken_apart = folder / "taken apart"
+    text = f"import atexit, pathlib\natexit.register(pathlib.Path({str(taken_apart)!r}).touch)\n"
+    (folder / "sitecustomize.py").write_text(text)
+    return taken_apart, {"PYTHONPATH": str(folder)}
+
+
 def test_told_to_stop_it_leaves_without_taking_python_apart(start: Callable[..., Server], tmp_path: Path) -> None:
     """Libvirt may call into Python from another thread in that moment, and the server would crash."""
-    taken_apart = tmp_path / "taken apart"
-    text = f"import atexit, pathlib\natexit.register(pathlib.Path({str(taken_apart)!r}).touch)\n"
-    (tmp_path / "sitecustomize.py").write_text(text)
-    env = {"PYTHONPATH": str(tmp_path)}
+    taken_apart, env = tells_when_taken_apart(tmp_path)
     server = start(folder=tmp_path / "state", env=env)
     assert server.terminate() == 0
     assert not taken_apart.exists()
@@ -208,11 +213,9 @@ def test_told_to_stop_it_leaves_without_taking_python_apart(start: Callable[...,
 @pytest.mark.parametrize("command", ["audit", "recover"])
 def test_so_does_what_works_on_the_host_without_serving(tmp_path: Path, command: str) -> None:
     """One of 80 audits crashed, and so did not end with what it had found."""
-    taken_apart = tmp_path / "taken apart"
-    text = f"import atexit, pathlib\natexit.register(pathlib.Path({str(taken_apart)!r}).touch)\n"
-    (tmp_path / "sitecustomize.py").write_text(text)
+    taken_apart, env = tells_when_taken_apart(tmp_path)
     argv = [sys.executable, "-m", "cloner", command, "--demo", "--state-dir", str(tmp_path / "state")]
-    ended = nursery.run(argv, {**os.environ, "PYTHONPATH": str(tmp_path)})
+    ended = nursery.run(argv, {**os.environ, **env})
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout
     assert not taken_apart.exists()
