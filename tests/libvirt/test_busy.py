@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -26,6 +27,9 @@ from support.services import server_parts
 from support.storage import MiB, make_qcow2, make_raw
 
 PATIENCE = 30  # seconds
+SETTLES_S = 1.0
+"""In which libvirtd, once it knows what QEMU can do, has defined what nobody waits for any more."""
+
 QEMU_IMG, QEMU = "qemu-img", "qemu-system-x86_64"
 WAITING = """#!/bin/sh
 while [ -e '{folder}/wait' ]; do
@@ -176,5 +180,6 @@ def test_a_guest_that_libvirtd_defines_after_its_server_has_died_is_removed(
         recovering.join(PATIENCE)
         assert heir.journal.tasks("running") == []
     conn.getCapabilities()
+    time.sleep(SETTLES_S)
     assert inventory(conn) == before
     assert journal_is_clean(tmp_path / "state")
