@@ -166,7 +166,7 @@ def test_an_answer_that_is_lost_makes_no_second_set(shared: Server, tab: Open) -
 
 def test_two_tabs_show_the_same(shared: Server, tab: Open) -> None:
     first = tab(shared)
-    page, other = first.open(), tab(shared, beside=first).open("activity")
+    page, other = first.open(), tab(shared, beside=first).show("activity")
     open_dialog(page)
     page.get_by_label("Name", exact=True).fill(wanted := f"seen-twice-{len(names(shared))}")
     expect(page.locator(".names")).to_have_text(wanted)

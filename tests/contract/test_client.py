@@ -583,4 +583,4 @@ def test_told_to_stop_it_leaves_the_terminal_as_it_was(slow: Server) -> None:
         command.until("\x1b[?25l")
         command.terminate()
         assert command.end() == 128 + signal.SIGTERM
-        assert command.text.count("\x1b[?25l") == command.text.count("\x1b[?25h")
+        assert command.text.rindex("\x1b[?25h") > command.text.rindex("\x1b[?25l"), "the cursor can be seen"

@@ -93,6 +93,10 @@ class Tab:
         """Show the page, logged in, and wait until it is live."""
         self.page.goto("about:blank")  # else what it is asking would be asked with the session that ends here
         self.log_in()
+        return self.show(view)
+
+    def show(self, view: str) -> Page:
+        """Show the page with the session that there is, and wait until it is live."""
         self.page.goto(self.server.url(f"/#{view}"))
         self.page.locator(".connection.live").wait_for()
         return self.page
