@@ -232,6 +232,14 @@ def _status(path: str) -> os.stat_result | None:
         raise Unseen(cause=error) from error
 
 
+def may_be_there(path: str) -> bool:
+    """Whether something lies at a path, or that cannot be told."""
+    try:
+        return _status(path) is not None
+    except Unseen:
+        return True
+
+
 def begins(whole: str, part: str) -> bool:
     """Whether a small file is the beginning of another. False where one of them cannot be read."""
     try:

@@ -85,10 +85,18 @@ class Ledger:
         if domain is not None:
             storage = [_storage(step) for step in steps if step.kind in (VOLUME, NVRAM)]
             clone = Clone(domain.args["uuid"], domain.args["name"], domain.begun, storage)
-        made = [step.args for step in steps if step.kind == VOLUME]
-        links = [Link(parent, args["pool"], args["name"]) for args in made for parent in args["parents"]]
+        links = self._links(task) if any(step.args.get("parents") for step in steps) else []
         self._journal.end(task, FINISHED, "OK", clone, done=done, links=links, warning=warning)
         log.info("task %d is finished", task)
+
+    def _links(self, task: int) -> list[Link]:
+        """What a task made that stands on other images."""
+        made = [(step.args, step.result or {}) for step in self._journal.steps(task) if step.kind == VOLUME]
+        return [
+            Link(parent, args["pool"], args["name"], path=result.get("path", ""))
+            for args, result in made
+            for parent in args["parents"]
+        ]
 
     def fail(self, ending: Ending) -> None:
         """Undoes a task and ends it. Raises one of LATER when that has to wait."""

@@ -150,4 +150,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE clones ADD COLUMN server VARCHAR(40) NOT NULL DEFAULT ''",
         "ALTER TABLE links ADD COLUMN server VARCHAR(40) NOT NULL DEFAULT ''",
     ),
+    (
+        # Where it was made: its pool may lead elsewhere later on; '' where that is not known.
+        "ALTER TABLE links ADD COLUMN path TEXT NOT NULL DEFAULT ''",
+    ),
 )

@@ -100,6 +100,9 @@ class Link:
     server: str = field(default="", compare=False)
     """Which made it, as the journal has it; '' where that is not known."""
 
+    path: str = ""
+    """Where it was made, wherever its pool leads by now; '' where that is not known."""
+
 
 @dataclass(frozen=True)
 class Hold:

@@ -45,7 +45,9 @@ clones = sa.Table(
 
 
 facts = sa.Table("facts", _metadata, *(sa.Column(name, sa.String) for name in ("name", "value")))
-links = sa.Table("links", _metadata, *(sa.Column(name, sa.String) for name in ("parent", "pool", "name", "server")))
+links = sa.Table(
+    "links", _metadata, *(sa.Column(name, sa.String) for name in ("parent", "pool", "name", "server", "path"))
+)
 
 forgotten = sa.Table(
     "forgotten",
@@ -114,7 +116,8 @@ ADD_STEP = Prepared(sa.insert(steps))
 ADD_CLONE = Prepared(sa.insert(clones))
 ADD_LINK = Prepared(
     sa.text(
-        "INSERT INTO links (parent, pool, name, server) VALUES (:parent, :pool, :name, :server) ON CONFLICT DO NOTHING"
+        "INSERT INTO links (parent, pool, name, server, path) VALUES (:parent, :pool, :name, :server, :path)"
+        " ON CONFLICT DO NOTHING"
     )
 )
 # It counts: a value that is what it was is not written.

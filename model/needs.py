@@ -177,6 +177,19 @@ def led_to(path: str) -> Identity | None:
     return status.st_dev, status.st_ino
 
 
+def may_stand_on(path: str, below: str) -> bool:
+    """Whether a qcow2 image stands on another: no only where each image that it does stand on could be looked into."""
+    wanted, pending = led_to(below), list[tuple[str, str | None]]([(path, None)])
+    for place, form in pending:
+        if wanted is None or led_to(place) == wanted or len(pending) > _MOST:
+            return True
+        named = () if form == "raw" else _named_by_qcow2(place)
+        if named is None:
+            return True
+        pending.extend(named)
+    return False
+
+
 def _named_by_qcow2(path: str) -> Collection[tuple[str, str | None]] | None:
     """What the image that a path leads to names; None where that is no qcow2 image which can be read."""
     real = os.path.realpath(path)

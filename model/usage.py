@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 from .. import errors
 from ..callers import Caller
-from ..engine import domainxml, locks
+from ..engine import domainxml, files, locks
 from ..engine.chain import image_format
 from ..engine.records import Link
 from ..engine.survey import network_volume
@@ -18,7 +18,7 @@ from ..hypervisor.host import Host
 from ..hypervisor.infos import SHUT_OFF, DomainInfo, VolumeInfo
 from ..hypervisor.inventory import Inventory
 from .guests import Guest, disk_mark, read_guest
-from .needs import led_to
+from .needs import led_to, may_stand_on
 from .services import Services
 
 
@@ -207,12 +207,18 @@ def _forget_gone(services: Services, paths: Collection[str]) -> None:
 def _is_there(services: Services, link: Link) -> bool:
     if not services.lease.is_of_here(link.server):
         return True  # where nobody sees it from here
+    is_local = services.connections.is_local
     try:
         pool = services.host.pool(link.pool)
+        paths = list(dict.fromkeys(filter(None, [os.path.join(pool.path, link.name), link.path])))
+        seen = [path for path in paths if files.may_be_there(path)] if is_local else []
+        if pool.is_active and seen:  # it may be another one's by now, or stand on nothing any more
+            return any(may_stand_on(path, link.parent) for path in seen)
         if not pool.is_active or services.host.has_volume(pool, link.name):
             return True  # or may come back with its pool
+        if link.path and services.host.volume_at(link.path) is not None:
+            return True
     except (errors.PoolNotFound, errors.LibvirtFailed):
         return True
     # A host that starts without a disk has an empty folder for a pool; whose guest is there still needs its own.
-    places = (os.path.join(pool.path, link.name), f"{link.pool}/{link.name}")
-    return any(map(services.taken_marks(), map(disk_mark, places)))
+    return any(map(services.taken_marks(), map(disk_mark, [*paths, f"{link.pool}/{link.name}"])))

@@ -467,6 +467,37 @@ def test_a_linked_clone_whose_disk_is_not_mounted_still_needs_its_source(  # noq
     assert f"{other.name()}/{child}-vda.qcow2" in answer.json["reason"]
 
 
+def test_a_linked_clone_whose_pool_leads_elsewhere_by_now_still_needs_its_source(
+    server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest, folder: Path
+) -> None:
+    guest("web", [make_qcow2(pool, "web.qcow2", MiB, {0: some_data(64 * KiB)})])
+    other = make_pool(conn, f"other-{folder.name}", folder / "other")
+    path = f"storagepools/{pool.name()}/storagevolumes/web.qcow2/clone"
+    answer = server.request("POST", path, {"method": "linked", "pool": other.name()})
+    child = server.wait_task(answer.json["id"])["name"]
+    remove_pool(other)
+    make_pool(conn, other.name(), folder / "elsewhere")
+    for answer in (server.request("POST", "vms/web/start"), server.request("DELETE", "vms/web", {"storage": True})):
+        assert (answer.status, answer.json["reason"][:10]) == (409, "CLNVM0007E")
+        assert f"{other.name()}/{child}" in answer.json["reason"]
+
+
+def test_a_source_is_free_once_its_linked_clone_is_another_ones_or_stands_on_nothing(
+    server: Server, pool: libvirt.virStoragePool, guest: Guest
+) -> None:
+    images = [make_qcow2(pool, f"{name}.qcow2", MiB, {0: some_data(64 * KiB)}) for name in ("web", "two")]
+    for name, image in zip(("web", "two"), images, strict=True):
+        guest(name, [image])
+    for name in ("web", "two"):  # by one name, one after the other
+        server.request("DELETE", "vms/copy")
+        answer = server.request("POST", f"vms/{name}/clone", {"name": "copy", "method": "linked"})
+        assert server.wait_task(answer.json["id"])["status"] == "finished"
+    assert server.request("DELETE", "vms/web", {"storage": True}).status == 204
+    assert server.request("DELETE", "vms/two", {"storage": True}).status == 409
+    run("qemu-img", "rebase", "-f", "qcow2", "-b", "", pool_path(pool) / "copy-vda.qcow2")
+    assert server.request("DELETE", "vms/two", {"storage": True}).status == 204
+
+
 def test_a_linked_volume_of_no_guest_still_needs_its_source_while_its_pool_is_stopped_and_away(
     server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest, folder: Path
 ) -> None:

@@ -595,7 +595,7 @@ def test_names_and_macs_are_free_after_a_failure(journal: Journal, status: str) 
 
 def test_an_image_has_dependents_while_it_is_read_or_linked_to(open_journal: Callable[[], Journal]) -> None:
     journal = open_journal()
-    reader, link = accepted(journal), Link("/a/base.qcow2", "default", "x.qcow2")
+    reader, link = accepted(journal), Link("/a/base.qcow2", "default", "x.qcow2", path="/b/x.qcow2")
     with journal.transaction() as transaction:
         transaction.reserve(SOURCE, "/a/other" + "x" * 1000, str(reader.id), task=reader.id)
     journal.end(accepted(journal, "b").id, FINISHED, "OK", clone_of("b"), links=[link])
