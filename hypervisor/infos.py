@@ -134,7 +134,8 @@ class VolumeInfo:
     def places(self) -> tuple[str, ...]:
         """How the disk of a domain may name it: by path, by pool and name, or, in Ceph, over the network."""
         by_name = (f"{self.pool}/{self.name}",) if self.pool else ()
-        return (self.path, *by_name) if self.type != "network" else (f"rbd:{self.path}", *by_name)
+        by_link = self.link.places if self.link else ()
+        return (self.path if self.type != "network" else f"rbd:{self.path}", *by_name, *by_link)
 
 
 def domain_info(domain: libvirt.virDomain, *, in_full: bool = True) -> DomainInfo:

@@ -298,3 +298,20 @@ def test_what_a_guest_wrote_into_its_raw_disk_is_not_taken_for_an_image(
     )
     assert "web reads it as raw, and libvirt takes it for qcow2" in refused_volume(server, conn, "web.img", wishes)
     assert "libvirt takes the volume for qcow2" in refused_guest(server, conn, wishes)
+
+
+def test_what_a_guest_wrote_into_its_raw_disk_by_a_link_is_not_taken_for_an_image(
+    server: Server, conn: libvirt.virConnect, images: libvirt.virStoragePool, guest: Guest
+) -> None:
+    others = Path(make_raw(images, "others.img", 64 * KiB, {0: some_data(64 * KiB)}).path())
+    other = make_pool(conn, "other", pool_path(images).parent / "other")
+    disk = overlay_on(others, pool_path(other), "real.img")
+    link = pool_path(images) / "web.img"
+    link.symlink_to(disk)
+    for each in (images, other):
+        each.refresh()
+    guest("web", [Disk(link, format="raw")])
+    wait_until(
+        lambda: [vm for vm in server.request("GET", "vms").json if vm["name"] == "web"], 30, "the guest is known"
+    )
+    assert "web reads it as raw, and libvirt takes it for qcow2" in refused_volume(server, conn, "web.img", {})
