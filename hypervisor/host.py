@@ -381,6 +381,9 @@ class Host:
                 not_found = _NOT_FOUND.get(error.get_error_code())
                 if not_found is not None:
                     raise not_found(**names) from error
+                is_of_pool = names.get("pool") and "name" in names
+                if is_of_pool and error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID:
+                    raise errors.PoolInactive(pool=names["pool"]) from error  # it was stopped in this moment
                 raise errors.LibvirtFailed(act=act, cause=error.get_error_message()) from error
 
     def _raise_if_lost(self, error: libvirt.libvirtError, connection: libvirt.virConnect) -> None:

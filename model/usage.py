@@ -218,7 +218,7 @@ def _is_there(services: Services, link: Link) -> bool:
             return True  # or may come back with its pool
         if link.path and services.host.volume_at(link.path) is not None:
             return True
-    except (errors.PoolNotFound, errors.LibvirtFailed):
+    except (errors.PoolNotFound, errors.PoolInactive, errors.LibvirtFailed):
         return True
     # A host that starts without a disk has an empty folder for a pool; whose guest is there still needs its own.
     return any(map(services.taken_marks(), map(disk_mark, [*paths, f"{link.pool}/{link.name}"])))

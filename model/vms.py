@@ -22,6 +22,8 @@ from .needs import Needs
 from .services import DOMAIN_NAME, Services, read_wishes
 from .usage import held, refuse_open, stopped_volumes, written_paths, written_volumes
 
+_HIDDEN = "its pool is not there, or leads elsewhere by now"
+
 
 class VMsModel:
     def __init__(self, services: Services) -> None:
@@ -135,12 +137,14 @@ class VMsModel:
         journal = self._services.journal
         clone = journal.clone(domain.uuid)
         ours = [] if clone is None else [dict(item) for item in clone.storage]
+        seen = list(written_volumes(self._services.host, domain))
         for pool, volume in stopped_volumes(self._services.host, domain):
             if everything or {"pool": pool, "volume": volume} in ours:
                 raise errors.PoolInactive(pool=pool)
+        hidden = self._hidden(domain, ours, seen)
         doomed = [
             volume
-            for volume in written_volumes(self._services.host, domain)
+            for volume in seen
             if (everything or {"pool": volume.pool, "volume": volume.name} in ours)
             and not self._is_needed(volume, domain.uuid, needs)
         ]
@@ -152,7 +156,7 @@ class VMsModel:
         with Deletions(self._services).written_down(domain, doomed, nvram, known):
             with_tpm = (clone is not None or everything) and domainxml.has_kept_tpm(domain.tree)
             self._undefine(domain, keep_nvram=keep_nvram or bool(known), with_tpm=with_tpm)
-            left = self._delete_volumes(domain, doomed) | self._remove_nvram(domain, nvram, known)
+            left = hidden | self._delete_volumes(domain, doomed) | self._remove_nvram(domain, nvram, known)
             journal.clone_is_gone(domain.uuid)
         if left:
             causes = "; ".join(dict.fromkeys(left.values()))
@@ -164,6 +168,21 @@ class VMsModel:
             return True
         users = [user for place in volume.places for user in self._services.inventory.having(disk_mark(place)) or ()]
         return any(user.uuid != but for user in users)
+
+    def _hidden(
+        self, domain: DomainInfo, ours: Collection[Mapping[str, str]], seen: Collection[VolumeInfo]
+    ) -> dict[str, str]:
+        """Volumes that we made for a domain, and that stay since their pool has them no more; and this as the cause."""
+        left: dict[str, str] = {}
+        found = {(volume.pool, volume.name) for volume in seen}
+        for disk in domainxml.disks(domain.tree):
+            if not disk.is_written:
+                continue
+            name = disk.volume or os.path.basename(disk.path or "")
+            pools = [item["pool"] for item in ours if item.get("volume") == name]
+            is_gone = self._services.connections.is_local and disk.path and not files.may_be_there(disk.path)
+            left |= {f"{pool}/{name}": _HIDDEN for pool in pools if (pool, name) not in found and not is_gone}
+        return left
 
     def _removable(self, path: str) -> dict[str, int]:
         """The identity of a file that the server can remove by itself; empty for any other."""

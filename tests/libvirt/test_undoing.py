@@ -262,6 +262,36 @@ def test_a_guest_whose_storage_cannot_go_since_its_pool_is_stopped_stays(
     assert len(listing(pool_path(pool))) == 1
 
 
+def test_a_pool_that_is_stopped_as_a_volume_of_it_is_looked_up_is_told_as_stopped(
+    libvirtd: PrivateLibvirtd, pool: libvirt.virStoragePool, tmp_path: Path
+) -> None:
+    """What is undone in that moment is tried again; another error would have it left for good."""
+    make_raw(pool, "web.img", MiB)
+    pool.destroy()
+    with (
+        server_parts(libvirtd.uri, tmp_path) as parts,
+        mock.patch.object(libvirt.virStoragePool, "isActive", return_value=1),
+    ):
+        for look in (parts.host.volume, parts.host.delete_volume):
+            with pytest.raises(errors.PoolInactive):
+                look(pool.name(), "web.img")
+
+
+@pytest.mark.parametrize("kind", ["file", "volume"])
+def test_what_a_deleted_clone_leaves_since_its_pool_is_there_no_more_is_named(
+    server: Server, pool: libvirt.virStoragePool, guest: Guest, kind: str
+) -> None:
+    path = Path(make_raw(pool, "web.img", MiB).path())
+    guest("web", [Disk((pool.name(), "web.img")) if kind == "volume" else path])
+    name = server.wait_task(server.request("POST", "vms/web/clone").json["id"])["name"]
+    remove_pool(pool)
+    answer = server.request("DELETE", f"vms/{name}")
+    assert refusal(answer) == (502, "CLNVM0005E")
+    assert f"{pool.name()}/{name}-vda.img" in answer.json["reason"]
+    assert server.request("GET", f"vms/{name}").status == 404
+    assert (path.parent / f"{name}-vda.img").exists()
+
+
 def test_a_volume_that_is_being_cloned_is_not_deleted_with_the_guest_that_is_gone(
     libvirtd: PrivateLibvirtd, pool: libvirt.virStoragePool, guest: Guest, tmp_path: Path
 ) -> None:
