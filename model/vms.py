@@ -180,9 +180,18 @@ class VMsModel:
                 continue
             name = disk.volume or os.path.basename(disk.path or "")
             pools = [item["pool"] for item in ours if item.get("volume") == name]
-            is_gone = self._services.connections.is_local and disk.path and not files.may_be_there(disk.path)
-            left |= {f"{pool}/{name}": _HIDDEN for pool in pools if (pool, name) not in found and not is_gone}
+            hidden = [pool for pool in pools if (pool, name) not in found and not self._is_gone(pool, disk.path)]
+            left |= {f"{pool}/{name}": _HIDDEN for pool in hidden}
         return left
+
+    def _is_gone(self, pool: str, path: str | None) -> bool:
+        """Whether a volume that libvirt does not find in a pool is nowhere else either."""
+        if path and self._services.connections.is_local:
+            return not files.may_be_there(path)
+        with suppress(errors.PoolNotFound):
+            found = self._services.host.pool(pool)
+            return found.is_active and (not path or os.path.dirname(path) == found.path)
+        return False
 
     def _removable(self, path: str) -> dict[str, int]:
         """The identity of a file that the server can remove by itself; empty for any other."""

@@ -16,7 +16,7 @@ from cloner.callers import ANYBODY
 from cloner.engine import files
 from cloner.engine.lease import Lease
 from cloner.engine.ledger import VOLUME
-from cloner.engine.records import DONE, Mark
+from cloner.engine.records import DONE, FINISHED, Clone, Mark
 from cloner.engine.transaction import Transaction
 from cloner.hypervisor import making
 from cloner.hypervisor.making import VolumeMaker
@@ -51,6 +51,16 @@ def test_a_volume_that_cannot_be_deleted_is_named_and_the_others_go(services: Se
         VMsModel(services).delete("db", ANYBODY, storage=True)
     assert not services.host.has_domain("db")
     assert [volume.name for volume in services.host.list_volumes("data")] == []
+
+
+def test_a_clone_whose_disk_somebody_has_deleted_leaves_none(services: Services) -> None:
+    with services.journal.transaction() as transaction:
+        task = transaction.add_task(transaction.new_task_id(), DOMAIN_NAME, "", services.lease.id, {}).id
+    storage = [{"pool": "default", "volume": "db-system.qcow2"}]
+    services.journal.end(task, FINISHED, "OK", Clone(services.host.domain("db").uuid, "db", 1, storage))
+    services.host.delete_volume("default", "db-system.qcow2")
+    VMsModel(services).delete("db", ANYBODY)
+    assert not services.host.has_domain("db")
 
 
 def test_a_guest_that_is_still_being_made_is_not_deleted(services: Services) -> None:
