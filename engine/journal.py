@@ -373,6 +373,12 @@ class Journal:
         with self._read() as connection:
             return links_on(connection, paths)
 
+    def links_named(self, names: Collection[str]) -> list[Link]:
+        """Overlays of these names, in any pool."""
+        with self._read() as connection:
+            found = connection.execute(sa.select(sql.links).where(sql.links.c.name.in_(names))).mappings()
+            return [Link(**row) for row in found]
+
     def clones(self) -> dict[str, str]:
         """The server that made it ('' where that is not known), by the UUID of each domain that we made.
 

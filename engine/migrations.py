@@ -153,5 +153,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         # Where it was made: its pool may lead elsewhere later on; '' where that is not known.
         "ALTER TABLE links ADD COLUMN path TEXT NOT NULL DEFAULT ''",
+        "CREATE INDEX links_by_name ON links (name)",
     ),
 )

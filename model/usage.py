@@ -204,6 +204,16 @@ def _forget_gone(services: Services, paths: Collection[str]) -> None:
     services.journal.unlink([link for link in services.journal.links(paths) if not _is_there(services, link)])
 
 
+def forget_deleted(services: Services, volumes: Collection[VolumeInfo]) -> None:
+    """Forgets that volumes which were deleted stood on others: else each is looked for when such a one is held next."""
+    paths = {(volume.pool, volume.name): volume.path for volume in volumes}
+    links = services.journal.links_named([volume.name for volume in volumes]) if paths else []
+    gone = [link for link in links if paths.get((link.pool, link.name)) == link.path]
+    if services.connections.is_local:
+        gone = [link for link in gone if not files.may_be_there(link.path)]
+    services.journal.unlink([link for link in gone if services.lease.is_of_here(link.server)])
+
+
 def _is_there(services: Services, link: Link) -> bool:
     if not services.lease.is_of_here(link.server):
         return True  # where nobody sees it from here

@@ -20,7 +20,7 @@ from .domainorder import DomainOrder, refuse_written
 from .guests import disk_mark
 from .needs import Needs
 from .services import DOMAIN_NAME, Services, read_wishes
-from .usage import held, refuse_open, stopped_volumes, written_paths, written_volumes
+from .usage import forget_deleted, held, refuse_open, stopped_volumes, written_paths, written_volumes
 
 _HIDDEN = "its pool is not there, or leads elsewhere by now"
 
@@ -157,6 +157,7 @@ class VMsModel:
             with_tpm = (clone is not None or everything) and domainxml.has_kept_tpm(domain.tree)
             self._undefine(domain, keep_nvram=keep_nvram or bool(known), with_tpm=with_tpm)
             left = hidden | self._delete_volumes(domain, doomed) | self._remove_nvram(domain, nvram, known)
+            forget_deleted(self._services, [each for each in doomed if f"{each.pool}/{each.name}" not in left])
             journal.clone_is_gone(domain.uuid)
         if left:
             causes = "; ".join(dict.fromkeys(left.values()))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -397,6 +398,8 @@ def test_the_source_of_a_linked_clone_cannot_be_deleted_before_it(
     assert before <= inventory(conn)
     assert server.request("DELETE", f"vms/{child}").status == 204
     assert inventory(conn) == before
+    with closing(sqlite3.connect(server.state_dir / "journal.sqlite")) as journal:
+        assert journal.execute("SELECT * FROM links").fetchall() == [], "what is gone is looked for no more"
     assert server.request("DELETE", "vms/web", body={"storage": True}).status == 204
 
 
