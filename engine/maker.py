@@ -222,7 +222,7 @@ class Maker:
         uuid = plan.identity.uuid
 
         def start() -> Mapping[str, Any]:
-            self._host.start(uuid)
+            self._host.start(uuid, lambda: not job.is_cancelled)
             return {}
 
         args = {"uuid": uuid, "name": plan.identity.name}

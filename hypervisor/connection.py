@@ -6,7 +6,7 @@ keepalive tells only one of them, and the other may crash the process when libvi
 Those for short calls to a libvirtd on this host have no keepalive, since libvirt's event loop would take half of each
 call (eventloop.py): when the one for events finds that libvirtd is gone, they are hung up on. Those to one far away
 have it: a firewall may forget a single connection, above all one that is silent.
-All of libvirtd serves twenty calls at a time (max_workers), hence few long ones.
+All of libvirtd serves twenty calls at a time (max_workers), hence few long ones, and few starts of guests.
 """
 
 from __future__ import annotations
@@ -35,7 +35,12 @@ KEEPALIVE_COUNT = 3
 SHORT_CALLS = 8
 """Connections for short calls, and so how many threads may be in one at a time."""
 
-_TURN_S = 15.0
+STARTS = 4
+"""How many guests may be being started at once: each may wait for another program, and for ever."""
+
+TURN_S = 15.0
+"""How long a request waits for its turn."""
+
 _RETRY_S = 0.5
 _LOOK_S = 2.0
 """Between two looks at a connection that is there; libvirt's driver of its daemon tells the loss of one by itself."""
@@ -76,6 +81,9 @@ class Connections:
         self._stopped = False
         self._looked = time.monotonic()
         self._long_calls = threading.BoundedSemaphore(long_calls)
+        self.starts = threading.BoundedSemaphore(STARTS)
+        """The turns of those that start a guest."""
+
         self._idle: list[libvirt.virConnect] = []
         self._short: queue.LifoQueue[libvirt.virConnect] = queue.LifoQueue()
         self._sockets: dict[libvirt.virConnect, list[socket.socket]] = {}
@@ -147,7 +155,7 @@ class Connections:
     def _take_short(self) -> libvirt.virConnect:
         self._connected()
         try:
-            return self._short.get(timeout=_TURN_S)
+            return self._short.get(timeout=TURN_S)
         except queue.Empty:
             self._connected()
             raise errors.Busy(what="other requests") from None
@@ -155,15 +163,20 @@ class Connections:
     @contextmanager
     def long_call(self) -> Iterator[libvirt.virConnect]:
         """A connection for one long call, when its turn has come. Raises LibvirtUnavailable."""
-        with self._long_calls:
-            if self.is_test_driver:  # each connection to it is a host of its own
-                yield self._connected()
-                return
-            connection = self._borrow()
-            try:
-                yield connection
-            finally:
-                self._give_back(connection)
+        with self._long_calls, self.own_call() as connection:
+            yield connection
+
+    @contextmanager
+    def own_call(self) -> Iterator[libvirt.virConnect]:
+        """A connection that nobody else waits for, for who has had their turn. Raises LibvirtUnavailable."""
+        if self.is_test_driver:  # each connection to it is a host of its own
+            yield self._connected()
+            return
+        connection = self._borrow()
+        try:
+            yield connection
+        finally:
+            self._give_back(connection)
 
     def failed(self, error: libvirt.libvirtError, connection: libvirt.virConnect) -> bool:
         """Whether the error means that the connection is gone."""

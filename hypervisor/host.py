@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import libvirt
 
 from .. import errors
-from . import filesystems
+from . import filesystems, starting
 from .connection import Connections
 from .infos import (
     DOMAIN_XML,
@@ -179,9 +180,15 @@ class Host:
             if domain.autostart:
                 defined.setAutostart(1)
 
-    def start(self, uuid: str) -> None:
-        """Starts a domain. Raises DomainNotFound; LibvirtFailed with QEMU's reason."""
-        with self._doing("start the domain", name=uuid) as connection:
+    def start(self, uuid: str, is_wanted: Callable[[], bool] | None = None) -> None:
+        """Starts a domain, as long as that `is_wanted`; who does not say so waits some seconds for a turn at most.
+
+        Raises DomainNotFound; LibvirtFailed with QEMU's reason, or when it was broken off; Busy.
+        """
+        starting.start(self._connections, partial(self._create, uuid), partial(self.stop, uuid), is_wanted)
+
+    def _create(self, uuid: str) -> None:
+        with self._connections.own_call() as connection, self._told(connection, "start the domain", name=uuid):
             connection.lookupByUUIDString(uuid).create()
 
     def stop(self, uuid: str) -> None:
@@ -373,18 +380,22 @@ class Host:
 
     @contextmanager
     def _doing(self, act: str, **names: str) -> Iterator[libvirt.virConnect]:
-        with self._connections.short_call() as connection:
-            try:
-                yield connection
-            except libvirt.libvirtError as error:
-                self._raise_if_lost(error, connection)
-                not_found = _NOT_FOUND.get(error.get_error_code())
-                if not_found is not None:
-                    raise not_found(**names) from error
-                is_of_pool = names.get("pool") and "name" in names
-                if is_of_pool and error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID:
-                    raise errors.PoolInactive(pool=names["pool"]) from error  # it was stopped in this moment
-                raise errors.LibvirtFailed(act=act, cause=error.get_error_message()) from error
+        with self._connections.short_call() as connection, self._told(connection, act, **names):
+            yield connection
+
+    @contextmanager
+    def _told(self, connection: libvirt.virConnect, act: str, **names: str) -> Iterator[None]:
+        try:
+            yield
+        except libvirt.libvirtError as error:
+            self._raise_if_lost(error, connection)
+            not_found = _NOT_FOUND.get(error.get_error_code())
+            if not_found is not None:
+                raise not_found(**names) from error
+            is_of_pool = names.get("pool") and "name" in names
+            if is_of_pool and error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID:
+                raise errors.PoolInactive(pool=names["pool"]) from error  # it was stopped in this moment
+            raise errors.LibvirtFailed(act=act, cause=error.get_error_message()) from error
 
     def _raise_if_lost(self, error: libvirt.libvirtError, connection: libvirt.virConnect) -> None:
         if self._connections.failed(error, connection):
