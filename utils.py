@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Container, Iterable, Mapping, Set
+from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 
 from .clock import Clock, StampSource, process_stamps, wall_clock
@@ -19,10 +19,17 @@ MAX_FILE_NAME_BYTES = 255
 """The longest name of a file on ext4, XFS and btrfs, in bytes (NAME_MAX)."""
 
 MARK = "-clone-"
+_FEW = 5
 _ZERO_WIDTH_JOINER = "\u200d"
 _CONTINUATIONS = (range(0x1160, 0x1200), range(0x1F3FB, 0x1F400), range(0xE0020, 0xE0080))
 """Vowels and finals of decomposed Hangul, skin tones, tags of a region's flag: all drawn as one with what is before."""
 _FLAG_LETTERS = "".join(map(chr, range(0x1F1E6, 0x1F200)))
+
+
+def few(names: Sequence[str]) -> str:
+    """Names in words for a person: the first few, and how many more there are."""
+    more = len(names) - _FEW
+    return ", ".join(names[:_FEW]) + (f" and {more} more" if more > 0 else "")
 
 
 def get_next_clone_name(

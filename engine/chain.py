@@ -32,6 +32,9 @@ _BESIDE_LINK = (
     "it is named by the symbolic link {link}, and QEMU looks for its backing file beside the link, not beside {path}. "
     "Name {path} instead, or rebase the image on an absolute path (qemu-img rebase)"
 )
+_ALL_IN_ONE = "convert it to an image that has its data in itself (qemu-img convert)"
+_REBASE = "rebase the image on one that is (qemu-img rebase)"
+NAME_FILE = "name the file that it leads to instead, and define a pool for its folder"
 _DISAGREE = "the guest's configuration {}; make them agree"
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
@@ -94,7 +97,7 @@ def follow(volume: VolumeInfo, form: str, find: Callable[[str], VolumeInfo | Non
         if below is None:
             problem = _OUTSIDE.format(path=backing)
         elif len(images) > _LONGEST:
-            problem = f"it stands on more than {_LONGEST} backing files"
+            problem = f"it stands on more than {_LONGEST} backing files: commit some of them (qemu-img commit)"
         else:
             volumes.append(below)
             problem = _untrusted(below, its_form or below.format, is_local=is_local)
@@ -158,21 +161,21 @@ def _below(image: VolumeInfo, form: str, *, is_local: bool) -> tuple[str | None,
     except OSError:  # as it is for a server that is not root; libvirt's view is of its pool's last refresh
         return image.backing, None, None
     if header is None:
-        return None, None, f"{image.path} is said to be a qcow2 image and is none"
+        return None, None, f"{image.path} is said to be a qcow2 image and is none: say what it is instead"
     return _told(image.path, header)
 
 
 def _told(path: str, header: Header) -> tuple[str | None, str | None, str | None]:
     """What an image says of the files that it needs."""
     if header.has_external_data:
-        return None, None, f"the data lies in another file than {path}, wherever that says"
+        return None, None, f"the data lies in another file than {path}, wherever that says: {_ALL_IN_ONE}"
     name = header.backing
     if name is None:
         return None, None, None
     if "\0" in name:
-        return None, None, f"the name of its backing file in {path} is none that a file can have"
+        return None, None, f"the name of its backing file in {path} is none that a file can have: {_REBASE}"
     if _URI.match(name):
-        return None, None, f"its backing file {name} is no plain file"
+        return None, None, f"its backing file {name} is no plain file: {_REBASE}"
     return _joined(os.path.dirname(path), name), header.backing_format, None
 
 
@@ -187,7 +190,7 @@ def _joined(folder: str, name: str) -> str:
 def _untrusted(volume: VolumeInfo, form: str, *, is_local: bool) -> str | None:
     """Why nothing of a volume may be read, if so."""
     if is_local and is_link(volume):
-        return f"{volume.path} is a symbolic link that leads out of libvirt's storage pools"
+        return f"{volume.path} is a symbolic link that leads out of libvirt's storage pools: {NAME_FILE}"
     if image_format(form) not in PLAIN_BYTES:
         return f"an image of format {form} may lie in several files, wherever it says; convert it to qcow2 first"
     return None

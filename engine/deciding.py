@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from .. import errors
 from ..hypervisor.infos import PoolInfo, VolumeInfo
 from . import domainxml, ownership, qcow2
-from .chain import Chain, contradiction, image_format
+from .chain import NAME_FILE, Chain, contradiction, image_format
 from .plan import CLONE, EMPTY, SHARE, Copy, Draft, Left, Wishes, extension
 from .reach import COPY, LIBVIRT, LINKED, REFLINK, Reach
 from .survey import SourceDisk, Survey, candidates
@@ -27,6 +27,9 @@ _REASONS = {
 }
 _ANOTHER_METHOD = "Choose another, or auto"
 _ANOTHER_POOL = "Name another pool, or define one for the folder of its file"
+_DEFINE = "define a pool for its folder, start that (virsh pool-start), or refresh it (virsh pool-refresh)"
+_CONVERT = "convert it to an image that is not (qemu-img convert)"
+_DETACH = "detach it from the guest first, or give it a plain image of what it has (qemu-img convert)"
 _IMAGE_TYPES = ("file", "block", "network")
 """libvirt's types of volumes that hold one disk image each."""
 
@@ -81,9 +84,11 @@ def draft_volume(survey: Survey, wishes: Wishes, room: Callable[[PoolInfo], int]
     if volume is None:
         raise ValueError("the survey has no volume")
     if volume.encrypted:
-        raise errors.VolumeNotCloneable(name=volume.name, cause="it is encrypted, which is not supported yet")
+        cause = f"it is encrypted, which is not supported yet: {_CONVERT}"
+        raise errors.VolumeNotCloneable(name=volume.name, cause=cause)
     if volume.type not in _IMAGE_TYPES:
-        raise errors.VolumeNotCloneable(name=volume.name, cause=f"it is of type {volume.type}, not a disk image")
+        cause = f"it is of type {volume.type}, not a disk image: clone a volume that is one"
+        raise errors.VolumeNotCloneable(name=volume.name, cause=cause)
     if disk.chain.problem:
         raise errors.VolumeNotCloneable(name=volume.name, cause=disk.chain.problem)
     named = volume.link or volume
@@ -246,7 +251,8 @@ def _action(domain: str, source: SourceDisk) -> tuple[str, str]:
         return SHARE, "read-only"
     if disk.shareable:
         return SHARE, "marked as shareable"
-    cause = disk.oddity or (_volume_problem(disk, volume) if volume else _no_volume(source)) or source.chain.problem
+    cause = f"{disk.oddity}: {_DETACH}" if disk.oddity else None
+    cause = cause or (_volume_problem(disk, volume) if volume else _no_volume(source)) or source.chain.problem
     cause = cause or contradiction(disk.told_chain, source.chain)
     if cause:
         raise errors.DiskNotCloneable(name=domain, disk=disk.target, cause=cause)
@@ -255,9 +261,9 @@ def _action(domain: str, source: SourceDisk) -> tuple[str, str]:
 
 def _volume_problem(disk: domainxml.Disk, volume: VolumeInfo) -> str | None:
     if volume.encrypted:
-        return "its volume is encrypted, which is not supported yet"
+        return f"its volume is encrypted, which is not supported yet: {_DETACH}"
     if volume.type not in _IMAGE_TYPES:
-        return f"its volume is of type {volume.type}"
+        return f"its volume is of type {volume.type}, not a disk image: {_DETACH}"
     stated, found = disk.format or "raw", image_format(volume.format)
     if stated != found:
         # The guest may have written an image header into its own raw disk; to follow it would read files of the host.
@@ -270,6 +276,8 @@ def _no_volume(source: SourceDisk) -> str:
     if disk.network is not None and disk.network.protocol == "rbd":
         return f"{disk.network.name} is no volume of an active storage pool; define one of type rbd for its Ceph pool"
     if disk.type not in ("file", "block", "volume"):
-        return f"a disk of type {disk.type} is not supported yet"
+        return f"a disk of type {disk.type} is not supported yet: {_DETACH}"
     place = disk.path or f"{disk.pool}/{disk.volume}"
-    return f"{place} is no volume of an active storage pool, and no file within reach of the server"
+    if source.is_link:
+        return f"{place} is a symbolic link that lies in no storage pool: {NAME_FILE}"
+    return f"{place} is no volume of an active storage pool, and no file within reach of the server: {_DEFINE}"

@@ -26,6 +26,11 @@ _NUMBER_BYTES = 8
 """Length of the number that stands for a name too long, in bytes; it is written with two digits for each."""
 
 _BELONGS = "which only one guest can have"
+_TAKE_OUT = f"{_BELONGS}: take it out of the guest first"
+_CONNECT = f"{_BELONGS}: have it connect, or take it out of the guest first"
+_READ_ONLY = "say readonly='yes' of its loader, and name an nvram for its variables"
+_PRIVATE = "say access='private' of it, if the guest need not keep what it writes there, or take it out first"
+_SHORTER = "name one in a folder with a shorter path"
 _HOST_DISKS = ("nvme", "vhostuser", "vhostvdpa")
 _WORDS = {
     "interface": "a network device of the host",
@@ -197,33 +202,35 @@ def _writable_parts(domain: Element) -> Iterator[str]:
     """Parts of the guest that it writes to and that are not cloned."""
     for loader in domain.iterfind("os/loader[@type='pflash']"):
         if loader.text and loader.get("readonly") != "yes":  # writable is what QEMU gets where nothing is said
-            yield "its firmware image can be written, and would be shared"
+            yield f"its firmware image can be written, and would be shared: {_READ_ONLY}"
     if domain.find("os/varstore[@path]") is not None:
-        yield "its UEFI variables lie in a variable store, which cannot be cloned yet"
+        yield "its UEFI variables lie in a variable store, which cannot be cloned yet: use an nvram instead"
     if any(node.get("type") == "external" for node in domain.iterfind("devices/tpm/backend")):
-        yield "it has an external TPM, whose state cannot be cloned"
+        yield "it has an external TPM, whose state cannot be cloned: use an emulated one, or take it out first"
     for node in domain.iterfind("devices/tpm/backend[@type='emulator']/source[@path]"):
-        yield f"the state of its TPM lies in a place of its own, {node.get('path')}, which cannot be cloned yet"
+        place = f"in a place of its own, {node.get('path')}, which cannot be cloned yet"
+        yield f"the state of its TPM lies {place}: name none, so that libvirt keeps it"
     for node in domain.iterfind("devices/memory"):
-        if node.find("source/path") is not None and node.find("target/readonly") is None:
-            yield f"its memory device {node.findtext('source/path')} can be written, and would be shared"
+        is_kept = node.find("target/readonly") is None and node.get("access") != "private"
+        if node.find("source/path") is not None and is_kept:
+            yield f"its memory device {node.findtext('source/path')} can be written, and would be shared: {_PRIVATE}"
 
 
 def _held(domain: Element) -> Iterator[str]:
     """What the guest has of the host, and what no other guest could get in its place."""
     for node in domain.iterfind("devices/lease"):
-        yield f"it holds the lease {node.findtext('key')}, {_BELONGS}"
+        yield f"it holds the lease {node.findtext('key')}, {_TAKE_OUT}"
     for node in domain.iterfind("devices/disk"):
         is_left = node.find("readonly") is not None or node.find("shareable") is not None
         if is_left and node.get("type") in _HOST_DISKS:
-            yield f"its disk of type {node.get('type')} is a device of the host, {_BELONGS}"
+            yield f"its disk of type {node.get('type')} is a device of the host, {_TAKE_OUT}"
     servers = domain.iterfind("devices/interface[@type='server']/source[@port]")
     for node in (*servers, *domain.iterfind("devices/interface[@type='udp']/source/local[@port]")):
-        yield f"its network device listens on port {node.get('port')} of the host, {_BELONGS}"
+        yield f"its network device listens on port {node.get('port')} of the host, {_CONNECT}"
     for node in domain.iterfind("devices/rng/backend[@model='egd']/source[@mode='bind'][@service]"):
-        yield f"its random number generator listens on port {node.get('service')} of the host, {_BELONGS}"
+        yield f"its random number generator listens on port {node.get('service')} of the host, {_CONNECT}"
     for node in domain.iterfind("devices/interface/virtualport[@type='midonet']/parameters[@interfaceid]"):
-        yield f"its network device is the port {node.get('interfaceid')} of MidoNet, {_BELONGS}"
+        yield f"its network device is the port {node.get('interfaceid')} of MidoNet, {_TAKE_OUT}"
 
 
 def _crowded(domain: Element) -> Iterator[str]:
@@ -231,7 +238,7 @@ def _crowded(domain: Element) -> Iterator[str]:
     for node, attribute in paths(domain):
         path = node.get(attribute, "")
         if _is_socket(node, attribute) and _room(path, is_socket=True) < 2 * _NUMBER_BYTES:
-            yield f"the path of its socket {path} leaves no room for another one beside it"
+            yield f"the path of its socket {path} leaves no room for another one beside it: {_SHORTER}"
 
 
 def _host_devices(domain: Element) -> Iterator[Element]:

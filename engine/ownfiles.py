@@ -41,7 +41,7 @@ def problems(domain: Element, places: Places, *, is_local: bool) -> Iterator[str
     """Why they cannot be copied, in words."""
     own = own_files(domain, places)
     if domainxml.nvram(domain) == "":
-        yield "its NVRAM is not a file"
+        yield "its NVRAM is not a file: name one in its place"
     elif own.nvram is not None or own.nvram_is_implied:
         yield from _problem("NVRAM", own.nvram, "nvram_dir", is_local=is_local)
     if domainxml.has_emulated_tpm(domain):
@@ -50,7 +50,7 @@ def problems(domain: Element, places: Places, *, is_local: bool) -> Iterator[str
 
 def _problem(what: str, path: str | None, setting: str, *, is_local: bool) -> Iterator[str]:
     if not is_local:
-        yield f"its {what} lies on another host, where it cannot be copied"
+        yield f"its {what} lies on another host, where it cannot be copied: run cloner there"
     elif path is None:
         yield f"where libvirt keeps its {what} is not known for this connection; set {setting}"
     elif not os.path.isdir(os.path.dirname(os.path.dirname(path))):
@@ -61,8 +61,8 @@ def _problem(what: str, path: str | None, setting: str, *, is_local: bool) -> It
 
 def _unreadable(what: str, path: str) -> Iterator[str]:
     if os.path.islink(path):
-        yield f"its {what} {path} is a symbolic link, which is not followed"
+        yield f"its {what} {path} is a symbolic link, which is not followed: name the file that it leads to"
     elif not os.access(path, os.R_OK | (os.X_OK if os.path.isdir(path) else 0)):
-        yield f"its {what} {path} cannot be read by the server"
+        yield f"its {what} {path} cannot be read by the server: run that as somebody who can"
     elif not os.access(os.path.dirname(path), os.W_OK | os.X_OK):
-        yield f"the folder of its {what} {path} cannot be written by the server"
+        yield f"the folder of its {what} {path} cannot be written by the server: run that as somebody who can"

@@ -39,6 +39,9 @@ class SourceDisk:
     flat_source: str = ""
     """What qemu-img reads where the clone is to be flat; '' where it is not, or cannot be."""
 
+    is_link: bool = False
+    """Whether what the guest names is a symbolic link that no pool knows."""
+
     is_written: bool = False
     """Whether a QEMU that runs may write to it: of a block device, of which `reach` does not tell."""
 
@@ -97,7 +100,7 @@ class Surveyor:
                 flatten=flatten,
             )
             if volume
-            else SourceDisk(disk, None, 0)
+            else SourceDisk(disk, None, 0, is_link=self._is_local and os.path.islink(disk.path or ""))
             for disk, volume in found
         )
         refusals = () if self._is_test else tuple(problems(root, self._places, is_local=self._is_local))

@@ -8,6 +8,7 @@ from typing import Any
 from .. import errors
 from ..callers import Caller
 from ..hypervisor.infos import VolumeInfo
+from ..utils import few
 from .accepting import Accepted, Request, accept, check_count
 from .needs import Needs
 from .services import Services, paths_in_use, read_wishes
@@ -81,7 +82,7 @@ class StorageVolumesModel:
         if not users and any(disk.has_writer for disk in survey.disks):
             users = ["a QEMU that runs"]
         if users:
-            raise errors.VolumeIsWritten(name=name, users=", ".join(users))
+            raise errors.VolumeIsWritten(name=name, users=few(users))
         return VolumeOrder(services, name, wanted, wishes, survey)
 
 

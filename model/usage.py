@@ -17,6 +17,7 @@ from ..engine.xmltree import parse
 from ..hypervisor.host import Host
 from ..hypervisor.infos import SHUT_OFF, DomainInfo, VolumeInfo
 from ..hypervisor.inventory import Inventory
+from ..utils import few
 from .guests import Guest, disk_mark, read_guest
 from .needs import led_to, may_stand_on
 from .services import Services
@@ -145,11 +146,11 @@ def _hold(services: Services, name: str, paths: Collection[str], act: str, calle
         refuse_held(services, transaction, name, paths, act)
         tasks, links = transaction.dependents(paths)
         if tasks:
-            which = f"task {', '.join(map(str, tasks))}" if caller.is_admin else "a task"
+            which = f"task {few([str(task) for task in tasks])}" if caller.is_admin else "a task"
             cause = f"{which} is cloning it; wait, or cancel that"
             raise errors.SourceInUse(name=name, act=act, cause=cause)
         if links:
-            children = ", ".join(sorted(f"{link.pool}/{link.name}" for link in links))
+            children = few(sorted(f"{link.pool}/{link.name}" for link in links))
             which = f": {children}" if caller.is_admin else ""
             cause = f"linked clones need its disks{which}; delete them first"
             raise errors.SourceInUse(name=name, act=act, cause=cause)

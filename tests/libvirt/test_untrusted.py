@@ -106,6 +106,14 @@ def test_a_link_in_a_pool_does_not_lead_out_of_it(
     assert "symbolic link" in refused_guest(server, conn, wishes)
 
 
+def test_a_link_that_lies_in_no_pool_is_said_to_be_one(
+    server: Server, conn: libvirt.virConnect, images: libvirt.virStoragePool, guest: Guest, folder: Path, secret: Path
+) -> None:
+    (folder / "web.img").symlink_to(secret)
+    guest("web", [folder / "web.img"])
+    assert "is a symbolic link that lies in no storage pool: name" in refused_guest(server, conn, {})
+
+
 @every_method
 def test_nor_does_one_that_an_image_stands_on(
     server: Server,

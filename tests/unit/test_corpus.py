@@ -79,7 +79,9 @@ def drafted(case: Case, *, drop_hostdevs: bool) -> Draft:
     disks = tuple(
         SourceDisk(disk, volume(disk), 0, {"pool": Reach()}, as_told(disk.told_chain)) for disk in domainxml.disks(root)
     )
-    refusal = "its NVRAM is not a file" if domainxml.nvram(root) == "" else None  # as the survey finds it
+    refusal = (
+        "its NVRAM is not a file: name one in its place" if domainxml.nvram(root) == "" else None
+    )  # as the survey finds it
     survey = Survey(disks, {"pool": POOL}, domain, Places(), (refusal,) if refusal else ())
     return draft_domain(survey, Wishes(drop_hostdevs=drop_hostdevs), lambda _pool: 1 << 40)
 
@@ -204,6 +206,11 @@ def test_a_users_clone_is_that_users_alone_and_in_all_else_as_an_admins(case: Ca
 @each_case
 def test_what_can_only_be_shared_is_refused_with_the_reason(case: Case) -> None:
     assert causes(case, drop_hostdevs=True) == case.refused
+
+
+@each_case
+def test_a_refusal_says_what_to_do(case: Case) -> None:
+    assert [cause for cause in causes(case, drop_hostdevs=True) if ": " not in cause] == []
 
 
 @each_case

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from cloner import utils
 from cloner.clock import ProcessStamps, StampSource
-from cloner.utils import MAX_NAME_BYTES, byte_length, compose, get_next_clone_name
+from cloner.utils import MAX_NAME_BYTES, byte_length, compose, few, get_next_clone_name
 
 NOON = 1_795_429_330_539_756  # µs since 1970
 HOUR = 3_600_000_000
@@ -515,3 +515,13 @@ def test_neither_the_stamp_nor_the_suffix_is_ever_cut(base: str, suffix: str, mo
     assert kept
     assert byte_length(kept) <= more
     assert kept == base or byte_length(base) > more
+
+
+# --- Many names in words ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(0, ""), (1, "n0"), (5, "n0, n1, n2, n3, n4"), (1000, "n0, n1, n2, n3, n4 and 995 more")]
+)
+def test_of_many_names_a_person_is_told_the_first_few(count: int, words: str) -> None:
+    assert few([f"n{number}" for number in range(count)]) == words

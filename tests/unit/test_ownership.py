@@ -34,6 +34,11 @@ WHOLE_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNOREC
 WHOLE_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.IGNORECASE)
 PORTS = ("port", "tlsPort", "websocket", "service", "start", "end", "to")
 
+TAKE_OUT = "which only one guest can have: take it out of the guest first"
+CONNECT = "which only one guest can have: have it connect, or take it out of the guest first"
+PRIVATE = "say access='private' of it, if the guest need not keep what it writes there, or take it out first"
+SHORTER = "name one in a folder with a shorter path"
+
 MAY_BE_SHARED = (
     # Programs, firmware and media that are only read.
     "devices/emulator",
@@ -43,7 +48,7 @@ MAY_BE_SHARED = (
     "os/*[self::nvram or self::varstore]/@template",
     "devices/disk[readonly or shareable or @device='cdrom']/descendant::*/@*",
     "devices/disk/backingStore/descendant::*/@*",
-    "devices/memory[target/readonly]/source/path",
+    "devices/memory[target/readonly or @access='private']/source/path",
     "devices/filesystem/binary/@path",
     "devices/interface/script/@path",
     "sysinfo[@type='fwcfg']/entry/@file",
@@ -364,6 +369,7 @@ def test_devices_of_the_host_are_named_once_each_kind() -> None:
         "<disk type='nvme'/>",
         "<interface type='client'><source address='h' port='1'/></interface>",
         "<memory model='nvdimm'><source><path>/a</path></source><target><readonly/></target></memory>",
+        "<memory model='nvdimm' access='private'><source><path>/a</path></source><target/></memory>",
         "<memory model='dimm'><target/></memory>",
         f"<serial type='unix'><source mode='bind' path='/{'d' * 89}/s'/></serial>",
         f"<serial type='file'><source path='/{'d' * 104}/s'/></serial>",
@@ -378,37 +384,40 @@ def test_this_is_no_obstacle(xml: str) -> None:
     [
         (
             "<memory model='nvdimm'><source><path>/a</path></source><target/></memory>",
-            "its memory device /a can be written, and would be shared",
+            f"its memory device /a can be written, and would be shared: {PRIVATE}",
         ),
         (
             "<memory model='nvdimm'><source><path>/a</path></source><readonly/></memory>",  # not libvirt's place for it
-            "its memory device /a can be written, and would be shared",
+            f"its memory device /a can be written, and would be shared: {PRIVATE}",
         ),
-        ("<lease><key>k</key></lease>", "it holds the lease k, which only one guest can have"),
+        ("<lease><key>k</key></lease>", f"it holds the lease k, {TAKE_OUT}"),
         (
             "<disk type='nvme'><shareable/></disk>",
-            "its disk of type nvme is a device of the host, which only one guest can have",
+            f"its disk of type nvme is a device of the host, {TAKE_OUT}",
         ),
         (
             "<interface type='server'><source port='5558'/></interface>",
-            "its network device listens on port 5558 of the host, which only one guest can have",
+            f"its network device listens on port 5558 of the host, {CONNECT}",
         ),
         (
             "<interface type='udp'><source port='1'><local port='2'/></source></interface>",
-            "its network device listens on port 2 of the host, which only one guest can have",
+            f"its network device listens on port 2 of the host, {CONNECT}",
         ),
         (
             "<rng><backend model='egd' type='tcp'><source mode='bind' service='3'/></backend></rng>",
-            "its random number generator listens on port 3 of the host, which only one guest can have",
+            f"its random number generator listens on port 3 of the host, {CONNECT}",
         ),
         (
             "<interface><virtualport type='midonet'><parameters interfaceid='x'/></virtualport></interface>",
-            "its network device is the port x of MidoNet, which only one guest can have",
+            f"its network device is the port x of MidoNet, {TAKE_OUT}",
         ),
-        ("<tpm><backend type='external'/></tpm>", "it has an external TPM, whose state cannot be cloned"),
+        (
+            "<tpm><backend type='external'/></tpm>",
+            "it has an external TPM, whose state cannot be cloned: use an emulated one, or take it out first",
+        ),
         (
             f"<serial type='unix'><source mode='bind' path='/{'d' * 90}/s'/></serial>" * 2,
-            f"the path of its socket /{'d' * 90}/s leaves no room for another one beside it",
+            f"the path of its socket /{'d' * 90}/s leaves no room for another one beside it: {SHORTER}",
         ),
     ],
 )
