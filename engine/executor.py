@@ -11,9 +11,10 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from uuid import uuid4
 
 from .. import context, errors
@@ -33,6 +34,9 @@ log = logging.getLogger(__name__)
 
 QUICK, LONG = LANES = ("quick", "long")
 """Where clones wait for a worker: those whose disks take a moment, and those that copy bytes."""
+
+_STAND_INS = 32
+"""Workers at most that take the place of those which wait for a guest to start."""
 
 _JANITOR_INTERVAL_S = 1.0
 _REPORT_INTERVAL_S = 0.5
@@ -97,6 +101,7 @@ class Executor:
         self._postponed = Postponed(_JANITOR_INTERVAL_S)
         self._lock = threading.Lock()
         self._waiting = {lane: threading.Condition(self._lock) for lane in LANES}
+        self._stand_ins = threading.BoundedSemaphore(_STAND_INS)
         self._stopping = threading.Event()
         self._has_work = threading.Event()
         lanes = [QUICK] * bounds.workers + [LONG] * bounds.copies
@@ -210,23 +215,56 @@ class Executor:
 
     # --- Doing -------------------------------------------------------------------------------------------------------
 
-    def _work(self, lane: str) -> None:
-        while (item := self._next(lane)) is not None:
+    @contextmanager
+    def _stood_in(self, lane: str) -> Iterator[None]:
+        """Has another worker do what this one would, until the end of the block; if there may be one more."""
+        is_over = threading.Event()
+        stand_in = threading.Thread(target=self._stand_in, args=(lane, is_over), name="clone-stand-in", daemon=True)
+        if self._stand_ins.acquire(blocking=False):
+            try:
+                stand_in.start()
+            except RuntimeError:  # there are too many threads
+                self._stand_ins.release()
+            else:
+                with self._lock:
+                    self._threads = [*(thread for thread in self._threads if thread.is_alive()), stand_in]
+        try:
+            yield
+        finally:
+            with self._lock:
+                is_over.set()
+                self._waiting[lane].notify_all()
+
+    def _stand_in(self, lane: str, is_over: threading.Event) -> None:
+        try:
+            self._work(lane, is_over)
+        finally:
+            self._stand_ins.release()
+
+    def _work(self, lane: str, is_over: threading.Event | None = None) -> None:
+        while (item := self._next(lane, is_over)) is not None:
             with context.use(item.context):
                 status = self._run(item.task, item.plan)
             with self._lock:
                 self._busy[lane] -= 1
             self._tell_end(item, status)
 
-    def _next(self, lane: str) -> Waiting | None:
+    def _next(self, lane: str, is_over: threading.Event | None) -> Waiting | None:
+        """The next that waits for a worker; None where the server stops, or a stand-in's time is over."""
         queue = self._lanes[lane]
+
+        def has_ended() -> bool:
+            return self._stopping.is_set() or (is_over is not None and is_over.is_set())
+
         with self._lock:
-            self._waiting[lane].wait_for(lambda: queue or self._stopping.is_set())
-            if self._stopping.is_set():
+            self._waiting[lane].wait_for(lambda: queue or has_ended())
+            if has_ended():
                 return None
             item = queue.popleft()
             self._busy[lane] += 1
-            self._jobs[item.task] = (Job(item.task, {copy.item: copy.total for copy in item.plan.copies}), item.plan)
+            job = Job(item.task, {copy.item: copy.total for copy in item.plan.copies})
+            job.stood_in = partial(self._stood_in, lane)
+            self._jobs[item.task] = (job, item.plan)
             return item
 
     def _run(self, task: int, plan: Plan) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 from .. import errors
 from .records import Mark, Step
@@ -25,6 +26,9 @@ class Job:
 
         self.steps: list[Step] = []
         """Those that were written down."""
+
+        self.stood_in: Callable[[], AbstractContextManager[None]] = nullcontext
+        """What surrounds a long wait for somebody else, in which another worker takes this one's place."""
 
         self._marks: list[Mark] = []
         self._done = dict.fromkeys(totals, 0)

@@ -7,11 +7,13 @@ step as begun, which is undone as well: what it made is known by being new, or b
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -33,6 +35,8 @@ Plan = DomainPlan | VolumePlan
 _Result = TypeVar("_Result")
 
 _TURN_POLL_S = 0.1
+_START_S = 2.0
+"""What the start of a guest takes at most, as a rule."""
 
 
 @dataclass(frozen=True)
@@ -222,13 +226,25 @@ class Maker:
         uuid = plan.identity.uuid
 
         def start() -> Mapping[str, Any]:
-            self._host.start(uuid, lambda: not job.is_cancelled)
+            until = time.monotonic() + _START_S
+            with ExitStack() as stack:
+
+                def is_wanted() -> bool:
+                    nonlocal until
+                    if time.monotonic() > until:  # which waits for another program, and maybe for long
+                        until = math.inf
+                        stack.enter_context(job.stood_in())
+                    return not job.is_cancelled
+
+                self._host.start(uuid, is_wanted)
             return {}
 
         args = {"uuid": uuid, "name": plan.identity.name}
         try:
             self._take(job, number, Action(START, args, plain(f"Starting {plan.identity.name}"), start))
         except errors.CloneFailed as error:
+            if job.is_cancelled:  # which the journal may not have been told yet
+                raise errors.CloneCancelled from error
             return errors.NotStarted(cause=error.data["cause"]).reason
         return None
 

@@ -61,9 +61,12 @@ def _wait_for_turn(connections: Connections, is_wanted: Callable[[], bool] | Non
         if not connections.starts.acquire(timeout=TURN_S):
             raise errors.Busy(what="guests that are being started")
         return
+    until = time.monotonic() + MOST_S
     while not connections.starts.acquire(timeout=_POLL_S):
         if not is_wanted():
             raise errors.LibvirtFailed(act="start the domain", cause=_UNWANTED)
+        if time.monotonic() > until:
+            raise errors.Busy(what="guests that are being started")
 
 
 def _begun(call: Callable[[], None], ended: Callable[[], None]) -> Future[None]:

@@ -81,6 +81,27 @@ def test_a_clone_that_waits_to_be_started_is_cancelled_at_once(
     assert inventory(conn) == before
 
 
+def test_clones_that_wait_to_be_started_keep_no_other_clone_waiting(
+    server: Server,
+    conn: libvirt.virConnect,
+    pool: libvirt.virStoragePool,
+    guest: Callable[..., libvirt.virDomain],
+    waiting: Callable[..., libvirt.virDomain],
+) -> None:
+    """There are as many as may be started at once and one more, which are all that copy files at once and one more."""
+    waiting("web", make_qcow2(pool, "web.qcow2", MiB))
+    guest("ok", [make_qcow2(pool, "ok.qcow2", MiB)])
+    before = inventory(conn)
+    batch = server.request("POST", "vms/web/clone", {"start": True, "count": STARTS + 1, "method": "copy"}).json
+    wait_until(lambda: len(active(conn)) == STARTS, PATIENCE, "clones are being started")
+    asked = server.request("POST", "vms/ok/clone", {"method": "copy"}).json
+    assert server.wait_task(asked["id"], PATIENCE)["status"] == "finished"
+    assert server.request("DELETE", f"batches/{batch['batch']}").status == 202
+    assert {server.wait_task(task["id"], PATIENCE)["status"] for task in batch["tasks"]} == {"killed"}
+    assert server.request("DELETE", f"vms/{asked['name']}").status == 204
+    assert inventory(conn) == before
+
+
 def test_a_start_that_takes_too_long_is_broken_off(
     libvirtd: PrivateLibvirtd,
     conn: libvirt.virConnect,
