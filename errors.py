@@ -277,7 +277,8 @@ class PoolCannotCreate(ClonerError):
     code, status, text = (
         "CLNPOOL0002E",
         400,
-        "Storage pool {pool} of type {type} cannot create volumes. Name another pool in the field pool",
+        "Storage pool {pool} of type {type} cannot create volumes, or lies where nothing can be written. Name another "
+        "pool in the field pool",
     )
 
 

@@ -43,6 +43,20 @@ def available(folder: str) -> int:
     return room.f_bavail * room.f_frsize - (0 if uuid is None else _uncounted(uuid))
 
 
+def is_read_only(folder: str) -> bool:
+    """Whether nobody can write where a folder lies, such as in a snapshot, or what was mounted so.
+
+    A folder that the server alone may not write to is another matter.
+    """
+    if os.access(folder, os.W_OK):
+        return False
+    try:
+        os.close(os.open(folder, os.O_TMPFILE | os.O_RDWR))
+    except OSError as error:
+        return error.errno == errno.EROFS
+    return False
+
+
 def _uncounted(uuid: bytes) -> int:
     """Bytes that a btrfs holds ready for what it has yet to put on its disk."""
     folder, total = _ALLOCATION.format(UUID(bytes=uuid)), 0

@@ -232,7 +232,8 @@ class Host:
             pool = pool_info(self._pool(connection, name), in_full=False)
         if self._connections.is_local and pool.holds_files:
             with suppress(OSError):
-                return replace(pool, device=filesystems.number(pool.path))
+                is_read_only = filesystems.is_read_only(pool.path)
+                return replace(pool, device=filesystems.number(pool.path), is_read_only=is_read_only)
         return pool
 
     def _pool(self, connection: libvirt.virConnect, name: str) -> libvirt.virStoragePool:

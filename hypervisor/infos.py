@@ -83,6 +83,9 @@ class PoolInfo:
     device: int | None = None
     """Number of the file system that its files lie on, where the server sees that and a clone is to go there."""
 
+    is_read_only: bool = False
+    """Whether nothing can be written there: known likewise."""
+
     @property
     def store(self) -> int | str:
         """What its free bytes are those of: a file system, which other pools may lie on too, or the pool alone."""
@@ -94,8 +97,8 @@ class PoolInfo:
 
     @property
     def can_create(self) -> bool:
-        """Whether libvirt can make volumes in a pool of this type (its storage drivers' createVol)."""
-        return self.type not in self.READ_ONLY_TYPES
+        """Whether libvirt can make volumes in a pool of this type (its storage drivers' createVol), where it lies."""
+        return self.type not in self.READ_ONLY_TYPES and not self.is_read_only
 
     @property
     def volume_type(self) -> str:

@@ -13,6 +13,7 @@ from lxml import etree
 
 from support.answers import cloned, refusal
 from support.guests import inventory
+from support.running import run_as_root
 from support.server import Server
 from support.storage import MiB, make_pool, make_qcow2
 
@@ -69,6 +70,22 @@ def test_a_destination_pool_that_is_not_active_is_refused(
         assert (status, code) == (400, "CLNPOOL0001E")
         assert other.name() in reason
     assert not other.isActive()
+
+
+def test_a_pool_on_what_can_only_be_read_takes_no_clone_and_the_default_pool_does(
+    server: Server, conn: libvirt.virConnect, guest: Guest, file_system: Callable[..., Path], folder: Path
+) -> None:
+    """As one with images that many guests are made from may lie."""
+    mount_point = file_system("ext4")
+    golden = make_pool(conn, f"golden-{folder.name}", mount_point / "pool")
+    guest("web", [make_qcow2(golden, "web.qcow2", MiB)])
+    run_as_root("mount", "-o", "remount,ro", mount_point)
+    for source in ("vms/web", f"storagepools/{golden.name()}/storagevolumes/web.qcow2"):
+        for wishes in ({}, {"method": "linked"}):
+            status, code, reason = refused(server, conn, source, pool=golden.name(), **wishes)
+            assert (status, code) == (400, "CLNPOOL0002E"), reason
+    make_pool(conn, "default", folder / "default")
+    assert cloned(server, "vms/web")["disks"][0]["target"]["pool"] == "default"
 
 
 def test_a_guest_with_a_saved_memory_image_is_refused_until_that_is_gone(
