@@ -180,12 +180,14 @@ class Host:
             if domain.autostart:
                 defined.setAutostart(1)
 
-    def start(self, uuid: str, is_wanted: Callable[[], bool] | None = None) -> None:
+    def start(self, uuid: str, is_wanted: Callable[[], bool] | None = None, *, is_saved: bool = False) -> None:
         """Starts a domain, as long as that `is_wanted`; who does not say so waits some seconds for a turn at most.
 
+        Where its memory `is_saved`, that is restored, which may take long.
         Raises DomainNotFound; LibvirtFailed with QEMU's reason, or when it was broken off; Busy.
         """
-        starting.start(self._connections, partial(self._create, uuid), partial(self.stop, uuid), is_wanted)
+        most = starting.MOST_RESTORED_S if is_saved else starting.MOST_S
+        starting.start(self._connections, partial(self._create, uuid), partial(self.stop, uuid), is_wanted, most=most)
 
     def _create(self, uuid: str) -> None:
         with self._connections.own_call() as connection, self._told(connection, "start the domain", name=uuid):

@@ -19,6 +19,9 @@ from .connection import TURN_S, Connections
 MOST_S = 300.0
 """Longer than it takes to set a TiB of memory aside, in seconds."""
 
+MOST_RESTORED_S = 3600.0
+"""The same for a guest whose saved memory is read from a disk."""
+
 _POLL_S = 0.1
 _END_S = 20.0
 """How long a call that is broken off may go on: libvirt gives a QEMU that does not end up after some 15 s."""
@@ -31,7 +34,12 @@ _TOO_LONG = (
 
 
 def start(
-    connections: Connections, create: Callable[[], None], stop: Callable[[], None], is_wanted: Callable[[], bool] | None
+    connections: Connections,
+    create: Callable[[], None],
+    stop: Callable[[], None],
+    is_wanted: Callable[[], bool] | None,
+    *,
+    most: float = MOST_S,
 ) -> None:
     """Has a guest started when its turn has come.
 
@@ -40,18 +48,19 @@ def start(
         create: starts it, and may take as long as it likes.
         stop: pulls its plug.
         is_wanted: whether it is still to be started; None for who waits some seconds for a turn at most.
+        most: how long it may take, in seconds.
 
     Raises what `create` and `stop` raise, LibvirtFailed when it was broken off, and Busy.
     """
     _wait_for_turn(connections, is_wanted)
     call = _begun(create, connections.starts.release)
-    until = time.monotonic() + MOST_S
+    until = time.monotonic() + most
     while not wait_for([call], _POLL_S).done:
         is_unwanted = is_wanted is not None and not is_wanted()
         if is_unwanted or time.monotonic() > until:
             stop()
             wait_for([call], _END_S)
-            cause = _UNWANTED if is_unwanted else _TOO_LONG.format(MOST_S)
+            cause = _UNWANTED if is_unwanted else _TOO_LONG.format(most)
             raise errors.LibvirtFailed(act="start the domain", cause=cause)
     call.result()
 

@@ -93,7 +93,7 @@ class VMsModel:
             raise errors.DomainIsActive(name=name, state=domain.state)
         self._refuse_unfinished(name, "started")
         with held(self._services, name, written_paths(host, domain), "started", caller):
-            host.start(domain.uuid)
+            host.start(domain.uuid, is_saved=domain.saved_state)
         return self.lookup(name, caller)
 
     def _refuse_unfinished(self, name: str, act: str) -> None:

@@ -114,3 +114,20 @@ def test_a_start_that_takes_too_long_is_broken_off(
     with server_parts(libvirtd.uri, tmp_path) as parts, pytest.raises(errors.LibvirtFailed, match="vhost-user"):
         VMsModel(parts).start("web", ANYBODY)
     assert active(conn) == []
+
+
+def test_a_guest_whose_memory_is_restored_may_take_longer(
+    libvirtd: PrivateLibvirtd,
+    conn: libvirt.virConnect,
+    guest: Callable[..., libvirt.virDomain],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    web = guest("web", [])
+    web.create()
+    web.managedSave()
+    monkeypatch.setattr(starting, "MOST_S", 0.0)
+    with server_parts(libvirtd.uri, tmp_path) as parts:
+        VMsModel(parts).start("web", ANYBODY)
+    assert (active(conn), web.hasManagedSaveImage()) == (["web"], 0)
+    web.destroy()
