@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import errors
+from ..hypervisor.infos import VolumeInfo
 from . import locks
 
 _FICLONE = 0x40049409
@@ -26,6 +27,9 @@ _ATTRIBUTES = struct.Struct("=5I8s")
 """`struct fsxattr` of ioctl_xfs_fsgetxattr(2): flags, extent size hint, and what is left as it is."""
 
 _HAS_EXTENT_SIZE = 0x800
+_ROUNDED_US = 2
+"""How far off a time in µs may be that went through a floating-point number."""
+
 _NO_REFLINK = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM, errno.EISDIR}
 
 
@@ -80,6 +84,20 @@ def _opened(path: str, flags: int, mode: int = 0o600) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def is_elsewhere(volume: VolumeInfo) -> bool:
+    """Whether libvirt's file at a volume's path is another than the server's: in a container, say, or by a tunnel.
+
+    Their inodes have changed at different times then. No where there is none here, or libvirt does not tell.
+    """
+    if volume.type != "file" or volume.changed is None:
+        return False
+    try:
+        changed = os.stat(volume.path).st_ctime_ns // 1000
+    except (OSError, ValueError):
+        return False
+    return abs(changed - volume.changed) > _ROUNDED_US
 
 
 def can_write(folder: str) -> bool:

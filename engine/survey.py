@@ -103,9 +103,10 @@ class Surveyor:
             else SourceDisk(disk, None, 0, is_link=self._is_local and os.path.islink(disk.path or ""))
             for disk, volume in found
         )
-        refusals = () if self._is_test else tuple(problems(root, self._places, is_local=self._is_local))
+        is_local = self._is_local and not any(volume and self._is_elsewhere(volume) for _, volume in found)
+        refusals = () if self._is_test else tuple(problems(root, self._places, is_local=is_local))
         own = own_files(root, self._places)
-        paths = filter(None, (own.nvram, own.tpm) if self._is_local else ())
+        paths = filter(None, (own.nvram, own.tpm) if is_local else ())
         not_made = frozenset(path for path in paths if not os.path.lexists(path))
         return Survey(disks, pools, domain, self._places, refusals, not_made)
 
@@ -129,9 +130,13 @@ class Surveyor:
         self, disk: domainxml.Disk, volume: VolumeInfo, pools: Sequence[PoolInfo], method: str, *, flatten: bool
     ) -> SourceDisk:
         form = disk.format or volume.format
-        chain = follow(volume, form, self._host.volume_at, is_local=self._is_local)
+        is_local = self._is_local
+        chain = follow(volume, form, self._host.volume_at, is_local=is_local)
+        if is_local and any(map(self._is_elsewhere, (volume, *chain.volumes))):
+            is_local = False
+            chain = follow(volume, form, self._host.volume_at, is_local=False)
         found = {
-            pool.name: reach(volume, form, pool, chain, is_local=self._is_local, max_chain=self._max_chain)
+            pool.name: reach(volume, form, pool, chain, is_local=is_local, max_chain=self._max_chain)
             for pool in pools
             if pool.is_active
         }
@@ -142,6 +147,13 @@ class Surveyor:
             return _measured(known)
         of_files = [found[pool.name] for pool in pools if pool.name in found and pool.holds_files]
         return _unpacked(known) if _is_libvirts(known, of_files, method) else known
+
+    def _is_elsewhere(self, volume: VolumeInfo) -> bool:
+        """As `files` has it; looked at once more, since its file may have changed in between."""
+        if not files.is_elsewhere(volume):
+            return False
+        now = self._host.volume_at(volume.path)
+        return now is not None and files.is_elsewhere(now)
 
     def _volume_of(self, disk: domainxml.Disk) -> VolumeInfo | None:
         """The volume of a disk that is to be cloned."""

@@ -80,7 +80,8 @@ class Deletions:
 
     def _seen(self, volume: VolumeInfo) -> dict[str, int]:
         """What a volume's file is known by later on, where the server sees it."""
-        return files.identity(volume.path) if self._services.connections.is_local else {}
+        is_seen = self._services.connections.is_local and not files.is_elsewhere(volume)
+        return files.identity(volume.path) if is_seen else {}
 
     def left(self) -> dict[str, dict[str, Any]]:
         """What was being deleted on this libvirt, and is by nobody now: as the journal has it, by the domain's UUID."""

@@ -151,7 +151,7 @@ class VMsModel:
         nvram = self._services.read(domain).nvram or ""
         keep_nvram = (clone is None and not everything) or bool(needs.users(nvram, but=domain.uuid))
         # libvirt removes those of a guest that was started meanwhile as well, so the server does it where it can.
-        known = {} if keep_nvram else self._removable(nvram)
+        known = {} if keep_nvram or any(map(files.is_elsewhere, seen)) else self._removable(nvram)
         refuse_open(self._services, domain.name, [*(volume.path for volume in doomed), *([nvram] if known else [])])
         with Deletions(self._services).written_down(domain, doomed, nvram, known):
             with_tpm = (clone is not None or everything) and domainxml.has_kept_tpm(domain.tree)
