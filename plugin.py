@@ -38,6 +38,7 @@ from .hypervisor.infos import VolumeInfo
 from .hypervisor.inventory import Inventory
 from .hypervisor.making import VolumeMaker
 from .hypervisor.places import places
+from .model.batches import BatchesModel
 from .model.deletions import Deletions
 from .model.feed import Feed
 from .model.foresight import Foresight
@@ -106,6 +107,7 @@ class Cloner:
             listeners.append(activity.tell)
         self._gone = GoneClones(self.services)
         self._deletions = Deletions(self.services)
+        self._batches = BatchesModel(self.services)
         self._housekeeping = cherrypy.process.plugins.BackgroundTask(
             _HOUSEKEEPING_INTERVAL_S, self._keep_house, bus=cherrypy.engine
         )
@@ -157,6 +159,7 @@ class Cloner:
         self._write_uses()
         self._release_left()
         self._finish_deletions()
+        self._finish_withdrawals()
         self._forget_gone()
 
     def _age_out(self) -> None:
@@ -190,6 +193,12 @@ class Cloner:
             self._deletions.sweep()
         except errors.ClonerError as error:  # as above
             log.warning("the storage of deleted guests is kept for now: %s", error)
+
+    def _finish_withdrawals(self) -> None:
+        try:
+            self._batches.sweep()
+        except errors.ClonerError as error:  # as above
+            log.warning("batches that are to be undone are kept for now: %s", error)
 
 
 def _tell_of_changes(settings: Settings, at_work: Settings) -> None:

@@ -73,6 +73,8 @@ def _end_what_runs(copy: Path) -> int:
             journal.end(task.id, FAILED, reason)
         for uuid in journal.deletions():  # its disks may be another guest's by then
             journal.end_deletion(uuid)
+        for batch in journal.withdrawals():  # as may its clones
+            journal.end_withdrawal(batch)
     finally:
         journal.close()
     return len(running)

@@ -313,6 +313,27 @@ class Journal:
         with self._read() as connection:
             return [task_of(dict(row)) for row in connection.execute(query).mappings()]
 
+    def begin_withdrawal(self, batch: int, server: str) -> None:
+        """Writes down that a server undoes a batch."""
+        with self._write() as connection:
+            connection.execute(sa.delete(sql.withdrawals).where(sql.withdrawals.c.batch == batch))
+            connection.execute(sa.insert(sql.withdrawals).values(batch=batch, server=server))
+
+    def adopt_withdrawal(self, batch: int, of: str, by: str) -> bool:
+        """Makes the undoing of a batch another server's. False if it has ended, or somebody else was faster."""
+        here = (sql.withdrawals.c.batch == batch, sql.withdrawals.c.server == of)
+        with self._write() as connection:
+            return connection.execute(sa.update(sql.withdrawals).where(*here).values(server=by)).rowcount == 1
+
+    def end_withdrawal(self, batch: int) -> None:
+        with self._write() as connection:
+            connection.execute(sa.delete(sql.withdrawals).where(sql.withdrawals.c.batch == batch))
+
+    def withdrawals(self) -> dict[int, str]:
+        """The server that undoes it, by batch: also what servers began that died."""
+        with self._read() as connection:
+            return {row.batch: row.server for row in connection.execute(sa.select(sql.withdrawals))}
+
     def tasks_of(self, ids: Collection[int]) -> list[Task]:
         """The tasks of these ids, as far as they are in the list."""
         query = sa.select(sql.tasks).where(sql.tasks.c.id.in_(ids)).order_by(sql.tasks.c.id)

@@ -155,4 +155,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE links ADD COLUMN path TEXT NOT NULL DEFAULT ''",
         "CREATE INDEX links_by_name ON links (name)",
     ),
+    (
+        # Batches that a server undoes: what they have made is removed.
+        "CREATE TABLE withdrawals (batch BIGINT PRIMARY KEY, server VARCHAR(40) NOT NULL)",
+    ),
 )

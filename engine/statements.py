@@ -62,6 +62,7 @@ request_keys = sa.Table(
     *(sa.Column(name, sa.BigInteger) for name in ("created", "batch")),
 )
 deletions = sa.Table("deletions", _metadata, *(sa.Column(name, sa.String) for name in ("uuid", "what")))
+withdrawals = sa.Table("withdrawals", _metadata, sa.Column("batch", sa.BigInteger), sa.Column("server", sa.String))
 holds = sa.Table("holds", _metadata, *(sa.Column(name, sa.String) for name in ("path", "server", "act")))
 
 

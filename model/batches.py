@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Any
 
 from .. import errors
-from ..callers import Caller
+from ..callers import NOBODY, Caller
 from ..engine.ledger import ANOTHERS, cause_of
 from ..engine.records import FINISHED, RUNNING, Task
 from .needs import RecentNeeds
@@ -23,13 +23,16 @@ log = logging.getLogger(__name__)
 _POLL_S = 0.1
 _LONGEST_S = 3600.0
 
+_under_way: dict[tuple[str, int], _Withdrawal] = {}
+"""What this process withdraws, by server and batch."""
+
+_lock = threading.Lock()
+
 
 class BatchesModel:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._tasks = TasksModel(services)
-        self._under_way: dict[int, _Withdrawal] = {}
-        self._lock = threading.Lock()
 
     def lookup(self, batch: str, caller: Caller) -> dict[str, Any]:
         """Raises BatchNotFound."""
@@ -38,39 +41,59 @@ class BatchesModel:
     def delete(self, batch: str, caller: Caller, *, undo: bool) -> dict[str, Any]:
         """Begins to cancel what runs of a batch, and to remove what it has made if `undo`; returns it as it is.
 
-        Can be repeated. Raises BatchNotFound, NotYours.
+        Can be repeated. What is to be undone is written down, lest a server that dies leave it. Raises BatchNotFound,
+        NotYours.
         """
         tasks = self._find(batch, caller)
         if not all(caller.may_remove(task.owner) for task in tasks):
             raise errors.NotYours(what=f"Batch {batch}")
-        self._withdraw(int(batch), _Withdrawal(self._services, caller, [task.id for task in tasks], undo=undo))
+        if undo:
+            self._services.journal.begin_withdrawal(int(batch), self._services.lease.id)
+        self._withdraw(_Withdrawal(self._services, caller, int(batch), [task.id for task in tasks], undo=undo))
         return self._resource(batch, tasks)
 
-    def _withdraw(self, batch: int, work: _Withdrawal) -> None:
+    def sweep(self) -> None:
+        """Goes on with undoing what nobody undoes now, though it was asked for. Raises JournalUnavailable."""
+        journal = self._services.journal
+        for batch, server in journal.withdrawals().items():
+            if self._is_left(batch, server) and journal.adopt_withdrawal(batch, server, self._services.lease.id):
+                tasks = [task.id for task in journal.batch(batch)]
+                self._withdraw(_Withdrawal(self._services, NOBODY, batch, tasks, undo=True))
+
+    def _is_left(self, batch: int, server: str) -> bool:
+        lease = self._services.lease
+        if server == lease.id:
+            return (server, batch) not in _under_way
+        return lease.is_of_here(server) and not lease.is_alive(server)
+
+    def _withdraw(self, work: _Withdrawal) -> None:
         """Begins it in a thread, one for each batch: what is under way goes on once more if it is asked for again."""
-        with self._lock:
-            under_way = self._under_way.setdefault(batch, work)
+        with _lock:
+            under_way = _under_way.setdefault(self._place(work), work)
             if under_way is not work:
                 under_way.repeat(undo=work.undo)
                 return
-        threading.Thread(target=self._run, args=(batch, work), name=f"batch-{batch}", daemon=True).start()
+        threading.Thread(target=self._run, args=(work,), name=f"batch-{work.batch}", daemon=True).start()
 
-    def _run(self, batch: int, work: _Withdrawal) -> None:
+    def _run(self, work: _Withdrawal) -> None:
         try:
-            while self._is_due(batch, work):
+            while self._is_due(work):
                 work.run()
         finally:
-            with self._lock:
-                if self._under_way.get(batch) is work:  # it broke off
-                    del self._under_way[batch]
+            with _lock:
+                if _under_way.get(self._place(work)) is work:  # it broke off
+                    del _under_way[self._place(work)]
 
-    def _is_due(self, batch: int, work: _Withdrawal) -> bool:
+    def _is_due(self, work: _Withdrawal) -> bool:
         """Whether there is more to do; nobody can ask for more of it once there is not."""
-        with self._lock:
+        with _lock:
             is_due, work.is_asked_for = work.is_asked_for, False
             if not is_due:
-                del self._under_way[batch]
+                del _under_way[self._place(work)]
             return is_due
+
+    def _place(self, work: _Withdrawal) -> tuple[str, int]:
+        return self._services.lease.id, work.batch
 
     def _find(self, batch: str, caller: Caller) -> list[Task]:
         number = read_id(batch)
@@ -99,9 +122,10 @@ class BatchesModel:
 class _Withdrawal:
     """The end of a batch before its time."""
 
-    def __init__(self, services: Services, caller: Caller, tasks: list[int], *, undo: bool) -> None:
+    def __init__(self, services: Services, caller: Caller, batch: int, tasks: list[int], *, undo: bool) -> None:
         self._services = services
         self._caller = caller
+        self.batch = batch
         self._tasks = tasks
         self.undo = undo
         self.is_asked_for = True
@@ -113,7 +137,7 @@ class _Withdrawal:
         try:
             self._run()
         except errors.ClonerError as error:
-            log.warning("a batch cannot be withdrawn for now, ask again: %s", error)
+            log.warning("batch %d cannot be withdrawn for now: %s", self.batch, error)
 
     def _run(self) -> None:
         journal, deadline = self._services.journal, time.monotonic() + _LONGEST_S
@@ -130,9 +154,14 @@ class _Withdrawal:
             left = [task.id for task in tasks if task.status == RUNNING]
             if left:
                 time.sleep(_POLL_S)
+        if not left:
+            journal.end_withdrawal(self.batch)
 
     def _remove(self, task: Task, needs: RecentNeeds) -> None:
-        """Removes what a task made; if it cannot be, the task says why: to its owner, whoever withdraws it."""
+        """Removes what a task made; if it cannot be, the task says why: to its owner, whoever withdraws it.
+
+        Raises LibvirtUnavailable and JournalUnavailable.
+        """
         reader = self._caller if self._caller.made(task.owner) else Caller(task.owner)
         try:
             if not self._services.lease.is_of_here(task.server):
@@ -142,6 +171,8 @@ class _Withdrawal:
             else:
                 place = (task.plan["pool"], task.plan["name"])
                 StorageVolumesModel(self._services).delete_made(*place, task.ended or task.created, reader, needs.get())
+        except (errors.LibvirtUnavailable, errors.JournalUnavailable):
+            raise
         except errors.ClonerError as error:
             self._services.journal.withdraw(task.id, warning=errors.NotRemoved(cause=cause_of(error)).reason)
         else:

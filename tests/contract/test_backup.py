@@ -126,6 +126,7 @@ def test_a_clone_that_was_under_way_is_not_undone_when_it_is_put_back(
     old = services("old")
     number = make_half_a_clone(old, "web.qcow2")
     old.journal.begin_deletion("a guest", {})
+    old.journal.begin_withdrawal(1, "a server that was killed")
     (tmp_path / "new").mkdir()
     back_up(old.journal._engine.url, tmp_path / "backup")
     old.journal.close()
@@ -141,6 +142,7 @@ def test_a_clone_that_was_under_way_is_not_undone_when_it_is_put_back(
     assert task.message.startswith("CLNTASK0011E: " if is_backup else "CLNTASK0004E: ")
     assert new.journal.reserved() == []
     assert (new.journal.deletions() == {}) is is_backup
+    assert (new.journal.withdrawals() == {}) is is_backup
 
 
 def test_how_many_are_under_way_is_said(folder: Path, tmp_path: Path) -> None:

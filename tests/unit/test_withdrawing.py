@@ -187,3 +187,63 @@ def test_a_look_at_the_host_that_takes_long_lasts_as_long(services: Services) ->
         now[0] += 0.2
         needs.get()
         assert looks.call_count == 2
+
+
+def finished(services: Services) -> tuple[str, list[int]]:
+    """A batch of two whose tasks are finished."""
+    with mock.patch.object(services.executor, "submit"):
+        batch, tasks = accepted(services)
+    for task in tasks:
+        services.journal.end(task, FINISHED, "OK")
+    return batch, tasks
+
+
+def test_a_batch_that_was_being_undone_when_its_server_died_is_undone_by_the_next(
+    services: Services, tmp_path: Path
+) -> None:
+    batch, tasks = finished(services)
+    with mock.patch.object(BatchesModel, "_withdraw"):  # it dies before it has begun
+        BatchesModel(services).delete(batch, ANYBODY, undo=True)
+    with connected(tmp_path) as heir, mock.patch.object(VMsModel, "delete_made") as deleted:
+        BatchesModel(heir).sweep()
+        assert withdrawals(batch) == 0, "as long as its server lives"
+        services.lease.release()
+        BatchesModel(heir).sweep()
+        wait_until(lambda: heir.journal.withdrawals() == {}, 30, "it is undone")
+        assert deleted.call_count == 2
+        assert [task.status for task in heir.journal.tasks_of(tasks)] == [KILLED, KILLED]
+
+
+def test_a_batch_whose_libvirt_is_away_is_undone_when_that_is_back(services: Services) -> None:
+    batch, tasks = finished(services)
+    away = errors.LibvirtUnavailable(uri="x", cause="a test")
+    with mock.patch.object(VMsModel, "delete_made", side_effect=away):
+        BatchesModel(services).delete(batch, ANYBODY, undo=True)
+        wait_until(lambda: withdrawals(batch) == 0, 30, "it breaks off")
+    kept = services.journal.tasks_of(tasks)
+    assert [(task.status, task.warning) for task in kept] == [(FINISHED, None), (FINISHED, None)]
+    with mock.patch.object(VMsModel, "delete_made"):
+        BatchesModel(services).sweep()
+        wait_until(lambda: services.journal.withdrawals() == {}, 30, "it is undone")
+    assert [task.status for task in services.journal.tasks_of(tasks)] == [KILLED, KILLED]
+
+
+def test_a_batch_that_is_undone_is_begun_once(services: Services) -> None:
+    """The server looks each minute for what nobody undoes."""
+    batch, _ = finished(services)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def delete(*_args: object) -> None:
+        begun.set()
+        go_on.wait(60)
+
+    with mock.patch.object(VMsModel, "delete_made", side_effect=delete) as deleted:
+        try:
+            BatchesModel(services).delete(batch, ANYBODY, undo=True)
+            assert begun.wait(30)
+            BatchesModel(services).sweep()
+            assert withdrawals(batch) == 1
+        finally:
+            go_on.set()
+        wait_until(lambda: withdrawals(batch) == 0, 30, "it ends")
+        assert deleted.call_count == 2
