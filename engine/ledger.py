@@ -273,18 +273,18 @@ class Ledger:
         """Whether the volume of a step that was interrupted is the one that the step was about to make.
 
         Libvirt may still have to make it, for whoever asked it for that and did not live to hear the answer.
-        It was made exclusively or not at all: one that was last changed before the step began is another's. A name that
-        has a stamp of the journal in it is nobody else's. By a name that a person chose somebody may have made another
-        one since the server died: it is ours as long as it is empty and no domain names it. Raises StepFailed for what
-        is another's, lest it be passed over in silence.
+        A name that has a stamp of the journal in it is nobody else's, whatever the clock says of its volume: that of
+        another host, or of a file server, may be behind. By a name that a person chose somebody may have made another
+        one since the server died: it is ours as long as it is empty, no domain names it, and it was not last changed
+        before the step began. Raises StepFailed for what is another's, lest it be passed over in silence.
         """
         self._host.catch_up()
         try:
             volume = self._host.volume(step.args["pool"], step.args["name"])
         except errors.VolumeNotFound:
             return False
-        is_new = volume.changed is None or volume.changed >= step.begun - _COARSE_CLOCK_US
-        if is_new and (step.args.get("stamped") or (volume.changed is not None and self._is_unused(volume, step))):
+        is_new = volume.changed is not None and volume.changed >= step.begun - _COARSE_CLOCK_US
+        if step.args.get("stamped") or (is_new and self._is_unused(volume, step)):
             return True
         raise errors.StepFailed(cause=f"{volume.path} cannot be told from another's, and is left alone")
 
@@ -319,11 +319,12 @@ class Ledger:
         if step.result is not None:
             files.remove(path, dict(step.result))
             return
-        made = files.made_since(path, step.begun - _COARSE_CLOCK_US)
+        made = files.made_since(path, 0)
         if not made:
             return
         # What the step had copied when it was interrupted is the beginning of its source.
-        is_ours = files.begins(step.args["source"], path) and not self._is_named([path])
+        is_new = bool(files.made_since(path, step.begun - _COARSE_CLOCK_US))
+        is_ours = is_new and files.begins(step.args["source"], path) and not self._is_named([path])
         if not (step.args.get("stamped") or is_ours):
             raise errors.StepFailed(cause=f"{path} cannot be told from another's, and is left alone")
         files.remove(path, made)

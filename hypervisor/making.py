@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 import libvirt
@@ -15,8 +14,6 @@ from .infos import VolumeInfo
 
 _POLL_S = 0.25
 _FIRST_POLL_S = 0.01
-_COARSE_CLOCK_US = 50_000
-"""How far a file system's clock may lag."""
 
 
 class NotMade(errors.StepFailed):
@@ -58,6 +55,8 @@ class VolumeMaker:
         with self._connections.long_call() as connection:
             ended = threading.Event()
             watcher = threading.Thread(target=self._watch, args=(pool, name, see, ended), daemon=True)
+            if self._is_there(pool, name):  # and in the way
+                ended.set()
             watcher.start()
             try:
                 self._copy(connection, source, pool, xml)
@@ -76,8 +75,15 @@ class VolumeMaker:
         volume = connection.storagePoolLookupByName(source.pool).storageVolLookupByName(source.name)
         target.createXMLFrom(xml, volume, 0)
 
+    def _is_there(self, pool: str, name: str) -> bool:
+        try:
+            self._host.volume(pool, name)
+        except (errors.VolumeNotFound, errors.PoolNotFound, errors.PoolInactive):
+            return False
+        return True
+
     def _watch(self, pool: str, name: str, see: Callable[[VolumeInfo], None], ended: threading.Event) -> None:
-        began = time.time_ns() // 1000 - _COARSE_CLOCK_US
+        """What was not there before is ours; no clock tells that, since another host's may be behind."""
         poll_s = _FIRST_POLL_S  # it is to be known as soon as it is there, lest a crash leave it
         while not ended.wait(poll_s):
             try:
@@ -86,8 +92,7 @@ class VolumeMaker:
                 poll_s = min(2 * poll_s, _POLL_S)
                 continue  # not there yet, or libvirt is away, which the copy will say
             poll_s = _POLL_S
-            is_new = volume.changed is None or volume.changed >= began
-            if is_new and not ended.is_set():  # else it is what was in the way
+            if not ended.is_set():
                 see(volume)
 
     def _explained(

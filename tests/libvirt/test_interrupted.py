@@ -37,12 +37,17 @@ def inherited(
     point: str,
     body: dict[str, Any],
     path: str = "vms/web",
+    *,
     meanwhile: Callable[[], None] = lambda: None,
+    ahead_s: int = 0,
 ) -> dict[str, Any]:
-    """A clone whose server dies at a point, such as `after define`, as the next server ends it."""
+    """A clone whose server dies at a point, such as `after define`, as the next server ends it.
+
+    Its clock is `ahead_s` ahead of that of the files.
+    """
     with MortalServer(libvirtd.uri, state_dir.with_name("trial") / "state", 0) as trial:
         deadly = trial.points_of(path, body | ({"name": "trial"} if "name" in body else {})).index(point) + 1
-    with MortalServer(libvirtd.uri, state_dir, deadly) as mortal:
+    with MortalServer(libvirtd.uri, state_dir, deadly, ahead_s=ahead_s) as mortal:
         mortal.clone_and_die(path, body)
     meanwhile()
     with Server(libvirtd.uri, state_dir) as heir:
@@ -93,6 +98,36 @@ def test_uefi_variables_that_somebody_made_meanwhile_stay_and_are_named(
     assert task["message"].startswith("CLNTASK0002E")
     assert "copy_VARS.fd (" in task["message"]
     assert theirs.exists()
+
+
+@pytest.mark.parametrize(("method", "point"), [("libvirt", "after create_from"), ("copy", "after copy_small")])
+def test_what_was_made_goes_though_the_clock_of_its_files_is_behind(  # noqa: PLR0917 - pytest's fixtures
+    libvirtd: PrivateLibvirtd,
+    conn: libvirt.virConnect,
+    pool: libvirt.virStoragePool,
+    guest: Guest,
+    nvram: Path,
+    tmp_path: Path,
+    method: str,
+    point: str,
+) -> None:
+    """As that of another host, or of a file server, may be; or the server's was set back since."""
+    guest("web", [make_raw(pool, "web.img", 16 * MiB, {0: some_data(MiB)})], nvram=nvram)
+    before = inventory(conn, nvram.parent)
+    ended = inherited(libvirtd, tmp_path / "state", point, {"method": method}, ahead_s=3600)
+    assert ended["message"].startswith("CLNTASK0004E")
+    assert not [entry for entry in inventory(conn, nvram.parent) - before if ended["name"] in entry]
+
+
+def test_uefi_variables_of_which_it_is_unclear_whose_they_are_are_named(
+    libvirtd: PrivateLibvirtd, guest: Guest, nvram: Path, tmp_path: Path
+) -> None:
+    """They are the clone's, and the clock says that they are older."""
+    guest("web", nvram=nvram)
+    ended = inherited(libvirtd, tmp_path / "state", "after copy_small", {"name": "copy"}, ahead_s=3600)
+    assert ended["message"].startswith("CLNTASK0002E")
+    assert "copy_VARS.fd (" in ended["message"]
+    assert nvram.with_name("copy_VARS.fd").exists()
 
 
 @pytest.mark.parametrize("has_variables", [True, False])

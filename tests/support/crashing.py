@@ -1,6 +1,7 @@
 """`python -m support.crashing N serve …`: a cloner that is killed, as if by `kill -9`, at the N-th point of its clones.
 
-With CLONER_PAUSE set it is not killed: it makes that file, and waits at the point until the file is gone.
+With CLONER_PAUSE set it is not killed: it makes that file, and waits at the point until the file is gone. Its clock is
+CLONER_AHEAD seconds ahead of that of the files.
 
 Points lie before and after each write to the journal, just before it is committed, and before and after each act: a
 volume made, filled or removed, a file copied, a domain defined or undefined. Only what the workers do counts, and each
@@ -78,6 +79,8 @@ def _around_writes(deadly: int) -> None:
 
 def main() -> int:
     deadly = int(sys.argv[1])
+    now, ahead_ns = time.time_ns, int(os.environ.get("CLONER_AHEAD", "0")) * 1_000_000_000
+    time.time_ns = lambda: now() + ahead_ns
     _around_writes(deadly)
     for owner, names in {
         VolumeMaker: ("create", "create_from"),

@@ -16,7 +16,10 @@ TESTS = Path(__file__).resolve().parents[1]
 
 
 class MortalServer(Server):
-    """It dies at the point `deadly`, 0 for none; one that `pauses` waits there instead, until `pause` is removed."""
+    """It dies at the point `deadly`, 0 for none; one that `pauses` waits there instead, until `pause` is removed.
+
+    Its clock is `ahead_s` ahead of that of the files.
+    """
 
     def __init__(
         self,
@@ -26,11 +29,13 @@ class MortalServer(Server):
         *,
         args: Sequence[str] = (),
         pauses: bool = False,
+        ahead_s: int = 0,
         prefix: Sequence[str] = (),
     ) -> None:
         self.points = state_dir.parent / f"points-{deadly}"
         self.pause = state_dir.parent / "pause"
         env = {"PYTHONPATH": str(TESTS), "CLONER_POINTS": str(self.points)}
+        env |= {"CLONER_AHEAD": str(ahead_s)}
         env |= {"CLONER_PAUSE": str(self.pause)} if pauses else {}
         super().__init__(uri, state_dir, args=args, env=env, prefix=prefix)
         place = self._argv.index("cloner")
