@@ -20,7 +20,8 @@ from ..hypervisor.infos import PoolInfo
 from ..utils import byte_length, get_next_clone_name
 from .accepting import Free, settled
 from .guests import disk_mark, mac_mark, nvram_mark, path_mark
-from .services import DOMAIN_NAME, MAC, PATH, VOLUME_NAME, Services, Skipping
+from .reserving import is_being_made, is_reserved, reserve
+from .services import DOMAIN_NAME, MAC, PATH, Services, Skipping
 from .usage import running_users
 
 
@@ -62,14 +63,15 @@ class DomainOrder:
         plan = draft.domain_plan(identity, is_stamped=self.wanted is None)
         transaction.reserve(DOMAIN_NAME, "", name, task=task)
         for copy in plan.copies:
-            transaction.reserve(VOLUME_NAME, copy.pool, copy.name, task=task)
+            reserve(self.services, transaction, draft.pool(copy.pool), copy.name, task=task)
         for path in plan.paths:
             transaction.reserve(PATH, path, "", task=task)
         return plan, f"vms/{name}"
 
     def _refuse_unfinished(self, transaction: Transaction, draft: Draft) -> None:
-        parts = [(VOLUME_NAME, copy.source.pool, copy.source.name) for copy in draft.copies]
-        if any(transaction.is_reserved(*part) for part in [(DOMAIN_NAME, "", self.name), *parts]):
+        if transaction.is_reserved(DOMAIN_NAME, "", self.name) or any(
+            is_being_made(self.services, transaction, copy.source) for copy in draft.copies
+        ):
             cause = "it is still being made; wait for its task, or cancel that"
             raise errors.SourceInUse(name=self.name, act="cloned", cause=cause)
 
@@ -156,6 +158,7 @@ class _Taken(_OfHost):
         self, services: Services, transaction: Transaction, draft: Draft, is_taken: Callable[[str], bool], uuid: str
     ) -> None:
         super().__init__(services, draft, is_taken, uuid)
+        self._services = services
         self._transaction = transaction
 
     def is_reserved(self, name: str) -> bool:
@@ -170,8 +173,9 @@ class _Taken(_OfHost):
         return self._is_called_so(name) or super().has(name)
 
     def _is_called_so(self, name: str) -> bool:
-        volumes = [(VOLUME_NAME, pool.name, volume) for pool, volume in self._volumes(name)]
-        return any(self._transaction.is_reserved(*each) for each in [(DOMAIN_NAME, "", name), *volumes])
+        return self._transaction.is_reserved(DOMAIN_NAME, "", name) or any(
+            is_reserved(self._services, self._transaction, pool, volume) for pool, volume in self._volumes(name)
+        )
 
     def _reserved_path(self, name: str) -> str | None:
         return next((path for path in self._paths(name) if self._transaction.is_reserved(PATH, path, "")), None)

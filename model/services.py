@@ -27,8 +27,9 @@ from .foresight import Foresight
 from .guests import Guest, read_guest
 from .limits import Limits
 
-DOMAIN_NAME, VOLUME_NAME, MAC, PATH = "domain", "volume", "mac", "path"
-"""Kinds of reservations. A volume's `scope` is its pool; a socket, a log or a pipe has its path there, and no name."""
+DOMAIN_NAME, VOLUME_NAME, FOLDER, MAC, PATH = "domain", "volume", "folder", "mac", "path"
+"""Kinds of reservations. A volume's `scope` is its pool, and that of its file the folder's number, see reserving.py; a
+socket, a log or a pipe has its path there, and no name."""
 
 _FEW = 200
 """Guests that are read one by one in no time."""

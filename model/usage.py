@@ -20,6 +20,7 @@ from ..hypervisor.inventory import Inventory
 from ..utils import few
 from .guests import Guest, disk_mark, read_guest
 from .needs import led_to, may_stand_on
+from .reserving import is_file_being_made
 from .services import Services
 
 
@@ -144,6 +145,9 @@ def _forget_held(ours: set[Place]) -> None:
 def _hold(services: Services, name: str, paths: Collection[str], act: str, caller: Caller, ours: set[Place]) -> None:
     with services.journal.transaction() as transaction:
         refuse_held(services, transaction, name, paths, act)
+        if any(is_file_being_made(services, transaction, path) for path in paths):
+            cause = "a disk of it is still being made; wait for its task, or cancel that"
+            raise errors.SourceInUse(name=name, act=act, cause=cause)
         tasks, links = transaction.dependents(paths)
         if tasks:
             which = f"task {few([str(task) for task in tasks])}" if caller.is_admin else "a task"

@@ -15,6 +15,7 @@ from ..hypervisor.host import Host
 from ..hypervisor.infos import PoolInfo
 from ..utils import MAX_FILE_NAME_BYTES, get_next_clone_name
 from .accepting import Free, settled
+from .reserving import is_being_made, is_reserved, reserve
 from .services import VOLUME_NAME, Services, Skipping
 
 
@@ -41,16 +42,16 @@ class VolumeOrder:
     def reserve(self, transaction: Transaction, draft: Draft, task: int, found: Free | None) -> tuple[VolumePlan, str]:
         """Raises VolumeNotCloneable while the source is being made, and NameTaken."""
         copy = draft.copies[0]
-        if transaction.is_reserved(VOLUME_NAME, copy.source.pool, copy.source.name):
+        if is_being_made(self.services, transaction, copy.source):
             raise errors.VolumeNotCloneable(name=self.name, cause="it is still being made")
-        taken = _Taken(self.services.host, transaction, draft.pool(copy.pool))
+        taken = _Taken(self.services, transaction, draft.pool(copy.pool))
         if self.wanted is not None:
             name = self.wanted
             if name in taken:
                 raise errors.NameTaken(name=name)
         else:
             name = settled(found, taken.is_reserved, self._skipped, lambda: self._new_name(draft, transaction, taken))
-        transaction.reserve(VOLUME_NAME, copy.pool, name, task=task)
+        reserve(self.services, transaction, draft.pool(copy.pool), name, task=task)
         plan = draft.volume_plan(name, is_stamped=self.wanted is None)
         return plan, f"storagepools/{copy.pool}/storagevolumes/{name}"
 
@@ -79,12 +80,13 @@ class _OfHost(Container[str]):
 class _Taken(_OfHost):
     """The same, and the names that clones on their way are going to have."""
 
-    def __init__(self, host: Host, transaction: Transaction, pool: PoolInfo) -> None:
-        super().__init__(host, pool)
+    def __init__(self, services: Services, transaction: Transaction, pool: PoolInfo) -> None:
+        super().__init__(services.host, pool)
+        self._services = services
         self._transaction = transaction
 
     def is_reserved(self, name: str) -> bool:
-        return self._transaction.is_reserved(VOLUME_NAME, self._pool.name, name)
+        return is_reserved(self._services, self._transaction, self._pool, name)
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and (self.is_reserved(name) or super().__contains__(name))

@@ -24,7 +24,18 @@ from support.guests import OVMF_VARS, Disk, inventory, stop_guest
 from support.libvirtd import PrivateLibvirtd
 from support.running import run, wait_until
 from support.server import SYNC_TIMEOUT, Server
-from support.storage import GiB, MiB, allocated, listing, make_qcow2, make_raw, open_in_qemu, pool_path, some_data
+from support.storage import (
+    GiB,
+    MiB,
+    allocated,
+    listing,
+    make_pool,
+    make_qcow2,
+    make_raw,
+    open_in_qemu,
+    pool_path,
+    some_data,
+)
 
 Guest = Callable[..., libvirt.virDomain]
 
@@ -179,6 +190,35 @@ def test_a_clone_that_is_still_being_made_is_not_cloned(
     assert refusal(server.request("POST", "vms/first/clone")) == (409, "CLNVM0007E")
     server.request("DELETE", f"tasks/{task['id']}")
     assert server.wait_task(task["id"])["status"] == "killed"
+
+
+def test_a_clone_that_is_being_made_is_known_by_every_pool_that_leads_to_its_folder(
+    libvirtd: PrivateLibvirtd, pool: libvirt.virStoragePool, guest: Guest, folder: Path, tmp_path: Path
+) -> None:
+    """Half of it would be cloned; and of two that are made by one name at once, libvirt lets both have one file."""
+    make_raw(pool, "web.img", 16 * MiB, {0: some_data(16 * MiB)})
+    (folder / "link").symlink_to(pool_path(pool))
+    alias = make_pool(pool.connect(), f"alias-{pool.name()}", folder / "link")
+    config = tmp_path / "cloner.conf"
+    config.write_text("[cloner]\ncopies = 1\n", "utf-8")
+    slow = {"method": "copy", "bandwidth": 1}
+    with Server(libvirtd.uri, tmp_path / "state", args=["--config", str(config)]) as server:
+        source = f"storagepools/{pool.name()}/storagevolumes/web.img/clone"
+        made, waiting = (server.request("POST", source, {**slow, "name": name}).json for name in ("a.img", "b.img"))
+        copy = pool_path(pool) / "a.img"
+        wait_until(lambda: copy.exists() and allocated(copy), 30, "the first one is under way", lambda: server.log)
+        alias.refresh()
+        half = f"storagepools/{alias.name()}/storagevolumes/a.img/clone"
+        assert refusal(server.request("POST", half)) == (400, "CLNVOL0001E")
+        guest("early", [folder / "link/a.img"])
+        assert refusal(server.request("POST", "vms/early/clone")) == (409, "CLNVM0007E")
+        assert refusal(server.request("POST", "vms/early/start")) == (409, "CLNVM0007E")
+        assert refusal(server.request("DELETE", "vms/early", {"storage": True})) == (409, "CLNVM0007E")
+        taken = {"name": "b.img", "pool": alias.name()}
+        assert refusal(server.request("POST", source, taken)) == (409, "CLNNAME0002E")
+        for task in (waiting, made):
+            server.request("DELETE", f"tasks/{task['id']}")
+            assert server.wait_task(task["id"])["status"] == "killed"
 
 
 def test_a_name_whose_socket_would_be_another_guests_is_refused(
