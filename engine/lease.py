@@ -43,13 +43,19 @@ class Lease:
         register_after_fork(self, Lease._leave_to_parent)
 
     def is_alive(self, server: str) -> bool:
-        """Whether the server with this id runs. One that never was, or ended in order, does not."""
+        """Whether the server with this id runs. One that never was, or ended in order, does not.
+
+        Where our own file is not to be seen either, the folder was moved or emptied, and nobody is known to be dead.
+        """
         if server == self.id:
             return True
-        try:
-            descriptor = os.open(self._folder / server, os.O_RDWR)
-        except FileNotFoundError:
-            return False
+        descriptor = self._opened(server)
+        if descriptor is None and self._is_seen():
+            descriptor = self._opened(server)  # the folder may have come back since
+            if descriptor is None:
+                return False
+        if descriptor is None:
+            return True
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: who else asks is not the server
         except BlockingIOError:
@@ -59,6 +65,20 @@ class Lease:
         finally:
             os.close(descriptor)
 
+    def _opened(self, server: str) -> int | None:
+        try:
+            return os.open(self._folder / server, os.O_RDWR)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def _is_seen(self) -> bool:
+        """Whether our own file is where others look for it."""
+        with suppress(OSError):
+            return self._descriptor is None or os.path.samestat(
+                os.stat(self._folder / self.id), os.fstat(self._descriptor)
+            )
+        return False
+
     def is_of_here(self, server: str) -> bool:
         """Whether the server with this id works, or worked, on the same libvirt, as far as that is known."""
         sign = server.partition("-")[2]
@@ -66,7 +86,7 @@ class Lease:
 
     def forget_the_dead(self) -> None:
         """Removes the files of servers that died; what they left is to be recovered before."""
-        for path in self._folder.iterdir():
+        for path in self._folder.iterdir() if self._is_seen() else ():
             if not path.name.startswith(".") and not self.is_alive(path.name):
                 path.unlink(missing_ok=True)
 

@@ -155,6 +155,25 @@ def test_the_dead_are_forgotten_and_the_living_are_not(lease: Lease, start: Call
     assert not lease.is_alive(dead.id)
 
 
+@pytest.mark.parametrize("is_emptied", [False, True])
+def test_nobody_is_dead_while_the_folder_is_away(
+    lease: Lease, start: Callable[[], Server], folder: Path, tmp_path: Path, *, is_emptied: bool
+) -> None:
+    """Somebody has moved it, or has removed what is in it; a server whose file is not there may live."""
+    living, dead = start(), start()
+    dead.kill()
+    (folder if is_emptied else folder.parent).rename(tmp_path / "away")
+    if is_emptied:
+        folder.mkdir()
+    lease.forget_the_dead()
+    assert lease.is_alive(living.id)
+    if is_emptied:
+        folder.rmdir()
+    (tmp_path / "away").rename(folder if is_emptied else folder.parent)
+    assert lease.is_alive(living.id)
+    assert not lease.is_alive(dead.id)
+
+
 def test_a_dead_server_is_dead_to_all_who_ask_at_once(lease: Lease, start: Callable[[], Server], folder: Path) -> None:
     """To ask is not to live: an answer must not come from somebody else's question."""
     dead = start()
