@@ -46,6 +46,7 @@ class Needs:
         self._is_local = services.connections.is_local
         self._found: dict[str, Collection[tuple[str, str | None]]] = {}
         self._names: dict[str | Identity, dict[str, str]] = {}
+        self._above: dict[str | Identity, set[str]] = {}
         self._overlays: dict[str | Identity, set[str]] | None = None
         for domain in services.host.definitions():
             self._add(domain)
@@ -69,6 +70,11 @@ class Needs:
         keys = [key for place in places for key in self._keys(place)]
         return sorted({name for key in keys for name in self._overlays.get(key, ())})
 
+    def above(self, place: str) -> set[str]:
+        """What stands on an image: `pool/volume`, or the name of a domain with such a disk."""
+        found = {name for key in self._keys(place) for name in self._above.get(key, ())}
+        return found.union(self.overlays(place))
+
     def _volumes(self) -> Iterator[tuple[str, str]]:
         """Every image, and what it names. Files are read rather than asked for: libvirt would read them as well."""
         host = self._services.host
@@ -90,6 +96,9 @@ class Needs:
         places = {place for root in roots for place in self._places(root)}
         for key in [key for place in places for key in self._keys(place)]:
             self._names.setdefault(key, {})[domain.uuid] = domain.name
+        below = {each for root in roots for disk in domainxml.disks(root) for each in self._below(disk)}
+        for key in [key for place in below for key in self._keys(place)]:
+            self._above.setdefault(key, set()).add(domain.name)
 
     def _keys(self, place: str) -> Iterator[str | Identity]:
         yield place

@@ -19,7 +19,7 @@ from ..hypervisor.infos import SHUT_OFF, DomainInfo, VolumeInfo
 from ..hypervisor.inventory import Inventory
 from ..utils import few
 from .guests import Guest, disk_mark, read_guest
-from .needs import led_to, may_stand_on
+from .needs import Needs, led_to, may_stand_on
 from .reserving import is_file_being_made
 from .services import Services
 
@@ -117,7 +117,7 @@ def held(services: Services, name: str, paths: Collection[str], act: str, caller
     Raises SourceInUse when a clone reads one of them, a linked clone stands on one, or somebody else holds one.
     """
     paths = _with_other_paths(services, paths)
-    _forget_gone(services, paths)
+    _forget_gone(services, name, paths, act, caller)
     ours: set[Place] = set()
     try:
         _hold(services, name, paths, act, caller, ours)
@@ -154,10 +154,7 @@ def _hold(services: Services, name: str, paths: Collection[str], act: str, calle
             cause = f"{which} is cloning it; wait, or cancel that"
             raise errors.SourceInUse(name=name, act=act, cause=cause)
         if links:
-            children = few(sorted(f"{link.pool}/{link.name}" for link in links))
-            which = f": {children}" if caller.is_admin else ""
-            cause = f"linked clones need its disks{which}; delete them first"
-            raise errors.SourceInUse(name=name, act=act, cause=cause)
+            raise _needed(name, act, {f"{link.pool}/{link.name}" for link in links}, caller)
         transaction.hold(paths, services.lease.id, act)
         ours.update((services.lease.id, path) for path in paths)
         _held_here.update(ours)  # before anybody can see it in the journal
@@ -204,9 +201,22 @@ def _held_by(server: str) -> list[str]:
     return [path for holder, path in _held_here.copy() if holder == server]
 
 
-def _forget_gone(services: Services, paths: Collection[str]) -> None:
-    """Forgets linked clones that are not there any more, by whoever's hand."""
-    services.journal.unlink([link for link in services.journal.links(paths) if not _is_there(services, link)])
+def _needed(name: str, act: str, children: Collection[str], caller: Caller) -> errors.SourceInUse:
+    which = f": {few(sorted(children))}" if caller.is_admin else ""
+    return errors.SourceInUse(name=name, act=act, cause=f"linked clones need its disks{which}; delete them first")
+
+
+def _forget_gone(services: Services, name: str, paths: Collection[str], act: str, caller: Caller) -> None:
+    """Forgets linked clones that are not there any more, by whoever's hand.
+
+    Raises SourceInUse where something stands on such an image all the same: they may have been moved, or renamed.
+    """
+    gone = [link for link in services.journal.links(paths) if not _is_there(services, link)]
+    parents = {link.parent for link in gone}
+    needs = Needs(services) if gone else None
+    if needs is not None and (above := {each for parent in parents for each in needs.above(parent)}):
+        raise _needed(name, act, above, caller)
+    services.journal.unlink(gone)
 
 
 def forget_deleted(services: Services, volumes: Collection[VolumeInfo]) -> None:

@@ -444,3 +444,24 @@ def test_what_a_linked_clone_stands_on_is_not_started_by_a_hard_link(
     assert refusal(server.request("POST", "vms/other/start")) == (409, "CLNVM0007E")
     assert server.request("DELETE", f"vms/{clone}").status == 204
     assert server.request("POST", "vms/other/start").status == 200
+
+
+def test_what_a_linked_clone_stands_on_is_not_started_though_that_was_moved(
+    server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest, disk: Path, folder: Path
+) -> None:
+    guest("web", [disk])
+    clone = conn.lookupByName(cloned(server, "vms/web", method="linked")["name"])
+    child = pool_path(pool) / f"{clone.name()}-vda.qcow2"
+    moved = child.rename(folder / "moved.qcow2")
+    pool.refresh()
+    conn.defineXML(clone.XMLDesc().replace(str(child), str(moved)))
+    answer = server.request("POST", "vms/web/start")
+    assert refusal(answer) == (409, "CLNVM0007E")
+    assert clone.name() in answer.json["reason"]
+    clone.undefine()
+    moved.rename(child.with_name("renamed.qcow2"))
+    answer = server.request("DELETE", "vms/web", {"storage": True})
+    assert refusal(answer) == (409, "CLNVM0007E")
+    assert f"{pool.name()}/renamed.qcow2" in answer.json["reason"]
+    child.with_name("renamed.qcow2").unlink()
+    assert server.request("POST", "vms/web/start").status == 200
