@@ -91,6 +91,12 @@ def stopped_volumes(host: Host, domain: DomainInfo) -> Iterator[tuple[str, str]]
             yield from ((pool.name, name) for pool in host.list_pools() if not pool.is_active and pool.path in folders)
 
 
+def files_in_no_pool(host: Host, domain: DomainInfo) -> list[str]:
+    """Paths of files that a domain writes to and no active pool has, as far as the server sees any."""
+    loose = [disk.path for disk in domainxml.disks(parse(domain.xml)) if disk.is_written and disk.path]
+    return [path for path in loose if host.is_local and host.volume_behind(path) is None]
+
+
 def written_paths(host: Host, domain: DomainInfo) -> list[str]:
     """Paths of the images that a domain writes to, in a pool or not."""
     loose = [disk.path for disk in domainxml.disks(parse(domain.xml)) if disk.is_written and disk.path]

@@ -20,9 +20,15 @@ from .domainorder import DomainOrder, refuse_written
 from .guests import disk_mark
 from .needs import Needs
 from .services import DOMAIN_NAME, Services, read_wishes
-from .usage import forget_deleted, held, refuse_open, stopped_volumes, written_paths, written_volumes
-
-_HIDDEN = "its pool is not there, or leads elsewhere by now"
+from .usage import (
+    files_in_no_pool,
+    forget_deleted,
+    held,
+    refuse_open,
+    stopped_volumes,
+    written_paths,
+    written_volumes,
+)
 
 
 class VMsModel:
@@ -141,13 +147,13 @@ class VMsModel:
         for pool, volume in stopped_volumes(self._services.host, domain):
             if everything or {"pool": pool, "volume": volume} in ours:
                 raise errors.PoolInactive(pool=pool)
-        hidden = self._hidden(domain, ours, seen)
         doomed = [
             volume
             for volume in seen
             if (everything or {"pool": volume.pool, "volume": volume.name} in ours)
             and not self._is_needed(volume, domain.uuid, needs)
         ]
+        lost = self._out_of_reach(domain, ours, seen, needs, everything=everything)
         nvram = self._services.read(domain).nvram or ""
         keep_nvram = (clone is None and not everything) or bool(needs.users(nvram, but=domain.uuid))
         # libvirt removes those of a guest that was started meanwhile as well, so the server does it where it can.
@@ -156,12 +162,38 @@ class VMsModel:
         with Deletions(self._services).written_down(domain, doomed, nvram, known):
             with_tpm = (clone is not None or everything) and domainxml.has_kept_tpm(domain.tree)
             self._undefine(domain, keep_nvram=keep_nvram or bool(known), with_tpm=with_tpm)
-            left = hidden | self._delete_volumes(domain, doomed) | self._remove_nvram(domain, nvram, known)
+            left = lost | self._delete_volumes(domain, doomed) | self._remove_nvram(domain, nvram, known)
             forget_deleted(self._services, [each for each in doomed if f"{each.pool}/{each.name}" not in left])
             journal.clone_is_gone(domain.uuid)
         if left:
             causes = "; ".join(dict.fromkeys(left.values()))
             raise errors.DomainDeletedInPart(name=domain.name, storage=", ".join(left), cause=causes)
+
+    def _out_of_reach(
+        self,
+        domain: DomainInfo,
+        ours: Collection[Mapping[str, str]],
+        seen: Collection[VolumeInfo],
+        needs: Needs,
+        *,
+        everything: bool,
+    ) -> dict[str, str]:
+        """Storage that should go and cannot, since no pool has it, or not that in which we made it; and why."""
+        loose = files_in_no_pool(self._services.host, domain) if everything else []
+        left = dict.fromkeys(filter(files.may_be_there, loose), "no active storage pool has it as a volume")
+        found = {(volume.pool, volume.name) for volume in seen}
+        paths = {volume.path for volume in seen} if everything else set()  # what goes, whatever its pool is
+        for disk in domainxml.disks(domain.tree):
+            if disk.is_written and disk.path not in paths:
+                name = os.path.basename(disk.place)
+                pools = [item["pool"] for item in ours if item.get("volume") == name]
+                hidden = [pool for pool in pools if (pool, name) not in found and not self._is_gone(pool, disk.path)]
+                left |= {disk.place: f"it is no volume of pool {pool} any more" for pool in hidden}
+        return {
+            place: why
+            for place, why in left.items()
+            if not needs.users(place, but=domain.uuid) and not needs.overlays(place)
+        }
 
     def _is_needed(self, volume: VolumeInfo, but: str, needs: Needs) -> bool:
         """Whether anybody needs a volume, other than the domain with the UUID `but`; events may tell of newer users."""
@@ -169,21 +201,6 @@ class VMsModel:
             return True
         users = [user for place in volume.places for user in self._services.inventory.having(disk_mark(place)) or ()]
         return any(user.uuid != but for user in users)
-
-    def _hidden(
-        self, domain: DomainInfo, ours: Collection[Mapping[str, str]], seen: Collection[VolumeInfo]
-    ) -> dict[str, str]:
-        """Volumes that we made for a domain, and that stay since their pool has them no more; and this as the cause."""
-        left: dict[str, str] = {}
-        found = {(volume.pool, volume.name) for volume in seen}
-        for disk in domainxml.disks(domain.tree):
-            if not disk.is_written:
-                continue
-            name = disk.volume or os.path.basename(disk.path or "")
-            pools = [item["pool"] for item in ours if item.get("volume") == name]
-            hidden = [pool for pool in pools if (pool, name) not in found and not self._is_gone(pool, disk.path)]
-            left |= {f"{pool}/{name}": _HIDDEN for pool in hidden}
-        return left
 
     def _is_gone(self, pool: str, path: str | None) -> bool:
         """Whether a volume that libvirt does not find in a pool is nowhere else either."""

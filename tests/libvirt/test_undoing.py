@@ -21,7 +21,7 @@ from cloner.model.storagevolumes import StorageVolumesModel
 from cloner.model.vms import VMsModel
 from cloner.server import commands
 from cloner.settings import Settings
-from support.answers import refusal
+from support.answers import cloned, refusal
 from support.guests import Disk
 from support.libvirtd import PrivateLibvirtd
 from support.mortal import MortalServer
@@ -333,3 +333,26 @@ def fill(path: Path) -> None:
             with suppress(OSError):
                 while file.write(bytes(size)) == size:
                     pass
+
+
+def test_a_guest_whose_storage_no_pool_has_is_deleted_and_that_is_named(
+    server: Server, conn: libvirt.virConnect, folder: Path, guest: Callable[..., libvirt.virDomain]
+) -> None:
+    """It lies in no pool, or the pool that a clone was made in is called otherwise, or leads elsewhere by now."""
+    loose = folder / "loose.img"
+    loose.write_bytes(some_data(MiB))
+    first = make_pool(conn, "first", folder / "first")
+    guest("web", [loose])
+    clones = [cloned(server, "vms/web", pool="first")["name"] for _ in range(2)]
+    remove_pool(first)
+    make_pool(conn, "second", folder / "first")
+    make_pool(conn, "first", folder / "elsewhere")
+    for name, path in (("web", loose), *((name, folder / "first" / f"{name}-vda.img") for name in clones)):
+        answer = server.request("DELETE", f"vms/{name}", {"storage": True} if name != clones[0] else None)
+        if name == clones[1]:  # a pool has it
+            assert (answer.status, path.exists()) == (204, False)
+        else:
+            assert refusal(answer) == (502, "CLNVM0005E")
+            assert str(path) in answer.json["reason"]
+            assert path.exists()
+        assert server.request("GET", f"vms/{name}").status == 404
