@@ -250,7 +250,10 @@ class Maker:
 
     def _define(self, plan: DomainPlan, sources: Mapping[str, domainxml.NewSource]) -> Action:
         def define() -> Mapping[str, Any]:
-            name, runs = self._host.domain_runs(plan.source_uuid)
+            try:
+                name, runs = self._host.domain_runs(plan.source_uuid)
+            except errors.DomainNotFound as error:
+                raise errors.StepFailed(cause=f"somebody has undefined {plan.source} meanwhile") from error
             if runs:
                 raise errors.SourceStarted
             if name != plan.source:

@@ -336,6 +336,16 @@ def test_a_source_that_was_renamed_meanwhile_is_not_said_to_have_been_started(se
     assert "web is called other by now" in found.message
 
 
+def test_a_source_that_was_undefined_meanwhile_is_called_by_its_name(services: Services) -> None:
+    task = VMsModel(services).clone("web", Request({}, MOUNT, ANYBODY)).tasks[0]
+    with services.connections.short_call() as connection:
+        connection.lookupByName("web").undefine()
+    services.executor.start()
+    found = ended(services, task.id)
+    assert (found.status, found.message[:12]) == (FAILED, "CLNTASK0001E")
+    assert "has undefined web meanwhile" in found.message
+
+
 def test_a_clone_that_was_cancelled_is_killed_whatever_fails_before_it_could_end(services: Services) -> None:
     """As when libvirt hangs in a call, and is gone in the end."""
     task = VMsModel(services).clone("web", Request({}, MOUNT, ANYBODY)).tasks[0]
