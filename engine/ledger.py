@@ -7,6 +7,7 @@ exclusively and not before the step.
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -282,11 +283,26 @@ class Ledger:
         try:
             volume = self._host.volume(step.args["pool"], step.args["name"])
         except errors.VolumeNotFound:
+            self._remove_unseen(step)
             return False
         is_new = volume.changed is not None and volume.changed >= step.begun - _COARSE_CLOCK_US
         if step.args.get("stamped") or (is_new and self._is_unused(volume, step)):
             return True
         raise errors.StepFailed(cause=f"{volume.path} cannot be told from another's, and is left alone")
+
+    def _remove_unseen(self, step: Step) -> None:
+        """Removes the file that a libvirtd which was killed left its qemu-img to make.
+
+        The next libvirtd has looked into its pools before that. Raises StepFailed for what may be another's.
+        """
+        pool = self._host.pool(step.args["pool"])
+        if not (self._host.is_local and pool.holds_files):
+            return
+        path = os.path.join(pool.path, step.args["name"])
+        made = files.made_since(path, step.begun - _COARSE_CLOCK_US)
+        if made and not step.args.get("stamped"):
+            raise errors.StepFailed(cause=f"{path} cannot be told from another's, and is left alone")
+        files.remove(path, made)
 
     def _check_unused(self, step: Step) -> None:
         """Raises StepFailed for a file that is a guest's by now. The clone itself is undone before."""

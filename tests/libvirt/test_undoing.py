@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import sqlite3
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -356,3 +358,24 @@ def test_a_guest_whose_storage_no_pool_has_is_deleted_and_that_is_named(
             assert str(path) in answer.json["reason"]
             assert path.exists()
         assert server.request("GET", f"vms/{name}").status == 404
+
+
+@pytest.mark.parametrize("wanted", [{}, {"name": "copy"}])
+def test_a_volume_that_libvirt_was_killed_over_and_does_not_see_is_not_passed_over(
+    libvirtd: PrivateLibvirtd, pool: libvirt.virStoragePool, guest: Guest, tmp_path: Path, wanted: dict[str, str]
+) -> None:
+    """Its qemu-img goes on, and makes the file when the next libvirtd has looked into its pools."""
+    guest("web", [make_raw(pool, "web.img", MiB, {0: some_data(MiB)})])
+    body, state = {"method": "copy", **wanted}, tmp_path / "state"
+    with MortalServer(libvirtd.uri, tmp_path / "trial" / "state", 0) as trial:
+        at = trial.points_of("vms/web", body | ({"name": "trial"} if wanted else {})).index("before create") + 1
+    with MortalServer(libvirtd.uri, state, at) as server:
+        server.clone_and_die("vms/web", body)
+    with closing(sqlite3.connect(state / "journal.sqlite")) as journal:
+        (args,) = journal.execute("SELECT args FROM steps WHERE kind = 'volume'").fetchone()
+    made = pool_path(pool) / json.loads(args)["name"]
+    made.touch()
+    with Server(libvirtd.uri, state) as server:
+        task = server.wait_task(server.request("GET", "tasks").json[-1]["id"])
+    assert made.exists() == bool(wanted)  # a name that a person chose may be somebody else's file
+    assert (made.name in task["message"]) == bool(wanted)
