@@ -299,8 +299,9 @@ class Ledger:
         if not (self._host.is_local and pool.holds_files):
             return
         path = os.path.join(pool.path, step.args["name"])
-        made = files.made_since(path, step.begun - _COARSE_CLOCK_US)
-        if made and not step.args.get("stamped"):
+        is_stamped = bool(step.args.get("stamped"))
+        made = files.made_since(path, 0 if is_stamped else step.begun - _COARSE_CLOCK_US)
+        if made and not is_stamped:
             raise errors.StepFailed(cause=f"{path} cannot be told from another's, and is left alone")
         files.remove(path, made)
 

@@ -188,7 +188,8 @@ class VMsModel:
                 name = os.path.basename(disk.place)
                 pools = [item["pool"] for item in ours if item.get("volume") == name]
                 hidden = [pool for pool in pools if (pool, name) not in found and not self._is_gone(pool, disk.path)]
-                left |= {disk.place: f"it is no volume of pool {pool} any more" for pool in hidden}
+                if hidden:
+                    left[disk.place] = f"it is no volume of pool {', '.join(hidden)} any more"
         return {
             place: why
             for place, why in left.items()
