@@ -44,8 +44,8 @@ from support.storage import (
     write_image,
 )
 
-GUESTS = 300
-VOLUMES = 150
+GUESTS = 200
+VOLUMES = 100
 STATED = {".img": "raw", ".qcow2": "qcow2", ".vmdk": "vmdk"}
 USB = "<hostdev mode='subsystem' type='usb'><source><vendor id='0x1234'/><product id='0xabcd'/></source></hostdev>"
 
