@@ -109,7 +109,7 @@ def _progress(task: Task, done: dict[str, int]) -> dict[str, Any]:
     total = sum(disk.get("total", 0) for disk in task.plan.get("disks", ()))
     bytes_done = total if task.status == FINISHED else sum(done.values())
     part = bytes_done / total if total else 0.0
-    elapsed = ((task.ended or wall_clock()) - task.created) / _US
+    elapsed = max(0.0, ((task.ended or wall_clock()) - task.created) / _US)  # the clock may have been set back
     return {
         "progress": 100 if task.status == FINISHED else min(int(100 * part), 99),
         "bytes_done": bytes_done,
