@@ -7,7 +7,9 @@ to be dead at once. SQLite's WAL mode ties a journal to one host, and a lock on 
 from __future__ import annotations
 
 import fcntl
+import math
 import os
+import time
 import uuid
 from contextlib import suppress
 from hashlib import blake2b
@@ -17,6 +19,9 @@ from urllib.parse import parse_qs, urlsplit
 
 _SIGN_BYTES = 3
 """The journal has 40 characters for an id, of which a UUID takes 32."""
+
+_ANEW_S = 30.0
+"""After how many seconds all who live have made their files anew, too."""
 
 _HERE = ("", "localhost", "127.0.0.1", "::1")
 
@@ -34,13 +39,28 @@ class Lease:
         self._folder = folder
         self._sign = _sign(uri)
         self.id = f"{uuid.uuid4().hex}-{self._sign}" if uri else uuid.uuid4().hex
-        unseen = folder / f".{self.id}"  # until it is locked: an unlocked file is that of a dead server
-        descriptor = os.open(unseen, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        self._descriptor: int | None = descriptor
-        unseen.rename(folder / self.id)
+        self._descriptors = [self._made()]
+        self._anew = -math.inf
         # The lock is also that of what is forked and goes on without us: in Wok, Kimchi's serial consoles.
         register_after_fork(self, Lease._leave_to_parent)
+
+    def _made(self) -> int:
+        """Our file, anew. Raises OSError."""
+        unseen = self._folder / f".{self.id}"  # until it is locked: an unlocked file is that of a dead server
+        descriptor = os.open(unseen, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        unseen.rename(self._folder / self.id)
+        return descriptor
+
+    def keep(self) -> None:
+        """Makes our file anew where somebody has removed it: who starts from then on would take us for dead.
+
+        The former stays locked, since it may come back.
+        """
+        if not self._is_there():
+            with suppress(OSError):  # the folder was moved, say
+                self._anew = time.monotonic()  # before we can be seen there
+                self._descriptors.append(self._made())
 
     def is_alive(self, server: str) -> bool:
         """Whether the server with this id runs. One that never was, or ended in order, does not.
@@ -72,11 +92,15 @@ class Lease:
             return None
 
     def _is_seen(self) -> bool:
-        """Whether our own file is where others look for it."""
+        """Whether our own file is where others look for it, and theirs have had the time to be."""
+        return time.monotonic() >= self._anew + _ANEW_S and self._is_there()
+
+    def _is_there(self) -> bool:
+        if not self._descriptors:
+            return True  # it was taken away in order
         with suppress(OSError):
-            return self._descriptor is None or os.path.samestat(
-                os.stat(self._folder / self.id), os.fstat(self._descriptor)
-            )
+            seen = os.stat(self._folder / self.id)
+            return any(os.path.samestat(seen, os.fstat(descriptor)) for descriptor in self._descriptors)
         return False
 
     def is_of_here(self, server: str) -> bool:
@@ -92,14 +116,14 @@ class Lease:
 
     def _leave_to_parent(self) -> None:
         """In a child that multiprocessing has forked."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
+        for descriptor in self._descriptors:
+            os.close(descriptor)
 
     def release(self) -> None:
         with suppress(OSError):  # it is gone, or its disk takes nothing any more; the lock ends in any case
             (self._folder / self.id).unlink()
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
+        descriptors, self._descriptors = self._descriptors, []
+        for descriptor in descriptors:
             os.close(descriptor)
 
 

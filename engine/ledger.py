@@ -164,6 +164,7 @@ class Ledger:
 
         One that cannot be settled yet is kept for the next call.
         """
+        self._lease.keep()
         dead = {server for server in self._journal.servers_with_tasks() if not self._lease.is_alive(server)}
         for task in self._journal.tasks(RUNNING) if dead else ():
             if task.server in dead and not self._lease.is_of_here(task.server):

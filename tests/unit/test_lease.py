@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -172,6 +173,30 @@ def test_nobody_is_dead_while_the_folder_is_away(
     (tmp_path / "away").rename(folder if is_emptied else folder.parent)
     assert lease.is_alive(living.id)
     assert not lease.is_alive(dead.id)
+
+
+def test_whose_file_was_removed_makes_it_anew_and_waits_until_others_have(
+    lease: Lease, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Lease(folder)
+    folder.rename(tmp_path / "away")
+    lease.keep()
+    folder.mkdir()
+    lease.keep()
+    assert {path.name for path in folder.iterdir()} == {lease.id}
+    starts_now = Lease(folder)
+    assert starts_now.is_alive(lease.id)
+    assert lease.is_alive(other.id)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 60)
+    assert not lease.is_alive(other.id)
+    other.keep()
+    assert lease.is_alive(other.id)
+    shutil.rmtree(folder)
+    (tmp_path / "away").rename(folder)
+    assert starts_now.is_alive(lease.id)
+    for each in (other, starts_now):
+        each.release()
 
 
 def test_a_dead_server_is_dead_to_all_who_ask_at_once(lease: Lease, start: Callable[[], Server], folder: Path) -> None:
