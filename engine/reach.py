@@ -21,6 +21,7 @@ _MAY_BE_BACKING = frozenset({"raw", "qcow2"})
 
 _KEEPS_LINK = "it would keep the link to the backing file, and flatten was asked for"
 _ROUNDED_UP = "libvirt makes it of whole KiB, as its source is not, and the server may not write the pool's files"
+_MAY_BE_RELATIVE = "it may name its backing file relative to its own folder"
 _NO_QEMU_IMG = "qemu-img is not installed (Debian's package qemu-utils)"
 
 
@@ -142,14 +143,14 @@ def _image_problem(volume: VolumeInfo, form: str, header: Header | None, pool: P
     """Why the image's file is not all of the image, if so."""
     if form not in PLAIN_BYTES:
         return f"an image of format {form} may lie in several files"
-    if form != "qcow2":
-        return None
+    is_beside = os.path.dirname(volume.path) == pool.path
+    if form != "qcow2":  # what libvirt tells of is a whole path in any case
+        return None if form == "raw" or not volume.backing or is_beside else _MAY_BE_RELATIVE
     if header is None:
         return "its file is no qcow2 image"
     if header.has_external_data:
         return "its data lies in another file"
-    backing = header.backing
-    if backing and not os.path.isabs(backing) and os.path.dirname(volume.path) != pool.path:
+    if header.backing and not os.path.isabs(header.backing) and not is_beside:
         return "it names its backing file relative to its own folder"
     return None
 

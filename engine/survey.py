@@ -19,6 +19,9 @@ from .reach import COPY, LIBVIRT, REFLINK, Reach, reach
 
 FALLBACK_POOL = "default"
 
+_READ_BY_LIBVIRT = frozenset({"qcow", "qed"})
+"""Formats whose images may stand on others, and which of them only libvirt's pools tell."""
+
 
 @dataclass(frozen=True)
 class SourceDisk:
@@ -266,10 +269,10 @@ def _as_disk(volume: VolumeInfo) -> domainxml.Disk:
 def _loose_file(disk: domainxml.Disk) -> VolumeInfo | None:
     """A disk's file that no pool knows. Its format is what the domain says; no content is asked for that."""
     path = disk.path or ""
-    facts = files.look(path)
+    form = disk.format or "raw"
+    facts = files.look(path) if form not in _READ_BY_LIBVIRT else None
     if facts is None:
         return None
-    form = disk.format or "raw"
     try:
         header = read_header(path) if form == "qcow2" else None
     except OSError:

@@ -14,8 +14,8 @@ import libvirt
 import pytest
 from lxml import etree
 
-from support.answers import cloned
-from support.guests import inventory, stop_guest
+from support.answers import cloned, refusal
+from support.guests import Disk, inventory, stop_guest
 from support.libvirtd import PrivateLibvirtd, as_unprivileged, unprivileged_ids
 from support.running import run, wait_until
 from support.server import SYNC_TIMEOUT, Server
@@ -240,6 +240,25 @@ def test_an_overlay_keeps_its_backing_file(
     assert allocated(copy) <= allocated(overlay)
 
 
+@pytest.mark.parametrize("form", ["qed", "qcow"])
+def test_an_old_image_does_not_take_a_relative_name_to_another_folder(  # noqa: PLR0917 - pytest's fixtures
+    server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest, folder: Path, form: str
+) -> None:
+    """Where another file may be called so."""
+    other = make_pool(conn, f"other-{folder.name}", folder / "other")
+    make_raw(pool, "base.img", MiB, {0: some_data(64 * KiB)})
+    make_raw(other, "base.img", MiB, {0: some_data(64 * KiB, 1)})
+    overlay = pool_path(pool) / f"web.{form}"
+    run("qemu-img", "create", "-q", "-f", form, "-F", "raw", "-b", "base.img", overlay)
+    shutil.chown(overlay, pool_path(pool).owner())
+    pool.refresh()
+    guest("web", [Disk(overlay, format=form)])
+    task = clone(server, pool=other.name())
+    (copy,) = files_of(conn, task["name"])
+    run("qemu-img", "compare", "-f", form, "-F", form, overlay, copy)
+    assert "the link to its backing file" in task["disks"][0]["note"]
+
+
 def test_a_disk_in_no_pool_is_cloned_into_the_one_that_is_named(
     server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest, folder: Path
 ) -> None:
@@ -250,6 +269,18 @@ def test_a_disk_in_no_pool_is_cloned_into_the_one_that_is_named(
     (copy,) = files_of(conn, task["name"])
     assert copy.parent == pool_path(pool)
     assert sha256(copy) == sha256(stray)
+
+
+@pytest.mark.parametrize("form", ["qed", "qcow"])
+def test_an_old_image_in_no_pool_is_not_cloned_since_nobody_tells_what_it_stands_on(
+    server: Server, pool: libvirt.virStoragePool, guest: Guest, folder: Path, form: str
+) -> None:
+    stray = folder / f"stray.{form}"
+    run("qemu-img", "create", "-q", "-f", form, "-F", "raw", "-b", "/etc/hostname", stray, "1M")
+    guest("web", [Disk(stray, format=form)])
+    answer = server.request("POST", "vms/web/clone", body={"pool": pool.name()})
+    assert refusal(answer) == (400, "CLNVM0002E")
+    assert "define a pool for its folder" in answer.json["reason"]
 
 
 def big(pool: libvirt.virStoragePool, name: str = "web.img", data: int = 1024) -> Path:
