@@ -288,12 +288,13 @@ class Host:
 
     def volume_at(self, path: str) -> VolumeInfo | None:
         """The volume with this path in any active pool."""
-        try:
-            with self._doing("look up a storage volume", pool="", name=path) as connection:
-                volume = connection.storageVolLookupByPath(path)
-                return volume_info(self._keep(volume.storagePoolLookupByVolume()).name(), volume)
-        except errors.VolumeNotFound:
-            return None
+        with (
+            suppress(errors.VolumeNotFound, errors.PoolNotFound, errors.PoolInactive),  # its pool may end in between
+            self._doing("look up a storage volume", pool="?", name=path) as connection,
+        ):
+            volume = connection.storageVolLookupByPath(path)
+            return volume_info(self._keep(volume.storagePoolLookupByVolume()).name(), volume)
+        return None
 
     def volume_behind(self, path: str) -> VolumeInfo | None:
         """The volume with this path, or with that to which a symbolic link among its folders leads."""
@@ -304,8 +305,13 @@ class Host:
             found = self.volume_at(real) if real != path else None
         return found
 
-    def list_volumes(self, pool: str) -> list[VolumeInfo]:
-        """Raises PoolNotFound, PoolInactive."""
+    def list_volumes(self, pool: str, *, but_unreadable: bool = False) -> list[VolumeInfo]:
+        """Raises PoolNotFound, PoolInactive.
+
+        `but_unreadable`: all but those that libvirt cannot look at, which it leaves out itself when it refreshes the
+        pool; else one of them is a LibvirtFailed.
+        """
+        passed_over = (errors.VolumeNotFound, *((errors.LibvirtFailed,) if but_unreadable else ()))
         with self._connections.short_call():  # what is listed belongs to its connection
             with self._doing("list the storage volumes", pool=pool) as connection:
                 volumes = _active_pool(connection, pool).listAllVolumes()
@@ -313,7 +319,7 @@ class Host:
             for volume in volumes:
                 # A file's name that is no UTF-8 cannot be told in JSON, nor asked for.
                 with (
-                    suppress(errors.VolumeNotFound, UnicodeDecodeError),
+                    suppress(*passed_over, UnicodeDecodeError),
                     self._doing("look up a storage volume", pool=pool, name="?"),
                 ):
                     infos.append(volume_info(pool, volume))
@@ -395,8 +401,7 @@ class Host:
             not_found = _NOT_FOUND.get(error.get_error_code())
             if not_found is not None:
                 raise not_found(**names) from error
-            is_of_pool = names.get("pool") and "name" in names
-            if is_of_pool and error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID:
+            if names.get("pool") and error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID:
                 raise errors.PoolInactive(pool=names["pool"]) from error  # it was stopped in this moment
             raise errors.LibvirtFailed(act=act, cause=error.get_error_message()) from error
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
+from .. import errors
 from ..hypervisor.infos import PoolInfo
 from .services import Services
 
@@ -21,16 +23,20 @@ class StoragePoolsModel:
 
     def _resource(self, pool: PoolInfo) -> dict[str, Any]:
         """A pool in Kimchi's words; sizes in bytes."""
+        available = volumes = 0
+        if pool.is_active:
+            with suppress(errors.PoolNotFound, errors.PoolInactive):  # it ends in this moment
+                available, volumes = self._services.host.available(pool), self._services.host.count_volumes(pool.name)
         return {
             "name": pool.name,
             "state": pool.state,
             "type": pool.type,
             "capacity": pool.capacity,
             "allocated": pool.allocated,
-            "available": self._services.host.available(pool) if pool.is_active else 0,
+            "available": available,
             "path": pool.path,
             "source": pool.source,
-            "nr_volumes": self._services.host.count_volumes(pool.name) if pool.is_active else 0,
+            "nr_volumes": volumes,
             "autostart": pool.autostart,
             "persistent": pool.persistent,
             "in_use": None,

@@ -25,7 +25,7 @@ class StorageVolumesModel:
 
     def get_list(self, pool: str) -> list[dict[str, Any]]:
         """Raises PoolNotFound, PoolInactive."""
-        volumes = self._services.host.list_volumes(pool)
+        volumes = self._services.host.list_volumes(pool, but_unreadable=True)
         used = paths_in_use(self._services.guests())
         return [_resource(volume, used) for volume in volumes]
 

@@ -241,7 +241,7 @@ def test_an_overlay_keeps_its_backing_file(
 
 
 @pytest.mark.parametrize("form", ["qed", "qcow"])
-def test_an_old_image_does_not_take_a_relative_name_to_another_folder(  # noqa: PLR0917 - pytest's fixtures
+def test_an_old_image_does_not_take_a_relative_name_to_another_folder(
     server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest, folder: Path, form: str
 ) -> None:
     """Where another file may be called so."""
