@@ -290,6 +290,10 @@ def _set_format(disk: Element, source: Element, form: str) -> None:
         driver = etree.Element("driver")
         source.addprevious(driver)
     driver.set("type", form)
+    if form != "qcow2":  # for which alone libvirt takes these
+        driver.attrib.pop("discard_no_unref", None)
+        for cache in driver.findall("metadata_cache"):
+            remove(cache)
 
 
 def _set_nvram(domain: Element, path: str) -> None:

@@ -305,6 +305,20 @@ def test_a_driver_that_says_a_format_says_the_copys(driver: str, expected: dict[
     assert dict(node.attrib) == expected
 
 
+def test_a_copy_that_is_raw_has_nothing_of_what_libvirt_takes_for_qcow2_alone() -> None:
+    """qemu_validate.c and qemu_domain.c of libvirt: it would not define the clone."""
+    cache = "<metadata_cache><max_size unit='bytes'>1048576</max_size></metadata_cache>"
+    driver = f"<driver name='qemu' type='qcow2' discard_no_unref='on' io='native'>{cache}</driver>"
+    source = domain(f"<disk type='file'>{driver}<source file='/a'/><target dev='vda'/></disk>")
+    node = parse(cloned(source, {"vda": BLOCK})).find("devices/disk/driver")
+    assert node is not None
+    assert (dict(node.attrib), list(node)) == ({"name": "qemu", "type": "raw", "io": "native"}, [])
+    kept = parse(cloned(source, {"vda": NewSource("file", "/p/b", "p", "b", "qcow2")})).find("devices/disk/driver")
+    assert kept is not None
+    assert kept.get("discard_no_unref") == "on"
+    assert kept.find("metadata_cache") is not None
+
+
 @pytest.mark.parametrize("driver", ["", "<driver name='qemu'/>", "<driver name='qemu' type='raw'/>"])
 def test_an_overlay_on_a_raw_disk_is_not_read_as_raw(driver: str) -> None:
     """Of a volume libvirt does not write down that QEMU reads it as raw where nobody says otherwise."""
