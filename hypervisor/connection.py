@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import chain
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 import libvirt
 
@@ -85,6 +86,7 @@ class Connections:
         """The turns of those that start a guest."""
 
         self._idle: list[libvirt.virConnect] = []
+        self._useless: WeakSet[libvirt.virConnect] = WeakSet()
         self._short: queue.LifoQueue[libvirt.virConnect] = queue.LifoQueue()
         self._sockets: dict[libvirt.virConnect, list[socket.socket]] = {}
         self._opening: list[socket.socket] = []
@@ -138,7 +140,7 @@ class Connections:
     def _give_back_short(self, connection: libvirt.virConnect) -> None:
         is_alive = _is_alive(connection)
         with self._lock:
-            is_kept = is_alive and connection in self._sockets
+            is_kept = is_alive and connection in self._sockets and connection not in self._useless
             if is_kept:
                 self._short.put(connection)
             sockets = [] if is_kept else self._sockets.pop(connection, [])
@@ -178,14 +180,34 @@ class Connections:
         finally:
             self._give_back(connection)
 
-    def failed(self, error: libvirt.libvirtError, connection: libvirt.virConnect) -> bool:
-        """Whether the error means that the connection is gone."""
-        if error.get_error_code() not in LOST or _is_alive(connection):
+    def failed(self, error: libvirt.libvirtError, connection: libvirt.virConnect, *, of_storage: bool = False) -> bool:
+        """Whether the error means that the connection is gone, or, in a call about storage, what is behind it.
+
+        Where libvirt is modular, virtqemud asks virtstoraged over a connection for each of its clients, and opens no
+        other one when virtstoraged was restarted (remote_daemon_dispatch.c, remoteOpenConn): then we have to.
+        """
+        if error.get_error_code() not in LOST:
             return False
+        if _is_alive(connection):
+            is_behind = of_storage and error.get_error_domain() == libvirt.VIR_FROM_RPC
+            if is_behind and error.get_error_code() == libvirt.VIR_ERR_INTERNAL_ERROR:  # "client socket is closed"
+                self._give_up(connection)
+            return is_behind
         control = self._control
         if control is not None and not _is_alive(control):
             self._lose(control, error.get_error_message() or "the connection was lost")
         return True
+
+    def _give_up(self, useless: libvirt.virConnect) -> None:
+        """Has a connection that is still in use opened anew, and those that nobody uses, which are no better."""
+        with self._lock:
+            self._useless.add(useless)
+            idle, self._idle = self._idle, []
+            while not self._short.empty():
+                idle.append(self._short.get_nowait())
+            sockets = [each for connection in idle for each in self._sockets.pop(connection, ())]
+        _hang_up(sockets)
+        self._check.set()
 
     def _borrow(self) -> libvirt.virConnect:
         self._connected()
@@ -200,7 +222,7 @@ class Connections:
             raise errors.LibvirtUnavailable(uri=self.uri, cause=error.get_error_message()) from error
 
     def _give_back(self, connection: libvirt.virConnect) -> None:
-        if _is_alive(connection):
+        if _is_alive(connection) and connection not in self._useless:
             with self._lock:
                 self._idle.append(connection)
 
@@ -210,7 +232,7 @@ class Connections:
                 return
             self._control = None
             self._cause = cause
-            self._idle.clear()
+            idle, self._idle = self._idle, []
             while not self._short.empty():
                 self._short.get_nowait()
             lost, self._sockets = self._sockets, {}
@@ -220,6 +242,7 @@ class Connections:
         log.warning("libvirt at %s is gone: %s", self.uri, cause)
         self.on_lost()
         self._check.set()
+        idle.clear()  # which closes them: a libvirtd that hangs lets that wait
 
     def _keep(self) -> None:
         while not self._stopped:

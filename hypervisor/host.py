@@ -256,7 +256,7 @@ class Host:
 
     def list_pools(self) -> list[PoolInfo]:
         with self._connections.short_call():  # what is listed belongs to its connection
-            with self._doing("list the storage pools") as connection:
+            with self._doing("list the storage pools", pool="?") as connection:
                 pools = connection.listAllStoragePools()
             infos = []
             for pool in pools:
@@ -360,7 +360,7 @@ class Host:
                 volume.delete(0)
             except libvirt.libvirtError as error:
                 if error.get_error_code() in (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_INTERNAL_ERROR):
-                    self._raise_if_lost(error, connection)
+                    self._raise_if_lost(error, connection, of_storage=True)
                     raise errors.Busy(what=f"the volume {name}: {error.get_error_message()}") from error
                 raise
             return True
@@ -397,7 +397,7 @@ class Host:
         try:
             yield
         except libvirt.libvirtError as error:
-            self._raise_if_lost(error, connection)
+            self._raise_if_lost(error, connection, of_storage="pool" in names)
             not_found = _NOT_FOUND.get(error.get_error_code())
             if not_found is not None:
                 raise not_found(**names) from error
@@ -405,8 +405,8 @@ class Host:
                 raise errors.PoolInactive(pool=names["pool"]) from error  # it was stopped in this moment
             raise errors.LibvirtFailed(act=act, cause=error.get_error_message()) from error
 
-    def _raise_if_lost(self, error: libvirt.libvirtError, connection: libvirt.virConnect) -> None:
-        if self._connections.failed(error, connection):
+    def _raise_if_lost(self, error: libvirt.libvirtError, connection: libvirt.virConnect, *, of_storage: bool) -> None:
+        if self._connections.failed(error, connection, of_storage=of_storage):
             raise errors.LibvirtUnavailable(uri=self._connections.uri, cause=error.get_error_message()) from error
 
 

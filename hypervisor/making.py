@@ -99,7 +99,7 @@ class VolumeMaker:
         self, error: libvirt.libvirtError, connection: libvirt.virConnect, pool: str, name: str
     ) -> errors.ClonerError:
         cause = error.get_error_message()
-        if self._connections.failed(error, connection):
+        if self._connections.failed(error, connection, of_storage=True):
             return errors.LibvirtUnavailable(uri=self._connections.uri, cause=cause)
         code = error.get_error_code()
         if code == libvirt.VIR_ERR_NO_STORAGE_POOL or (code in self._in_the_way and _is_stopped(connection, pool)):

@@ -210,7 +210,8 @@ connections.on_lost = lost.set
 connections.start(20)
 connected.acquire()
 os.kill(int(sys.argv[2]), signal.SIGKILL)
-print(lost.wait(20), connections.is_connected)
+print(lost.wait(20), connections.is_connected, flush=True)
+os._exit(0)  # as a server ends: the keeper is still closing what was lost
 """
 
 
@@ -224,3 +225,41 @@ def test_the_loss_of_libvirtd_is_told_at_once_and_not_found_out_with_time() -> N
             check=True,
         )
     assert found.stdout.split() == ["True", "False"]
+
+
+# Where libvirt is modular, virtqemud asks virtstoraged over a connection for each client, and opens no other one when
+# that has ended: from then on it hands on what its own connection says. The error is a real one of such a connection.
+HANDS_ON = """
+import os, socket, sys
+import libvirt
+from cloner import errors
+from cloner.hypervisor import connection, eventloop
+from cloner.hypervisor.host import Host
+connections = connection.Connections(sys.argv[1])
+connections.start(20)
+host = Host(connections)
+while connections._short.qsize() < connection.SHORT_CALLS:
+    pass
+with connections.own_call() as mine:
+    old = {mine, *connections._sockets}
+with eventloop.apart() as sockets:
+    storage = libvirt.open(sys.argv[1])
+sockets[0].shutdown(socket.SHUT_RDWR)
+def look_up(self, name, look_up=libvirt.virConnect.storagePoolLookupByName):
+    return look_up(storage if self in old else self, name)
+libvirt.virConnect.storagePoolLookupByName = look_up
+def told():
+    try:
+        host.pool("nope")
+    except errors.ClonerError as error:
+        return type(error).__name__
+print(told(), told(), told(), len(connections._idle), all(each.isAlive() for each in old), flush=True)
+os._exit(0)
+"""
+
+
+def test_a_connection_behind_which_virtstoraged_has_ended_is_given_up_for_a_new_one(libvirtd: PrivateLibvirtd) -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", HANDS_ON, libvirtd.uri], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert found.stdout.split() == ["LibvirtUnavailable", "LibvirtUnavailable", "PoolNotFound", "0", "True"]
