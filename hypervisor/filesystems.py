@@ -46,15 +46,30 @@ def available(folder: str) -> int:
 def is_read_only(folder: str) -> bool:
     """Whether nobody can write where a folder lies, such as in a snapshot, or what was mounted so.
 
-    A folder that the server alone may not write to is another matter.
+    A folder that the server alone may not write to is another matter, and so is a mount of its own, as systemd makes
+    (ProtectSystem): libvirt may have another of the same file system.
     """
     if os.access(folder, os.W_OK):
         return False
     try:
         os.close(os.open(folder, os.O_TMPFILE | os.O_RDWR))
     except OSError as error:
-        return error.errno == errno.EROFS
+        return error.errno == errno.EROFS and not _is_of_mount(folder)
     return False
+
+
+def _is_of_mount(folder: str) -> bool:
+    """Whether a folder that cannot be written is so because of its mount alone. Raises OSError."""
+    if not os.statvfs(folder).f_flag & os.ST_RDONLY:
+        return False
+    descriptor = os.open(folder, os.O_PATH)
+    try:
+        told = Path(f"/proc/self/fdinfo/{descriptor}").read_text("ascii").split()
+    finally:
+        os.close(descriptor)
+    mount = told[told.index("mnt_id:") + 1].encode()
+    mounts = map(bytes.split, Path("/proc/self/mountinfo").read_bytes().splitlines())
+    return not any(words[0] == mount and b"ro" in words[-1].split(b",") for words in mounts)  # of the file system
 
 
 def _uncounted(uuid: bytes) -> int:

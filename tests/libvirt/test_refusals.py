@@ -13,9 +13,10 @@ from lxml import etree
 
 from support.answers import cloned, refusal
 from support.guests import inventory
+from support.libvirtd import PrivateLibvirtd
 from support.running import run_as_root
 from support.server import Server
-from support.storage import MiB, make_pool, make_qcow2
+from support.storage import MiB, make_pool, make_qcow2, pool_path
 
 Guest = Callable[..., libvirt.virDomain]
 
@@ -86,6 +87,17 @@ def test_a_pool_on_what_can_only_be_read_takes_no_clone_and_the_default_pool_doe
             assert (status, code) == (400, "CLNPOOL0002E"), reason
     make_pool(conn, "default", folder / "default")
     assert cloned(server, "vms/web")["disks"][0]["target"]["pool"] == "default"
+
+
+def test_a_pool_that_the_server_alone_may_only_read_takes_clones(
+    libvirtd: PrivateLibvirtd, pool: libvirt.virStoragePool, guest: Guest, tmp_path: Path
+) -> None:
+    """As one has it that systemd confines (ProtectSystem); libvirt makes them then."""
+    guest("web", [make_qcow2(pool, "web.qcow2", MiB)])
+    confine = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+    prefix = ("unshare", "--mount", "sh", "-c", confine, str(pool_path(pool)))
+    with Server(libvirtd.uri, tmp_path / "state", prefix=prefix) as server:
+        assert cloned(server, "vms/web", pool=pool.name())["disks"][0]["method"] == "libvirt"
 
 
 def test_a_guest_with_a_saved_memory_image_is_refused_until_that_is_gone(
