@@ -187,7 +187,12 @@ def led_to(path: str) -> Identity | None:
 
 
 def may_stand_on(path: str, below: str) -> bool:
-    """Whether a qcow2 image stands on another: no only where each image that it does stand on could be looked into."""
+    """Whether what was a qcow2 image on another still is one.
+
+    No only where it and each image that it does stand on could be looked into.
+    """
+    if _is_no_qcow2(path):  # it is another's, of that name
+        return False
     wanted, pending = led_to(below), list[tuple[str, str | None]]([(path, None)])
     for place, form in pending:
         if wanted is None or led_to(place) == wanted or len(pending) > _MOST:
@@ -196,6 +201,14 @@ def may_stand_on(path: str, below: str) -> bool:
         if named is None:
             return True
         pending.extend(named)
+    return False
+
+
+def _is_no_qcow2(path: str) -> bool:
+    """Whether a path leads to a file that can be read and is no qcow2 image."""
+    real = os.path.realpath(path)
+    with suppress(OSError, ValueError):
+        return stat.S_ISREG(os.lstat(real).st_mode) and read_header(real) is None
     return False
 
 

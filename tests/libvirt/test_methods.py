@@ -519,8 +519,8 @@ def test_a_linked_clone_whose_pool_leads_elsewhere_by_now_still_needs_its_source
 def test_a_source_is_free_once_its_linked_clone_is_another_ones_or_stands_on_nothing(
     server: Server, pool: libvirt.virStoragePool, guest: Guest
 ) -> None:
-    images = [make_qcow2(pool, f"{name}.qcow2", MiB, {0: some_data(64 * KiB)}) for name in ("web", "two")]
-    for name, image in zip(("web", "two"), images, strict=True):
+    images = [make_qcow2(pool, f"{name}.qcow2", MiB, {0: some_data(64 * KiB)}) for name in ("web", "two", "raw")]
+    for name, image in zip(("web", "two", "raw"), images, strict=True):
         guest(name, [image])
     for name in ("web", "two"):  # by one name, one after the other
         server.request("DELETE", "vms/copy")
@@ -530,6 +530,12 @@ def test_a_source_is_free_once_its_linked_clone_is_another_ones_or_stands_on_not
     assert server.request("DELETE", "vms/two", {"storage": True}).status == 409
     run("qemu-img", "rebase", "-f", "qcow2", "-b", "", pool_path(pool) / "copy-vda.qcow2")
     assert server.request("DELETE", "vms/two", {"storage": True}).status == 204
+    answer = server.request("POST", "vms/raw/clone", {"name": "disk", "method": "linked"})
+    assert server.wait_task(answer.json["id"])["status"] == "finished"
+    assert server.request("POST", "vms/raw/start").status == 409
+    (pool_path(pool) / "disk-vda.qcow2").write_bytes(bytes(MiB))  # somebody's, who refreshes the pool
+    pool.refresh()
+    assert server.request("POST", "vms/raw/start").status == 200
 
 
 def test_a_linked_volume_of_no_guest_still_needs_its_source_while_its_pool_is_stopped_and_away(
