@@ -55,10 +55,15 @@ class BatchesModel:
     def sweep(self) -> None:
         """Goes on with undoing what nobody undoes now, though it was asked for. Raises JournalUnavailable."""
         journal = self._services.journal
-        for batch, server in journal.withdrawals().items():
-            if self._is_left(batch, server) and journal.adopt_withdrawal(batch, server, self._services.lease.id):
+        for batch, server in self.left().items():
+            if journal.adopt_withdrawal(batch, server, self._services.lease.id):
                 tasks = [task.id for task in journal.batch(batch)]
                 self._withdraw(_Withdrawal(self._services, NOBODY, batch, tasks, undo=True))
+
+    def left(self) -> dict[int, str]:
+        """What is to be undone on this libvirt and is by nobody now: the server that was asked for it, by batch."""
+        there = self._services.journal.withdrawals()
+        return {batch: server for batch, server in there.items() if self._is_left(batch, server)}
 
     def _is_left(self, batch: int, server: str) -> bool:
         lease = self._services.lease

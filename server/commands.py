@@ -12,6 +12,7 @@ from ..engine.records import RUNNING
 from ..hypervisor.connection import Connections
 from ..hypervisor.host import Host
 from ..hypervisor.places import places
+from ..model.batches import BatchesModel
 from ..model.deletions import Deletions
 from ..model.services import Services
 from ..model.sharing import shared
@@ -41,12 +42,16 @@ def recover(settings: Settings, *, dry_run: bool) -> int:
     """Prints what servers that died left unfinished, and, unless `dry_run`, finishes or undoes it.
 
     What servers that live cannot undo yet is printed as well, and left to them, and so is what is of another libvirt.
+    Batches are left to the next server.
     """
     services = build(settings)
     services.connections.start(_CONNECT_S)
     for task in services.ledger.waiting():
         is_told = task.message.startswith(errors.UndoneLater.code)
         print(f"task {task.id}, {task.target_uri}: {task.message if is_told else ANOTHERS}")
+    batches = BatchesModel(services).left()
+    for batch in batches:  # also what is not begun: it takes its time
+        print(f"batch {batch}, whose undoing was interrupted: the next server goes on with that")
     deletions = Deletions(services)
     left = deletions.left()
     for uuid, what in left.items():
@@ -56,9 +61,9 @@ def recover(settings: Settings, *, dry_run: bool) -> int:
     for task, steps in orphans:
         undone = [f"{step.kind} {step.args.get('name')} ({step.state})" for step in reversed(steps)]
         print(f"task {task.id}, {task.target_uri}: {'undo ' + ', '.join(undone) if undone else 'nothing to undo'}")
-    if not orphans and not left:
+    if not (orphans or left or batches):
         print("nothing is left to recover")
-    elif not dry_run:
+    elif (orphans or left) and not dry_run:
         deletions.sweep()
         services.ledger.recover()
         wait = _unfinished(services, [task.id for task, _ in orphans]) + len(deletions.left())

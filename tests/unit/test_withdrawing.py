@@ -21,6 +21,8 @@ from cloner.model.guests import disk_mark
 from cloner.model.needs import Needs, RecentNeeds
 from cloner.model.services import Services
 from cloner.model.vms import VMsModel
+from cloner.server import commands
+from cloner.settings import Settings, demo_uri
 from support.running import wait_until
 from support.services import connected
 
@@ -212,6 +214,18 @@ def test_a_batch_that_was_being_undone_when_its_server_died_is_undone_by_the_nex
         wait_until(lambda: heir.journal.withdrawals() == {}, 30, "it is undone")
         assert deleted.call_count == 2
         assert [task.status for task in heir.journal.tasks_of(tasks)] == [KILLED, KILLED]
+
+
+def test_recovery_by_hand_tells_of_a_batch_that_is_still_to_be_undone(
+    services: Services, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch, _ = finished(services)
+    with mock.patch.object(BatchesModel, "_withdraw"):  # its server dies before it has begun
+        BatchesModel(services).delete(batch, ANYBODY, undo=True)
+    services.lease.release()
+    commands.recover(Settings(connect=demo_uri(), state_dir=str(tmp_path)), dry_run=False)
+    said = f"batch {batch}, whose undoing was interrupted: the next server goes on with that\n"
+    assert capsys.readouterr().out == said
 
 
 def test_a_batch_whose_libvirt_is_away_is_undone_when_that_is_back(services: Services) -> None:
