@@ -106,7 +106,7 @@ class Surveyor:
             else SourceDisk(disk, None, 0, is_link=self._is_local and os.path.islink(disk.path or ""))
             for disk, volume in found
         )
-        is_local = self._is_local and not any(volume and self._is_elsewhere(volume) for _, volume in found)
+        is_local = self._is_local and not any(volume and is_elsewhere(self._host, volume) for _, volume in found)
         refusals = () if self._is_test else tuple(problems(root, self._places, is_local=is_local))
         own = own_files(root, self._places)
         paths = filter(None, (own.nvram, own.tpm) if is_local else ())
@@ -135,7 +135,7 @@ class Surveyor:
         form = disk.format or volume.format
         is_local = self._is_local
         chain = follow(volume, form, self._host.volume_at, is_local=is_local)
-        if is_local and any(map(self._is_elsewhere, (volume, *chain.volumes))):
+        if is_local and any(is_elsewhere(self._host, each) for each in (volume, *chain.volumes)):
             is_local = False
             chain = follow(volume, form, self._host.volume_at, is_local=False)
         found = {
@@ -150,13 +150,6 @@ class Surveyor:
             return _measured(known)
         of_files = [found[pool.name] for pool in pools if pool.name in found and pool.holds_files]
         return _unpacked(known) if _is_libvirts(known, of_files, method) else known
-
-    def _is_elsewhere(self, volume: VolumeInfo) -> bool:
-        """As `files` has it; looked at once more, since its file may have changed in between."""
-        if not files.is_elsewhere(volume):
-            return False
-        now = self._host.volume_at(volume.path)
-        return now is not None and files.is_elsewhere(now)
 
     def _volume_of(self, disk: domainxml.Disk) -> VolumeInfo | None:
         """The volume of a disk that is to be cloned."""
@@ -179,6 +172,14 @@ class Surveyor:
             return volume
         real = self._host.volume_at(os.path.realpath(volume.path))
         return replace(real, link=volume) if real else volume
+
+
+def is_elsewhere(host: Host, volume: VolumeInfo) -> bool:
+    """As `files` has it; looked at once more, since its file may have changed in between."""
+    if not files.is_elsewhere(volume):
+        return False
+    now = host.volume_at(volume.path)
+    return now is not None and files.is_elsewhere(now)
 
 
 def _measured(source: SourceDisk) -> SourceDisk:

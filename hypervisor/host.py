@@ -325,6 +325,16 @@ class Host:
                     infos.append(volume_info(pool, volume))
             return sorted(infos, key=lambda info: info.name)
 
+    def any_volume(self, pool: str) -> VolumeInfo | None:
+        """One of the volumes that a pool has, None where it has none. Raises PoolNotFound, PoolInactive."""
+        with (
+            suppress(errors.VolumeNotFound, UnicodeDecodeError),
+            self._doing("list the storage volumes", pool=pool, name="?") as connection,
+        ):
+            volumes = _active_pool(connection, pool).listAllVolumes()
+            return volume_info(pool, volumes[0]) if volumes else None
+        return None
+
     def count_volumes(self, pool: str) -> int:
         with self._doing("count the storage volumes", pool=pool) as connection:
             return int(connection.storagePoolLookupByName(pool).numOfVolumes())

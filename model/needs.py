@@ -20,6 +20,7 @@ from ..engine import domainxml
 from ..engine.naming import files_named
 from ..engine.ownfiles import own_files
 from ..engine.qcow2 import read_header
+from ..engine.survey import is_elsewhere
 from ..engine.xmltree import Element, parse
 from ..hypervisor.infos import Definition
 from .services import Services
@@ -44,6 +45,7 @@ class Needs:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._is_local = services.connections.is_local
+        self._folders: dict[str, bool] = {}
         self._found: dict[str, Collection[tuple[str, str | None]]] = {}
         self._names: dict[str | Identity, dict[str, str]] = {}
         self._above: dict[str | Identity, set[str]] = {}
@@ -81,7 +83,7 @@ class Needs:
         for pool in host.list_pools():
             if not (pool.is_active and pool.holds_files):
                 continue
-            if self._is_local:
+            if self._is_local and self._is_seen(pool.name):
                 with suppress(OSError):
                     for name in os.listdir(pool.path):
                         found = _named_by_qcow2(os.path.join(pool.path, name)) or ()
@@ -90,6 +92,13 @@ class Needs:
             with suppress(errors.PoolNotFound, errors.PoolInactive):
                 volumes = host.list_volumes(pool.name)
                 yield from ((f"{pool.name}/{each.name}", each.backing) for each in volumes if each.backing)
+
+    def _is_seen(self, pool: str) -> bool:
+        """Whether the server sees the files of a pool: as one of them tells, if it has any."""
+        with suppress(errors.PoolNotFound, errors.PoolInactive):
+            volume = self._services.host.any_volume(pool)
+            return volume is None or (os.path.lexists(volume.path) and not is_elsewhere(self._services.host, volume))
+        return True
 
     def _add(self, domain: Definition) -> None:
         roots = [parse(xml) for xml in (domain.xml, domain.live_xml) if xml]
@@ -137,8 +146,17 @@ class Needs:
     def _named_by(self, path: str) -> Collection[tuple[str, str | None]]:
         if path not in self._found:  # many may stand on one
             found = _named_by_qcow2(path) if self._is_local else None
+            found = found if found is not None and self._is_libvirts(path) else None
             self._found[path] = found if found is not None else self._told_of(path)
         return self._found[path]
+
+    def _is_libvirts(self, path: str) -> bool:
+        """Whether an image here is that of libvirt: no where another one in its folder was not."""
+        folder = os.path.dirname(path)
+        if folder not in self._folders:
+            volume = self._services.host.volume_behind(path)
+            self._folders[folder] = volume is None or not is_elsewhere(self._services.host, volume)
+        return self._folders[folder]
 
     def _told_of(self, path: str) -> Collection[tuple[str, str | None]]:
         """What libvirt says that an image stands on."""

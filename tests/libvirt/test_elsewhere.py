@@ -99,3 +99,38 @@ def test_what_is_deleted_are_libvirts_files(
     assert server.request("DELETE", "vms/web", {"storage": True}).status == 204
     files = {f"file {pool_path(others) / name}" for name in ("web.img", variables.name)}
     assert inventory(conn) == before | files | {f"volume {others.name()}/web.img"}
+
+
+@pytest.mark.parametrize(("here", "has_guest"), [("top.qcow2", True), ("top.qcow2", False), ("", False)])
+def test_what_libvirts_images_stand_on_is_not_deleted(  # noqa: PLR0917 - a pool each, and two cases
+    server: Server,
+    pool: libvirt.virStoragePool,
+    hidden: libvirt.virStoragePool,
+    others: libvirt.virStoragePool,
+    guest: Guest,
+    here: str,
+    has_guest: bool,
+) -> None:
+    """What the server has in its place, if anything, stands on nothing."""
+    base = Path(make_qcow2(pool, "base.qcow2", MiB, {0: OURS}).path())
+    guest("base", [base])
+    top = make_qcow2(hidden, "top.qcow2", MiB, backing=base)
+    if here:
+        make_qcow2(others, here, MiB)
+    if has_guest:
+        guest("top", [top])
+    assert server.request("DELETE", "vms/base", {"storage": True}).status == 204
+    assert base.exists()
+
+
+def test_what_a_linked_clone_of_libvirts_stands_on_is_not_started(
+    server: Server,
+    pool: libvirt.virStoragePool,
+    hidden: libvirt.virStoragePool,
+    others: libvirt.virStoragePool,
+    guest: Guest,
+) -> None:
+    guest("web", [make_qcow2(pool, "web.qcow2", MiB)])
+    cloned(server, "vms/web", pool=hidden.name(), name="copy", method="linked")
+    make_qcow2(others, "copy-vda.qcow2", MiB)
+    assert refusal(server.request("POST", "vms/web/start")) == (409, "CLNVM0007E")

@@ -42,7 +42,8 @@ def needs(
     """What one domain needs."""
     xml, live_xml = (XML.format(os=os, disks=each, more=more) for each in (disks, live))
     domain = Definition("other", "7", xml, live_xml if live else "")
-    host = SimpleNamespace(definitions=lambda: [domain], list_pools=lambda: pools, volume_behind=lambda _: None)
+    nothing = dict.fromkeys(("volume_behind", "any_volume"), lambda _: None)
+    host = SimpleNamespace(definitions=lambda: [domain], list_pools=lambda: pools, **nothing)
     services: Any = SimpleNamespace(host=host, connections=SimpleNamespace(is_local=is_local), places=Places())
     return Needs(services)
 
