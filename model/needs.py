@@ -83,21 +83,25 @@ class Needs:
         for pool in host.list_pools():
             if not (pool.is_active and pool.holds_files):
                 continue
-            if self._is_local and self._is_seen(pool.name):
+            is_seen = self._is_seen(pool.name) if self._is_local else False
+            if is_seen is not False:
                 with suppress(OSError):
                     for name in os.listdir(pool.path):
                         found = _named_by_qcow2(os.path.join(pool.path, name)) or ()
                         yield from ((f"{pool.name}/{name}", below) for below, _ in found)
+            if is_seen:
                 continue
             with suppress(errors.PoolNotFound, errors.PoolInactive):
                 volumes = host.list_volumes(pool.name)
                 yield from ((f"{pool.name}/{each.name}", each.backing) for each in volumes if each.backing)
 
-    def _is_seen(self, pool: str) -> bool:
-        """Whether the server sees the files of a pool: as one of them tells, if it has any."""
+    def _is_seen(self, pool: str) -> bool | None:
+        """Whether the server sees the files of a pool, as one of them tells; None where that may have been removed."""
         with suppress(errors.PoolNotFound, errors.PoolInactive):
             volume = self._services.host.any_volume(pool)
-            return volume is None or (os.path.lexists(volume.path) and not is_elsewhere(self._services.host, volume))
+            if volume is not None:
+                is_here = os.path.lexists(volume.path)
+                return not is_elsewhere(self._services.host, volume) if is_here else None
         return True
 
     def _add(self, domain: Definition) -> None:

@@ -38,12 +38,18 @@ def needs(
     more: str = "",
     is_local: bool = True,
     pools: Sequence[PoolInfo] = (),
+    known: Path | None = None,
 ) -> Needs:
-    """What one domain needs."""
+    """What one domain needs; libvirt knows of one volume at most."""
     xml, live_xml = (XML.format(os=os, disks=each, more=more) for each in (disks, live))
     domain = Definition("other", "7", xml, live_xml if live else "")
-    nothing = dict.fromkeys(("volume_behind", "any_volume"), lambda _: None)
-    host = SimpleNamespace(definitions=lambda: [domain], list_pools=lambda: pools, **nothing)
+    host = SimpleNamespace(
+        definitions=lambda: [domain],
+        list_pools=lambda: pools,
+        volume_behind=lambda _: None,
+        any_volume=lambda _: SimpleNamespace(path=str(known)) if known else None,
+        list_volumes=lambda _: [],
+    )
     services: Any = SimpleNamespace(host=host, connections=SimpleNamespace(is_local=is_local), places=Places())
     return Needs(services)
 
@@ -165,6 +171,8 @@ def test_a_volume_needs_what_it_stands_on_whether_a_guest_has_it_or_not(tmp_path
     found = needs(pools=pools)
     assert found.overlays(str(link)) == ["pool/top.qcow2"]
     assert found.overlays(f"{tmp_path}/pool/top.qcow2") == found.users(str(base)) == []
+    found = needs(pools=pools, known=tmp_path / "pool" / "removed.img")  # and nobody has refreshed the pool since
+    assert found.overlays(str(base)) == ["pool/top.qcow2"]
 
 
 def test_what_libvirt_tells_of_a_guest_that_runs_is_needed(tmp_path: Path) -> None:
