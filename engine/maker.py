@@ -87,13 +87,15 @@ class Maker:
         sources = self._copy_side_by_side(job, plan.copies, numbers)
         if isinstance(plan, DomainPlan):
             if plan.nvram is not None:
-                self._take(job, next(numbers), _copy_nvram(*plan.nvram, is_stamped=plan.is_stamped))
+                made = self._take(job, next(numbers), _copy_nvram(*plan.nvram, is_stamped=plan.is_stamped))
+                job.made += [plan.nvram[1]] if made else []
             if plan.tpm is not None:
                 self._take(job, next(numbers), _copy_tpm(*plan.tpm))
-            self._take(job, next(numbers), self._define(plan, sources))
+            self._take(job, next(numbers), self._define(job, plan, sources))
             warning = self._start(job, next(numbers), plan) if plan.wishes.start else None
         else:
             self._check_unchanged(plan.copies)
+            _check_there(job)
             # From here on it is complete, whatever happens; a domain shows that by being there.
             self._journal.mark(job.task, job.take_marks())
         self._ledger.complete(job.task, job.steps, job.done(), warning)
@@ -145,6 +147,7 @@ class Maker:
             else:
                 made = self._take(job, first, Action(VOLUME, known, plain(f"Making {copy.name}"), reserve_it))
                 self._take(job, second, Action(FILL, names, title, lambda: _fill(method, copy, made, job), copy.name))
+        job.made += [made["path"]] if made["file"] else []
         return domainxml.NewSource(made["type"], made["path"], copy.pool, copy.name, copy.format)
 
     def _note(self, job: Job, number: int, result: Mapping[str, Any]) -> None:
@@ -248,7 +251,7 @@ class Maker:
             return errors.NotStarted(cause=error.data["cause"]).reason
         return None
 
-    def _define(self, plan: DomainPlan, sources: Mapping[str, domainxml.NewSource]) -> Action:
+    def _define(self, job: Job, plan: DomainPlan, sources: Mapping[str, domainxml.NewSource]) -> Action:
         def define() -> Mapping[str, Any]:
             try:
                 name, runs = self._host.domain_runs(plan.source_uuid)
@@ -259,6 +262,7 @@ class Maker:
             if name != plan.source:
                 raise errors.StepFailed(cause=f"{plan.source} is called {name} by now; repeat")
             self._check_unchanged(plan.copies, but=plan.source_uuid)
+            _check_there(job)
             xml = domainxml.clone(
                 plan.xml,
                 plan.identity,
@@ -274,6 +278,14 @@ class Maker:
         args = {"uuid": plan.identity.uuid, "name": plan.identity.name, "start": plan.wishes.start}
         args["files"] = _made_by_start(plan)
         return Action(DOMAIN, args, plain(f"Defining {plan.identity.name}"), define)
+
+
+def _check_there(job: Job) -> None:
+    """Raises CloneFailed for what somebody has removed since it was made: another disk may have taken hours."""
+    for path in job.made:
+        if not files.may_be_there(path):
+            step = plain(f"Checking that {os.path.basename(path)} is there")
+            raise errors.CloneFailed(step=step, cause="somebody has removed it meanwhile")
 
 
 def _begun(call: Callable[[], _Result], name: str) -> Future[_Result]:

@@ -63,6 +63,35 @@ def test_a_pool_that_leads_elsewhere_by_now_loses_nothing_of_what_is_there(
     assert ours.name not in listing(ours.parent)
 
 
+@pytest.mark.parametrize("removed", ["disk", "UEFI variables"])
+def test_a_clone_of_which_somebody_has_removed_a_part_is_not_finished(
+    libvirtd: PrivateLibvirtd,
+    pool: libvirt.virStoragePool,
+    guest: Guest,
+    folder: Path,
+    tmp_path: Path,
+    removed: str,
+) -> None:
+    """Another disk may take hours after that one."""
+    nvram = folder / "web_VARS.fd"
+    nvram.write_bytes(some_data(MiB // 8))
+    guest("web", [make_raw(pool, "web.img", MiB), make_raw(pool, "data.img", MiB)], nvram=nvram)
+    with MortalServer(libvirtd.uri, tmp_path / "trial" / "state", 0) as trial:
+        at = trial.points_of("vms/web", {"name": "trial"}).index("before define")  # it is written down by then
+        assert trial.request("DELETE", "vms/trial").status == 204
+    with MortalServer(libvirtd.uri, tmp_path / "state", at, pauses=True) as server:
+        task = server.request("POST", "vms/web/clone", {"name": "copy"}).json
+        wait_until(server.pause.exists, 30, "it waits", lambda: server.log)
+        made = {"disk": pool_path(pool) / "copy-vda.img", "UEFI variables": folder / "copy_VARS.fd"}
+        made[removed].unlink()
+        server.pause.unlink()
+        ended = server.wait_task(task["id"])
+    assert ended["status"] == "failed"
+    assert f"{made[removed].name} is there failed: somebody has removed it" in ended["message"]
+    assert listing(pool_path(pool)) == ["data.img", "web.img"]
+    assert not made["UEFI variables"].exists()
+
+
 def test_a_volume_that_is_made_and_filled_in_one_step_goes_though_its_pool_is_gone(
     libvirtd: PrivateLibvirtd,
     conn: libvirt.virConnect,

@@ -21,6 +21,7 @@ from lxml import etree
 from cloner import errors
 from cloner.callers import ANYBODY, Caller
 from cloner.engine import domainxml
+from cloner.engine.job import Job
 from cloner.engine.plan import DomainPlan
 from cloner.hypervisor.infos import domain_info
 from cloner.model.accepting import Request, accept
@@ -165,7 +166,7 @@ def test_before_a_clone_is_defined_its_source_is_asked_once_how_it_is(services: 
         VMsModel(services).clone("web", Request({}, MOUNT, ANYBODY))
     plan = submitted.call_args.args[1]
     with heard(services) as questions, mock.patch.object(services.host, "define"):
-        services.executor._maker._define(plan, {}).do()
+        services.executor._maker._define(Job(1, {}), plan, {}).do()
     assert questions == ["Connect.lookupByUUIDString"]
 
 
