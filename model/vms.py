@@ -153,8 +153,9 @@ class VMsModel:
             if (everything or {"pool": volume.pool, "volume": volume.name} in ours)
             and not self._is_needed(volume, domain.uuid, needs)
         ]
-        lost = self._out_of_reach(domain, ours, seen, needs, everything=everything)
         nvram = self._services.read(domain).nvram or ""
+        lost = self._out_of_reach(domain, ours, seen, needs, everything=everything)
+        lost |= self._given_up(domain, [item for item in ours if item.get("file") != nvram], seen, needs)
         keep_nvram = (clone is None and not everything) or bool(needs.users(nvram, but=domain.uuid))
         # libvirt removes those of a guest that was started meanwhile as well, so the server does it where it can.
         known = {} if keep_nvram or any(map(files.is_elsewhere, seen)) else self._removable(nvram)
@@ -195,6 +196,31 @@ class VMsModel:
             for place, why in left.items()
             if not needs.users(place, but=domain.uuid) and not needs.overlays(place)
         }
+
+    def _given_up(
+        self, domain: DomainInfo, ours: Collection[Mapping[str, str]], seen: Collection[VolumeInfo], needs: Needs
+    ) -> dict[str, str]:
+        """What we made for a guest that has something else in its place by now, such as a snapshot of it; and why.
+
+        It may have been kept on purpose.
+        """
+        names = {os.path.basename(disk.place) for disk in domainxml.disks(domain.tree)}
+        names.update(volume.name for volume in seen)
+        left = {}
+        for item in ours:
+            place = item.get("file", "")
+            if item.get("volume", "") in names or (place and not self._is_seen(place)):
+                continue
+            with suppress(errors.PoolNotFound, errors.VolumeNotFound):
+                try:
+                    place = place or self._services.host.volume(item["pool"], item["volume"]).path
+                except errors.PoolInactive:
+                    place = f"{item['pool']}/{item['volume']}"
+                left[place] = "the guest had something else in its place by now"
+        return {place: why for place, why in left.items() if not needs.users(place, but=domain.uuid)}
+
+    def _is_seen(self, path: str) -> bool:
+        return self._services.connections.is_local and files.may_be_there(path)
 
     def _is_needed(self, volume: VolumeInfo, but: str, needs: Needs) -> bool:
         """Whether anybody needs a volume, other than the domain with the UUID `but`; events may tell of newer users."""

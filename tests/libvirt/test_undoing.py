@@ -323,6 +323,38 @@ def test_what_a_deleted_clone_leaves_since_its_pool_is_there_no_more_is_named(
     assert (path.parent / f"{name}-vda.img").exists()
 
 
+@pytest.mark.parametrize("storage", [False, True])
+def test_what_a_deleted_clone_had_before_a_snapshot_is_named(
+    server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest, *, storage: bool
+) -> None:
+    """An external one gives the guest another disk, which stands on the one that was made for it."""
+    guest("web", [make_qcow2(pool, "web.qcow2", MiB)])
+    name = server.wait_task(server.request("POST", "vms/web/clone").json["id"])["name"]
+    made = pool_path(pool) / f"{name}-vda.qcow2"
+    snapshot = "<domainsnapshot><name>before</name></domainsnapshot>"
+    conn.lookupByName(name).snapshotCreateXML(snapshot, libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY)
+    pool.refresh()
+    answer = server.request("DELETE", f"vms/{name}", {"storage": storage})
+    assert refusal(answer) == (502, "CLNVM0005E")
+    assert f"{made}: the guest had something else in its place" in answer.json["reason"]
+    left = [made.name, "web.qcow2"] if storage else [f"{name}-vda.before", made.name, "web.qcow2"]
+    assert sorted(listing(pool_path(pool))) == sorted(left)
+    assert server.request("GET", f"vms/{name}").status == 404
+
+
+def test_what_a_deleted_clone_gave_to_another_guest_is_not_named(
+    server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest
+) -> None:
+    guest("web", [make_raw(pool, "web.img", MiB)])
+    name = server.wait_task(server.request("POST", "vms/web/clone").json["id"])["name"]
+    made = pool_path(pool) / f"{name}-vda.img"
+    clone = conn.lookupByName(name)
+    clone.detachDeviceFlags(Disk(made).xml("vda"), libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+    guest("other", [made])
+    assert server.request("DELETE", f"vms/{name}").status == 204
+    assert made.exists()
+
+
 def test_a_volume_that_is_being_cloned_is_not_deleted_with_the_guest_that_is_gone(
     libvirtd: PrivateLibvirtd, pool: libvirt.virStoragePool, guest: Guest, tmp_path: Path
 ) -> None:
