@@ -264,9 +264,12 @@ class Journal:
     def age_out(self, older_than: int, keyed_before: int) -> int:
         """Forgets the tasks that ended before `older_than`; returns how many. Both in µs since 1970.
 
-        Those that answer a key stay if they were accepted after `keyed_before`.
+        Those that answer a key stay if they were accepted after `keyed_before`, and so do those of a batch that is
+        being undone: nothing else tells what is to be removed.
         """
         may_go = sa.or_(sql.tasks.c.keyed == 0, sql.tasks.c.created < keyed_before)
+        undone = sa.select(sql.withdrawals.c.batch)
+        may_go = sa.and_(may_go, sa.or_(sql.tasks.c.batch.is_(None), sql.tasks.c.batch.not_in(undone)))
         with self._write() as connection:
             connection.execute(sa.delete(sql.forgotten).where(sql.forgotten.c.at < older_than))
             return self._forget(connection, sa.and_(sql.tasks.c.ended < older_than, may_go))

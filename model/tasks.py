@@ -20,6 +20,8 @@ _TOO_LATE = {
     RUNNING: "It is ending",
 }
 
+_WITHDRAWN = "What it made is being removed with its batch. Take it out of the list when it is killed"
+
 
 class TasksModel:
     def __init__(self, services: Services) -> None:
@@ -45,7 +47,8 @@ class TasksModel:
         """Cancels a running task, and returns it; takes an ended one out of the list.
 
         One that ended before it could be cancelled stays, and is returned with an explanation; `only_cancel` holds
-        that for one that had ended before it was asked for, too. Raises TaskNotFound, NotYours.
+        that for one that had ended before it was asked for, too. So does one that is being undone with its batch, whose
+        clone would be forgotten otherwise. Raises TaskNotFound, NotYours.
         """
         task = self._find(task_id, caller)
         if not caller.may_remove(task.owner):
@@ -55,6 +58,8 @@ class TasksModel:
         if task.status == RUNNING or only_cancel:
             ended = self._find(task_id, caller)
             return self.resource(ended) | {"explanation": _TOO_LATE[ended.status]}
+        if task.status == FINISHED and task.batch in self._services.journal.withdrawals():
+            return self.resource(task) | {"explanation": _WITHDRAWN}
         self._services.journal.forget(task.id)
         return None
 

@@ -20,6 +20,7 @@ from cloner.model.batches import BatchesModel
 from cloner.model.guests import disk_mark
 from cloner.model.needs import Needs, RecentNeeds
 from cloner.model.services import Services
+from cloner.model.tasks import TasksModel
 from cloner.model.vms import VMsModel
 from cloner.server import commands
 from cloner.settings import Settings, demo_uri
@@ -240,6 +241,26 @@ def test_a_batch_whose_libvirt_is_away_is_undone_when_that_is_back(services: Ser
         BatchesModel(services).sweep()
         wait_until(lambda: services.journal.withdrawals() == {}, 30, "it is undone")
     assert [task.status for task in services.journal.tasks_of(tasks)] == [KILLED, KILLED]
+
+
+def test_what_is_still_to_be_undone_does_not_leave_the_list(services: Services) -> None:
+    """Because it is old, as after a night in which libvirt or the server was away, or since somebody tidies up."""
+    batch, tasks = finished(services)
+    away = errors.LibvirtUnavailable(uri="x", cause="a test")
+    with mock.patch.object(VMsModel, "delete_made", side_effect=away):
+        BatchesModel(services).delete(batch, ANYBODY, undo=True)
+        wait_until(lambda: withdrawals(batch) == 0, 30, "it breaks off")
+    tomorrow = services.journal.clock() + 24 * 3_600_000_000
+    assert services.journal.age_out(tomorrow, tomorrow) == 0
+    kept = TasksModel(services).delete(str(tasks[0]), ANYBODY)
+    assert kept is not None
+    assert "being removed with its batch" in kept["explanation"]
+    with mock.patch.object(VMsModel, "delete_made") as deleted:
+        BatchesModel(services).sweep()
+        wait_until(lambda: services.journal.withdrawals() == {}, 30, "it is undone")
+    assert deleted.call_count == 2
+    assert TasksModel(services).delete(str(tasks[0]), ANYBODY) is None
+    assert services.journal.age_out(tomorrow, tomorrow) == 1
 
 
 def test_a_batch_that_is_undone_is_begun_once(services: Services) -> None:
