@@ -55,7 +55,7 @@ def draft_domain(survey: Survey, wishes: Wishes, room: Callable[[PoolInfo], int]
         wishes: what was asked for.
         room: bytes free in a pool, less what was promised to others.
 
-    Raises: DomainNotShutOff, DomainHasSavedState, DeviceNotCloneable, DiskNotCloneable, and what `_Room.place` raises.
+    Raises DomainNotShutOff, DomainHasSavedState, DeviceNotCloneable, DiskNotCloneable, and what `_Placing` raises.
     """
     domain = survey.domain
     if domain is None:
@@ -67,18 +67,18 @@ def draft_domain(survey: Survey, wishes: Wishes, room: Callable[[PoolInfo], int]
     causes = [*survey.refusals, *ownership.obstacles(domain.tree, drop_hostdevs=wishes.drop_hostdevs)]
     if causes:
         raise errors.DeviceNotCloneable(name=domain.name, cause="; ".join(causes))
-    copies, left, space = [], [], _Room(survey, wishes, room)
+    copies, left, placing = [], [], _Placing(survey, wishes, room)
     for disk in survey.disks:
         action, reason = _action(domain.name, disk)
         if action == CLONE and disk.volume is not None:
-            copies.append(space.place(disk.disk.target, disk, disk.volume, wishes.pool))
+            copies.append(placing.place(disk.disk.target, disk, disk.volume, wishes.pool))
         else:
             left.append(Left(disk.disk.target, action, reason))
     return Draft(tuple(copies), tuple(left), survey, wishes)
 
 
 def draft_volume(survey: Survey, wishes: Wishes, room: Callable[[PoolInfo], int]) -> Draft:
-    """Decides about the clone of a volume. Raises VolumeNotCloneable, and what `_Room.place` raises."""
+    """Decides about the clone of a volume. Raises VolumeNotCloneable, and what `_Placing` raises."""
     (disk,) = survey.disks
     volume = disk.volume
     if volume is None:
@@ -92,11 +92,11 @@ def draft_volume(survey: Survey, wishes: Wishes, room: Callable[[PoolInfo], int]
     if disk.chain.problem:
         raise errors.VolumeNotCloneable(name=volume.name, cause=disk.chain.problem)
     named = volume.link or volume
-    copy = _Room(survey, wishes, room).place("volume", disk, volume, wishes.pool or named.pool)
+    copy = _Placing(survey, wishes, room).place("volume", disk, volume, wishes.pool or named.pool)
     return Draft((copy,), (), survey, wishes)
 
 
-class _Room:
+class _Placing:
     """Finds a pool for each copy of one clone, and counts them together."""
 
     def __init__(self, survey: Survey, wishes: Wishes, room: Callable[[PoolInfo], int]) -> None:

@@ -1,7 +1,7 @@
 """The questions and orders that we have for libvirt: names in, plain data out, libvirt's errors as ours.
 
-Each method is a handful of short calls on the control connection. None lists all domains or refreshes a pool, except
-those whose name says that they list.
+Each method is a handful of short calls over one connection. None lists all domains or refreshes a pool, except those
+whose name says that they list, and `definitions`.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from lxml import etree
 
 from .. import errors
 from ..engine import domainxml
-from ..engine.naming import files_named
+from ..engine.imagenames import files_named
 from ..engine.ownfiles import own_files
 from ..engine.qcow2 import read_header
 from ..engine.survey import is_elsewhere
