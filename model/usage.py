@@ -11,7 +11,7 @@ from ..callers import Caller
 from ..engine import domainxml, files, locks
 from ..engine.chain import image_format
 from ..engine.records import Link
-from ..engine.survey import is_elsewhere, network_volume
+from ..engine.survey import network_volume
 from ..engine.transaction import Transaction
 from ..engine.xmltree import parse
 from ..hypervisor.host import Host
@@ -235,11 +235,6 @@ def forget_deleted(services: Services, volumes: Collection[VolumeInfo]) -> None:
     services.journal.unlink([link for link in gone if services.lease.is_of_here(link.server)])
 
 
-def _is_elsewhere(services: Services, path: str) -> bool:
-    volume = services.host.volume_at(path)
-    return volume is not None and is_elsewhere(services.host, volume)
-
-
 def _is_there(services: Services, link: Link) -> bool:
     if not services.lease.is_of_here(link.server):
         return True  # where nobody sees it from here
@@ -249,7 +244,7 @@ def _is_there(services: Services, link: Link) -> bool:
         paths = list(dict.fromkeys(filter(None, [os.path.join(pool.path, link.name), link.path])))
         seen = [path for path in paths if files.may_be_there(path)] if is_local else []
         if pool.is_active and seen:  # it may be another one's by now, or stand on nothing any more
-            return any(may_stand_on(path, link.parent) or _is_elsewhere(services, path) for path in seen)
+            return any(may_stand_on(path, link.parent) for path in seen)
         if not pool.is_active or services.host.has_volume(pool, link.name):
             return True  # or may come back with its pool
         if link.path and services.host.volume_at(link.path) is not None:
