@@ -21,7 +21,7 @@ from ..engine.journal import position
 from ..engine.records import Forgotten, Task
 from ..model.feed import GuestChange, News
 from ..model.services import Services
-from ..model.tasks import TasksModel
+from ..model.tasks import resource
 from .base import Answer, Controller, Request, route
 from .caller import lasting
 
@@ -40,7 +40,6 @@ class Events(Controller):
     def __init__(self, services: Services) -> None:
         self._feed = services.feed
         self._observer = services.observer
-        self._tasks = TasksModel(services)
 
     @route("GET", "")
     def follow(self, request: Request) -> Answer:
@@ -67,12 +66,7 @@ class Events(Controller):
                 elif isinstance(item, GuestChange):
                     yield from _event_of_guest(item, caller)
                 elif caller.is_admin or caller.made(item.owner):
-                    yield self._event(item)
-
-    def _event(self, item: Task | Forgotten) -> bytes:
-        name, data = ("task", self._tasks.resource(item)) if isinstance(item, Task) else _removed(item)
-        change, task = position(item)
-        return f"id: {change}-{task}\n".encode() + _lines(name, data)
+                    yield _event_of_task(item)
 
 
 def _asked(who: Callable[[], Caller | None]) -> Caller | None:
@@ -81,6 +75,12 @@ def _asked(who: Callable[[], Caller | None]) -> Caller | None:
         return who()
     except errors.ClonerError:
         return None
+
+
+def _event_of_task(item: Task | Forgotten) -> bytes:
+    name, data = ("task", resource(item)) if isinstance(item, Task) else _removed(item)
+    change, task = position(item)
+    return f"id: {change}-{task}\n".encode() + _lines(name, data)
 
 
 def _event_of_guest(change: GuestChange, caller: Caller) -> Iterator[bytes]:

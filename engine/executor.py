@@ -101,6 +101,7 @@ class Executor:
         self._postponed = Postponed(_JANITOR_INTERVAL_S)
         self._lock = threading.Lock()
         self._waiting = {lane: threading.Condition(self._lock) for lane in LANES}
+        self._reporting = threading.Lock()  # what is seen first is written first
         self._stand_ins = threading.BoundedSemaphore(_STAND_INS)
         self._stopping = threading.Event()
         self._has_work = threading.Event()
@@ -167,18 +168,6 @@ class Executor:
             jobs = [job for job, plan in self._jobs.values() if _reads(plan, places)]
         for job in jobs:
             job.stop(errors.SourceStarted())
-
-    def progress(self, task: int) -> dict[str, int] | None:
-        """Bytes done by item, of a task that this server works on."""
-        with self._lock:
-            running = self._jobs.get(task)
-        return running[0].done() if running else None
-
-    def all_progress(self) -> Mapping[int, dict[str, int]]:
-        """Bytes done by item, of each task that this server works on."""
-        with self._lock:
-            jobs = {task: job for task, (job, _) in self._jobs.items()}
-        return {task: job.done() for task, job in jobs.items()}
 
     def stop(self, patience_s: float) -> bool:
         """Ends every task, and undoes it. False if something went on for `patience_s`, which libvirt's own copies may.
@@ -284,7 +273,7 @@ class Executor:
             log.exception("task %d failed, reference %s", task, reference)
             ending = Ending(task, FAILED, errors.ClonerError(reference=reference))
         if ending is not None:
-            with suppress(errors.ClonerError):  # who has seen how far it was is not told of less afterwards
+            with self._reporting, suppress(errors.ClonerError):
                 self._journal.report({task: job.done()})
             ending = replace(ending, not_ours=frozenset(job.not_ours), marks=tuple(job.take_marks()))
             self._finish(replace(ending, context=context.current()))
@@ -340,11 +329,14 @@ class Executor:
                 is_idle = not jobs and not any(self._lanes.values())
                 if is_idle:
                     self._has_work.clear()
-            # A job that ends before it is looked at twice has its last word in its end.
-            news = {task: done for task, job in jobs.items() if task in told and (done := job.done()) != told[task]}
-            told = {task: told.get(task, {}) for task in jobs} | news
             try:
-                for task in self._journal.report(news) if not is_idle else ():
+                with self._reporting:
+                    # A job that ends before it is looked at twice has its last word in its end.
+                    seen = {task: job.done() for task, job in jobs.items() if task in told}
+                    news = {task: done for task, done in seen.items() if done != told[task]}
+                    told = {task: told.get(task, {}) for task in jobs} | news
+                    cancelled = self._journal.report(news) if not is_idle else ()
+                for task in cancelled:
                     self._cancelled_elsewhere(task)
             except errors.ClonerError as error:
                 log.warning("progress cannot be reported: %s", error)

@@ -15,7 +15,7 @@ from ..engine.records import FINISHED, RUNNING, Task
 from .needs import RecentNeeds
 from .services import DOMAIN_NAME, Services
 from .storagevolumes import StorageVolumesModel
-from .tasks import TasksModel, read_id, rfc3339
+from .tasks import read_id, resource, rfc3339
 from .vms import VMsModel
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,6 @@ _lock = threading.Lock()
 class BatchesModel:
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._tasks = TasksModel(services)
 
     def lookup(self, batch: str, caller: Caller) -> dict[str, Any]:
         """Raises BatchNotFound."""
@@ -111,7 +110,7 @@ class BatchesModel:
     def _resource(self, batch: str, tasks: list[Task]) -> dict[str, Any]:
         by_status = Counter(task.status for task in tasks)
         ends = [task.ended for task in tasks]
-        parts = [self._tasks.resource(task)["progress"] for task in tasks]
+        parts = [resource(task)["progress"] for task in tasks]
         return {
             "id": batch,
             "count": len(tasks),

@@ -30,18 +30,14 @@ class TasksModel:
     def get_list(self, caller: Caller, status: str | None = None) -> list[dict[str, Any]]:
         """Every task that is there for the caller, or those of one status."""
         owner = None if caller.is_admin else caller.name
-        live = self._services.executor.all_progress()  # first, since what ended since has it in the journal
-        tasks = self._services.journal.tasks(status, owner)
-        return [resource(task, live.get(task.id) if task.status == RUNNING else None) for task in tasks]
+        return [resource(task) for task in self._services.journal.tasks(status, owner)]
 
     def lookup(self, task_id: str, caller: Caller, wait_s: float = 0.0) -> dict[str, Any]:
         """A task; with `wait_s` as it is when it has ended, or after so many seconds. Raises TaskNotFound."""
         task = self._find(task_id, caller)
         if wait_s and self._services.feed.wait_for_end(task, wait_s) is None:
             raise errors.TaskNotFound(id=task_id)
-        live = self._services.executor.progress(task.id)  # first, since what has ended since has it in the journal
-        now = self._find(task_id, caller)
-        return resource(now, live if now.status == RUNNING else None)
+        return resource(self._find(task_id, caller))
 
     def delete(self, task_id: str, caller: Caller, *, only_cancel: bool = False) -> dict[str, Any] | None:
         """Cancels a running task, and returns it; takes an ended one out of the list.
@@ -57,9 +53,9 @@ class TasksModel:
             return self.lookup(task_id, caller)
         if task.status == RUNNING or only_cancel:
             ended = self._find(task_id, caller)
-            return self.resource(ended) | {"explanation": _TOO_LATE[ended.status]}
+            return resource(ended) | {"explanation": _TOO_LATE[ended.status]}
         if task.status == FINISHED and task.batch in self._services.journal.withdrawals():
-            return self.resource(task) | {"explanation": _WITHDRAWN}
+            return resource(task) | {"explanation": _WITHDRAWN}
         self._services.journal.forget(task.id)
         return None
 
@@ -71,10 +67,6 @@ class TasksModel:
             raise errors.TaskNotFound(id=task_id)
         return task
 
-    def resource(self, task: Task) -> dict[str, Any]:
-        """As a client sees it, with the progress as this server knows it."""
-        return resource(task, self._services.executor.progress(task.id) if task.status == RUNNING else None)
-
 
 def read_id(text: str) -> int | None:
     """The number of a task or a batch; None for what is none."""
@@ -82,12 +74,10 @@ def read_id(text: str) -> int | None:
     return int(text) if is_id else None
 
 
-def resource(task: Task, live: dict[str, int] | None = None) -> dict[str, Any]:
+def resource(task: Task) -> dict[str, Any]:
     """A task in Wok's words and order, then ours.
 
-    Args:
-        task: as the journal has it.
-        live: bytes done by item, where they are known better than the journal has them.
+    What it shows is the journal's alone, so that it is the same by whichever server, and is never less than before.
     """
     shown = {"id": str(task.id), "status": task.status, "message": task.message, "target_uri": task.target_uri}
     return (
@@ -95,7 +85,7 @@ def resource(task: Task, live: dict[str, int] | None = None) -> dict[str, Any]:
         | {"kind": task.kind, "owner": task.owner, "batch": None if task.batch is None else str(task.batch)}
         | {"warning": task.warning}
         | _times(task)
-        | _progress(task, live or dict(task.done))
+        | _progress(task)
         | dict(task.plan)
     )
 
@@ -109,10 +99,10 @@ def rfc3339(microseconds: int) -> str:
     return datetime.fromtimestamp(microseconds / _US, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _progress(task: Task, done: dict[str, int]) -> dict[str, Any]:
+def _progress(task: Task) -> dict[str, Any]:
     """100 percent only when everything is there, which is after the last byte."""
     total = sum(disk.get("total", 0) for disk in task.plan.get("disks", ()))
-    bytes_done = total if task.status == FINISHED else sum(done.values())
+    bytes_done = total if task.status == FINISHED else sum(task.done.values())
     part = bytes_done / total if total else 0.0
     elapsed = max(0.0, ((task.ended or wall_clock()) - task.created) / _US)  # the clock may have been set back
     return {

@@ -292,8 +292,8 @@ def big(pool: libvirt.virStoragePool, name: str = "web.img", data: int = 1024) -
 def test_progress_grows_and_ends_at_100(
     server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest
 ) -> None:
-    guest("web", [big(pool)])
-    task = server.request("POST", "vms/web/clone").json
+    guest("web", [big(pool, data=512)])
+    task = server.request("POST", "vms/web/clone", {"bandwidth": 128}).json
     seen = []
     while task["status"] == "running":
         task = server.request("GET", f"tasks/{task['id']}").json

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -25,6 +26,7 @@ from cloner.engine.records import DONE, FAILED, FINISHED, KILLED, RUNNING, Mark,
 from cloner.model.accepting import Request
 from cloner.model.services import Services
 from cloner.model.storagevolumes import StorageVolumesModel
+from cloner.model.tasks import TasksModel
 from cloner.model.vms import VMsModel
 from cloner.server import commands
 from cloner.settings import Settings, demo_uri
@@ -137,6 +139,71 @@ def test_what_is_being_made_is_reported_also_after_nothing_was(services: Service
             wait_until(lambda: (found := services.journal.task(task)) and found.done, 20, "it is reported")  # noqa: B023
             assert services.journal.cancel(task)
             assert ended(services, task).status == KILLED
+
+
+def seen(services: Services, task: int) -> int:
+    return int(TasksModel(services).lookup(str(task), ANYBODY)["bytes_done"])
+
+
+def test_what_is_shown_of_a_clone_that_fails_is_not_less_afterwards_though_the_journal_takes_nothing(
+    services: Services,
+) -> None:
+    shown = []
+
+    def some(copy: Copy, job: Job) -> None:
+        job.progress(copy.item)(1000)
+        shown.append(seen(services, job.task))
+        raise errors.StepFailed(cause="a test")
+
+    full = errors.JournalUnavailable(cause="its disk is full")
+    with filling(some), mock.patch.object(services.journal, "report", side_effect=full):
+        services.executor.start()
+        task = clone_volume(services)
+        assert ended(services, task).status == FAILED
+    shown.append(seen(services, task))
+    assert shown == sorted(shown)
+
+
+def test_how_far_a_clone_is_that_fails_is_written_after_all_that_was_seen_of_it_before(services: Services) -> None:
+    """The reporter's transaction has to wait, and meanwhile the clone goes on, and fails."""
+    report, is_seen, may_go_on = services.journal.report, threading.Event(), threading.Event()
+
+    def report_late(news: Mapping[int, Mapping[str, int]]) -> list[int]:
+        if news and threading.current_thread().name == "reporter":
+            is_seen.set()
+            assert may_go_on.wait(20)
+            return report(news)
+        found = report(news)
+        if is_seen.is_set():
+            may_go_on.set()
+        return found
+
+    def wait_for_turn() -> None:
+        if threading.current_thread().name != "reporter":
+            may_go_on.set()
+        turn.acquire()
+
+    turn = threading.Lock()
+    reporting = mock.MagicMock(__enter__=lambda _: wait_for_turn(), __exit__=lambda *_: turn.release())
+
+    def some(copy: Copy, job: Job) -> None:
+        job.progress(copy.item)(1)
+        assert is_seen.wait(20)
+        job.progress(copy.item)(2)
+        raise errors.StepFailed(cause="a test")
+
+    later = errors.Busy(what="a test")
+    with (
+        filling(some),
+        mock.patch.object(services.journal, "report", report_late),
+        mock.patch.object(services.ledger, "fail", side_effect=later),
+        mock.patch.object(services.executor, "_reporting", reporting),
+    ):
+        services.executor.start()
+        task = clone_volume(services)
+        wait_until(lambda: services.executor.to_undo() > 0, 20, "it has failed")
+        wait_until(lambda: not turn.locked(), 20, "all is written")
+        assert seen(services, task) == 2
 
 
 # --- How it ends -----------------------------------------------------------------------------------------------------
