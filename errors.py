@@ -198,7 +198,7 @@ class NameTaken(ClonerError):
     code, status, text = (
         "CLNNAME0002E",
         409,
-        "The name {name} is taken. Choose another, or leave it out to get a new one",
+        "The name {name} is taken: {cause}. Choose another, or leave it out to get a new one",
     )
 
 

@@ -167,7 +167,7 @@ class Host:
                 domain = connection.defineXML(xml)
             except libvirt.libvirtError as error:
                 if error.get_error_code() in _EXISTS and self.has_domain(name):
-                    raise errors.NameTaken(name=name) from error
+                    raise errors.NameTaken(name=name, cause="a virtual machine is called so") from error
                 raise
             # It is new, so that much is known of it without a question.
             now = xml if is_whole else domain.XMLDesc(DOMAIN_XML)

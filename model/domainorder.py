@@ -24,6 +24,10 @@ from .reserving import is_being_made, is_reserved, reserve
 from .services import DOMAIN_NAME, MAC, PATH, Services, Skipping
 from .usage import running_users
 
+_CALLED_SO = "a virtual machine is called so"
+_IS_MADE = "a clone that is being made has it, or a disk of one"
+_HAS_VOLUME = "a disk of it would be {volume} in pool {pool}, which is there already, or another guest's"
+
 
 @dataclass(frozen=True)
 class DomainOrder:
@@ -87,8 +91,9 @@ class DomainOrder:
         if byte_length(name) > draft.max_wanted_bytes():
             cause = f"it is longer than {draft.max_wanted_bytes()} bytes, which leaves its NVRAM no name of its own"
             raise errors.InvalidName(name=name[:80], cause=cause)
-        if taken.has(name):
-            raise errors.NameTaken(name=name)
+        bearer = taken.bearer(name)
+        if bearer is not None:
+            raise errors.NameTaken(name=name, cause=bearer)
         path = taken.path_in_the_way(name)
         if path is not None:
             raise errors.InvalidName(name=name, cause=f"a clone of that name would have the path {path}")
@@ -118,7 +123,7 @@ class _OfHost(Container[str]):
         self._uuid = uuid
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and (self.has(name) or self.path_in_the_way(name) is not None)
+        return isinstance(name, str) and (self.bearer(name) is not None or self.path_in_the_way(name) is not None)
 
     def path_in_the_way(self, name: str) -> str | None:
         """A socket, a log or a pipe that a clone of this name would have and cannot, with the reason, if so."""
@@ -132,14 +137,15 @@ class _OfHost(Container[str]):
     def _paths(self, name: str) -> dict[str, bool]:
         return self._draft.own_paths(name, self._uuid)
 
-    def has(self, name: str) -> bool:
-        """Whether a domain has the name, or its variable store or a disk the one that the clone's would have."""
+    def bearer(self, name: str) -> str | None:
+        """Who has the name, or that which the clone's variable store or a disk would have; in words."""
         if self._host.has_domain(name):
-            return True
+            return _CALLED_SO
         nvram = self._draft.nvram_path(name)
         if nvram is not None and (os.path.lexists(nvram) or self._is_taken(nvram_mark(nvram))):
-            return True
-        return any(self._is_in_the_way(pool, volume) for pool, volume in self._volumes(name))
+            return f"its UEFI variables would lie in {nvram}, which is there already, or another guest's"
+        volumes = ((pool.name, each) for pool, each in self._volumes(name) if self._is_in_the_way(pool, each))
+        return next((_HAS_VOLUME.format(pool=pool, volume=each) for pool, each in volumes), None)
 
     def _volumes(self, name: str) -> list[tuple[PoolInfo, str]]:
         """The volumes that a clone of this name would have."""
@@ -169,8 +175,8 @@ class _Taken(_OfHost):
         path = self._reserved_path(name)
         return f"{path}, which is that of a clone that is being made" if path else super().path_in_the_way(name)
 
-    def has(self, name: str) -> bool:
-        return self._is_called_so(name) or super().has(name)
+    def bearer(self, name: str) -> str | None:
+        return _IS_MADE if self._is_called_so(name) else super().bearer(name)
 
     def _is_called_so(self, name: str) -> bool:
         return self._transaction.is_reserved(DOMAIN_NAME, "", name) or any(

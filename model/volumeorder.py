@@ -48,7 +48,7 @@ class VolumeOrder:
         if self.wanted is not None:
             name = self.wanted
             if name in taken:
-                raise errors.NameTaken(name=name)
+                raise errors.NameTaken(name=name, cause=f"a volume in pool {copy.pool} has it, or is going to")
         else:
             name = settled(found, taken.is_reserved, self._skipped, lambda: self._new_name(draft, transaction, taken))
         reserve(self.services, transaction, draft.pool(copy.pool), name, task=task)

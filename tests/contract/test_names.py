@@ -111,7 +111,7 @@ def test_a_refused_name_leaves_nothing(server: Server, source: str) -> None:
 def test_the_name_of_another_guest_is_409(server: Server, name: str) -> None:
     answer = server.request("POST", "vms/web/clone", {"name": name})
     assert refusal(answer) == (409, "CLNNAME0002E")
-    assert f"name {name} is taken" in answer.json["reason"]
+    assert f"name {name} is taken: a virtual machine is called so" in answer.json["reason"]
 
 
 def test_the_name_of_another_volume_is_409_in_its_pool_only(server: Server) -> None:
@@ -122,7 +122,9 @@ def test_the_name_of_another_volume_is_409_in_its_pool_only(server: Server) -> N
 
 def test_a_guests_name_is_409_when_a_disk_of_that_name_is_in_the_way(server: Server) -> None:
     cloned(server, "storagepools/default/storagevolumes/web.qcow2", name="in-the-way-vda.qcow2")
-    assert refusal(server.request("POST", "vms/web/clone", {"name": "in-the-way"})) == (409, "CLNNAME0002E")
+    answer = server.request("POST", "vms/web/clone", {"name": "in-the-way"})
+    assert refusal(answer) == (409, "CLNNAME0002E")
+    assert "a disk of it would be in-the-way-vda.qcow2 in pool default" in answer.json["reason"]
 
 
 def test_a_name_is_taken_from_the_moment_it_is_accepted(server: Server) -> None:

@@ -295,8 +295,10 @@ def test_a_name_whose_files_another_guest_names_is_taken_though_they_are_not_the
     guest("one", nvram=folder / "first_VARS.fd")
     guest("two", [pool_path(pool) / "second-vda.img"])
     hears_of(server, "two")
-    for name in ("first", "second"):
-        assert refusal(server.request("POST", "vms/web/clone", {"name": name})) == (409, "CLNNAME0002E")
+    for name, named in (("first", f"{folder}/first_VARS.fd"), ("second", f"second-vda.img in pool {pool.name()}")):
+        answer = server.request("POST", "vms/web/clone", {"name": name})
+        assert refusal(answer) == (409, "CLNNAME0002E")
+        assert named in answer.json["reason"]
     cloned(server, "vms/web", name="third")
 
 
