@@ -17,6 +17,7 @@ from cloner import errors
 from cloner.callers import ANYBODY
 from cloner.engine import files
 from cloner.engine.copying import ThroughLibvirt
+from cloner.engine.executor import Bounds
 from cloner.engine.job import Job
 from cloner.engine.lease import Lease
 from cloner.engine.ledger import FILL, VOLUME, Ending
@@ -118,6 +119,28 @@ def test_a_block_device_that_a_qemu_writes_to_ends_the_clone(services: Services,
     ):
         services.executor._maker._check_unchanged([replace(copy, below=(base,))])
     assert looked == (["/dev/base"] if is_local else [])
+
+
+# --- How many at once ------------------------------------------------------------------------------------------------
+
+
+def test_disks_are_copied_side_by_side_and_of_all_guests_together_no_more_than_four(services: Services) -> None:
+    """Each has a worker and a thread for each of its disks."""
+    running: list[str] = []
+    seen: list[int] = []
+
+    def count(copy: Copy, job: Job) -> None:
+        running.append(copy.name)
+        seen.append(len(running))
+        job.wait(0.2)
+        running.remove(copy.name)
+
+    with filling(count):
+        services.executor.start()
+        tasks = [VMsModel(services).clone("db", Request({}, MOUNT, ANYBODY)).tasks[0] for _ in range(4)]
+        assert {ended(services, task.id).status for task in tasks} == {FINISHED}
+    assert len(seen) == 2 * len(tasks)
+    assert 1 < max(seen) <= Bounds().copies
 
 
 # --- How far it is ---------------------------------------------------------------------------------------------------
@@ -392,6 +415,16 @@ def test_a_clone_on_another_libvirt_is_left_to_a_server_on_that(
     (found,) = services.ledger.waiting()
     assert (found.id, found.server) == (task, other.id)
     assert "another libvirt" in found.message
+
+
+def test_a_source_that_runs_when_its_clone_is_to_be_defined_was_started_though_no_event_told(
+    services: Services,
+) -> None:
+    task = VMsModel(services).clone("web", Request({}, MOUNT, ANYBODY)).tasks[0]
+    with mock.patch.object(services.host, "domain_runs", return_value=("web", True)):
+        services.executor.start()
+        found = ended(services, task.id)
+    assert (found.status, found.message[:12]) == (FAILED, "CLNTASK0006E")
 
 
 def test_a_source_that_was_renamed_meanwhile_is_not_said_to_have_been_started(services: Services) -> None:
