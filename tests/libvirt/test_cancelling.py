@@ -16,8 +16,9 @@ import pytest
 
 from support.guests import inventory
 from support.libvirtd import PrivateLibvirtd
+from support.running import wait_until
 from support.server import SYNC_TIMEOUT, Server
-from support.storage import GiB, MiB, make_raw, qemu_img_compare, some_data
+from support.storage import GiB, MiB, make_qcow2, make_raw, qemu_img_compare, some_data
 from support.trials import journalled
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,29 @@ def test_a_copy_of_4_gib_that_is_cancelled_at_a_random_moment_is_gone(
     for name, value in measured.items():
         log.info("%s: %s", name, value)
         record_property(name, value)
+
+
+def children(server: Server) -> list[str]:
+    """The commands that a server has started, and that run."""
+    tasks = Path(f"/proc/{server.pid}/task").glob("*/children")
+    return [Path(f"/proc/{child}/comm").read_text().strip() for task in tasks for child in task.read_text().split()]
+
+
+def test_a_copy_by_qemu_img_that_is_cancelled_is_gone_and_its_process_too(
+    server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Callable[..., libvirt.virDomain]
+) -> None:
+    base = disk_without_holes(pool, 128 * MiB)
+    guest("web", [Path(make_qcow2(pool, "web.qcow2", 128 * MiB, backing=base).path())])
+    before = inventory(conn)
+    asked_for = {"method": "copy", "flatten": True, "bandwidth": 1}  # for two minutes
+    number = server.request("POST", "vms/web/clone", asked_for).json["id"]
+    wait_until(lambda: server.request("GET", f"tasks/{number}").json["progress"] > 0, 20, "it is being copied")
+    assert children(server) == ["qemu-img"]
+    server.request("DELETE", f"tasks/{number}")
+    assert server.wait_task(number)["status"] == "killed"
+    assert children(server) == []
+    server.request("DELETE", f"tasks/{number}")
+    assert (inventory(conn), journalled(server.state_dir)) == (before, [])
 
 
 def test_a_task_that_waits_is_cancelled_by_another_server(
