@@ -11,6 +11,7 @@ from unittest import mock
 
 import pytest
 
+from cloner import errors
 from cloner.engine import files
 
 
@@ -55,3 +56,28 @@ def test_whether_blocks_can_be_shared_is_tried_with_a_whole_block(tmp_path: Path
         mock.patch("fcntl.ioctl", ioctl),
     ):
         assert files.reflink_refusal(str(source), str(tmp_path)) is None
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_small_file_is_copied_to_nothing_that_is_there(tmp_path: Path, *, is_link: bool) -> None:
+    """Of UEFI variables that somebody has made since the clone's name was looked at."""
+    source, target, theirs = (tmp_path / name for name in ("web_VARS.fd", "copy_VARS.fd", "theirs"))
+    source.write_bytes(b"variables")
+    if is_link:
+        target.symlink_to(theirs)
+    else:
+        theirs.write_bytes(b"theirs")
+        target.hardlink_to(theirs)
+    with pytest.raises(errors.VolumeInTheWay):
+        files.copy_small(str(source), str(target))
+    assert not theirs.exists() if is_link else theirs.read_bytes() == b"theirs"
+
+
+def test_a_folder_is_copied_to_nothing_that_is_there(tmp_path: Path) -> None:
+    source, target = tmp_path / "of source", tmp_path / "of clone"
+    for folder in (source, target):
+        folder.mkdir()
+        (folder / "state").write_text(folder.name)
+    with pytest.raises(errors.VolumeInTheWay):
+        files.copy_folder(str(source), str(target))
+    assert (target / "state").read_text() == "of clone"
