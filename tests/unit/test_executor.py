@@ -24,6 +24,7 @@ from cloner.engine.ledger import FILL, VOLUME, Ending
 from cloner.engine.plan import Copy, VolumePlan
 from cloner.engine.postponed import Postponed
 from cloner.engine.records import DONE, FAILED, FINISHED, KILLED, RUNNING, Mark, Task
+from cloner.hypervisor.infos import VolumeInfo
 from cloner.model.accepting import Request
 from cloner.model.services import Services
 from cloner.model.storagevolumes import StorageVolumesModel
@@ -162,6 +163,25 @@ def test_what_is_being_made_is_reported_also_after_nothing_was(services: Service
             wait_until(lambda: (found := services.journal.task(task)) and found.done, 20, "it is reported")  # noqa: B023
             assert services.journal.cancel(task)
             assert ended(services, task).status == KILLED
+
+
+def test_a_copy_by_libvirt_is_as_far_as_its_new_volume_is_large(services: Services) -> None:
+    with mock.patch.object(services.executor, "submit") as submitted:
+        task = clone_volume(services)
+    copy = submitted.call_args.args[1].copy
+    job, shown = Job(task, {copy.item: copy.total}), []
+
+    def create_from(
+        source: VolumeInfo, _pool: str, _name: str, _xml: str, see: Callable[[VolumeInfo], None]
+    ) -> VolumeInfo:
+        for allocation in (5, 7):
+            see(replace(source, name=copy.name, allocation=allocation))
+            shown.append(job.done())
+        return source
+
+    maker = mock.Mock(is_local=False, create_from=create_from)
+    ThroughLibvirt(maker).reserve(copy, job, lambda _: None)
+    assert shown == [{copy.item: 5}, {copy.item: 7}]
 
 
 def seen(services: Services, task: int) -> int:
