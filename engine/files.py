@@ -258,6 +258,14 @@ def may_be_there(path: str) -> bool:
         return True
 
 
+def may_be_still(path: str, known: Mapping[str, int]) -> bool:
+    """Whether a path leads to the file that `identity` saw, or that cannot be told."""
+    try:
+        return is_still(path, known)
+    except Unseen:
+        return True
+
+
 def begins(whole: str, part: str) -> bool:
     """Whether a small file is the beginning of another. False where one of them cannot be read."""
     try:

@@ -27,8 +27,8 @@ class Job:
         self.steps: list[Step] = []
         """Those that were written down."""
 
-        self.made: list[str] = []
-        """Paths of the files that were made, as far as the server sees them."""
+        self.made: dict[str, Mapping[str, int]] = {}
+        """What the files that were made are known by, as far as the server sees them; by path."""
 
         self.stood_in: Callable[[], AbstractContextManager[None]] = nullcontext
         """What surrounds a long wait for somebody else, in which another worker takes this one's place."""

@@ -88,7 +88,7 @@ class Maker:
         if isinstance(plan, DomainPlan):
             if plan.nvram is not None:
                 made = self._take(job, next(numbers), _copy_nvram(*plan.nvram, is_stamped=plan.is_stamped))
-                job.made += [plan.nvram[1]] if made else []
+                job.made |= {plan.nvram[1]: made} if made else {}
             if plan.tpm is not None:
                 self._take(job, next(numbers), _copy_tpm(*plan.tpm))
             self._take(job, next(numbers), self._define(job, plan, sources))
@@ -147,7 +147,7 @@ class Maker:
             else:
                 made = self._take(job, first, Action(VOLUME, known, plain(f"Making {copy.name}"), reserve_it))
                 self._take(job, second, Action(FILL, names, title, lambda: _fill(method, copy, made, job), copy.name))
-        job.made += [made["path"]] if made["file"] else []
+        job.made |= {made["path"]: made["file"]} if made["file"] else {}
         return domainxml.NewSource(made["type"], made["path"], copy.pool, copy.name, copy.format)
 
     def _note(self, job: Job, number: int, result: Mapping[str, Any]) -> None:
@@ -281,11 +281,13 @@ class Maker:
 
 
 def _check_there(job: Job) -> None:
-    """Raises CloneFailed for what somebody has removed since it was made: another disk may have taken hours."""
-    for path in job.made:
-        if not files.may_be_there(path):
+    """Raises CloneFailed for what somebody has removed or replaced meanwhile: another disk may have taken hours."""
+    for path, known in job.made.items():
+        is_there = files.may_be_there(path)
+        if not (is_there and files.may_be_still(path, known)):
             step = plain(f"Checking that {os.path.basename(path)} is there")
-            raise errors.CloneFailed(step=step, cause="somebody has removed it meanwhile")
+            what = "replaced" if is_there else "removed"
+            raise errors.CloneFailed(step=step, cause=f"somebody has {what} it meanwhile")
 
 
 def _begun(call: Callable[[], _Result], name: str) -> Future[_Result]:

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing, suppress
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -63,16 +64,17 @@ def test_a_pool_that_leads_elsewhere_by_now_loses_nothing_of_what_is_there(
     assert ours.name not in listing(ours.parent)
 
 
-@pytest.mark.parametrize("removed", ["disk", "UEFI variables"])
-def test_a_clone_of_which_somebody_has_removed_a_part_is_not_finished(
+@pytest.mark.parametrize("change", list(product(["removed", "replaced"], ["disk", "UEFI variables"])), ids=" ".join)
+def test_a_clone_of_which_somebody_has_removed_or_replaced_a_part_is_not_finished(
     libvirtd: PrivateLibvirtd,
     pool: libvirt.virStoragePool,
     guest: Guest,
     folder: Path,
     tmp_path: Path,
-    removed: str,
+    change: tuple[str, str],
 ) -> None:
     """Another disk may take hours after that one."""
+    what, part = change
     nvram = folder / "web_VARS.fd"
     nvram.write_bytes(some_data(MiB // 8))
     guest("web", [make_raw(pool, "web.img", MiB), make_raw(pool, "data.img", MiB)], nvram=nvram)
@@ -83,13 +85,16 @@ def test_a_clone_of_which_somebody_has_removed_a_part_is_not_finished(
         task = server.request("POST", "vms/web/clone", {"name": "copy"}).json
         wait_until(server.pause.exists, 30, "it waits", lambda: server.log)
         made = {"disk": pool_path(pool) / "copy-vda.img", "UEFI variables": folder / "copy_VARS.fd"}
-        made[removed].unlink()
+        made[part].unlink()
+        if what == "replaced":
+            made[part].write_bytes(b"precious")
         server.pause.unlink()
         ended = server.wait_task(task["id"])
     assert ended["status"] == "failed"
-    assert f"{made[removed].name} is there failed: somebody has removed it" in ended["message"]
-    assert listing(pool_path(pool)) == ["data.img", "web.img"]
-    assert not made["UEFI variables"].exists()
+    assert f"{made[part].name} is there failed: somebody has {what} it" in ended["message"]
+    left = {path.name for path in (*made.values(), pool_path(pool) / "copy-vdb.img") if path.exists()}
+    assert left == ({made[part].name} if what == "replaced" else set())
+    assert what == "removed" or made[part].read_bytes() == b"precious"
 
 
 def test_a_volume_that_is_made_and_filled_in_one_step_goes_though_its_pool_is_gone(
