@@ -155,49 +155,55 @@ class Cloner:
         self.services.lease.release()
 
     def _keep_house(self) -> None:
-        self._age_out()
-        self._write_uses()
-        self._release_left()
-        self._finish_deletions()
-        self._finish_withdrawals()
-        self._forget_gone()
+        for work in (
+            self._age_out,
+            self._write_uses,
+            self._release_left,
+            self._finish_deletions,
+            self._finish_withdrawals,
+            self._forget_gone,
+        ):
+            try:
+                work()
+            except Exception:  # CherryPy ends a background task for good at its first one; the stack is in the log
+                log.exception("housekeeping stumbled")
 
     def _age_out(self) -> None:
         try:
             now = wall_clock()
             kept = int(self.settings.keep_tasks_hours * 3_600_000_000)
             self.services.journal.age_out(now - kept, now - max(kept, KEPT_US))
-        except errors.ClonerError as error:  # CherryPy ends a background task for good at its first exception
+        except errors.ClonerError as error:
             log.warning("old tasks stay in the list for now: %s", error)
 
     def _write_uses(self) -> None:
         try:
             self.services.tokens.write_uses()
-        except errors.ClonerError as error:  # as above
+        except errors.ClonerError as error:
             log.warning("when tokens were last used is not written down: %s", error)
 
     def _forget_gone(self) -> None:
         try:
             self._gone.sweep()
-        except errors.ClonerError as error:  # as above
+        except errors.ClonerError as error:
             log.warning("clones that are gone are kept in mind for now: %s", error)
 
     def _release_left(self) -> None:
         try:
             release_left(self.services)
-        except errors.ClonerError as error:  # as above
+        except errors.ClonerError as error:
             log.warning("images that nobody holds any more are kept for now: %s", error)
 
     def _finish_deletions(self) -> None:
         try:
             self._deletions.sweep()
-        except errors.ClonerError as error:  # as above
+        except errors.ClonerError as error:
             log.warning("the storage of deleted guests is kept for now: %s", error)
 
     def _finish_withdrawals(self) -> None:
         try:
             self._batches.sweep()
-        except errors.ClonerError as error:  # as above
+        except errors.ClonerError as error:
             log.warning("batches that are to be undone are kept for now: %s", error)
 
 

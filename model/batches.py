@@ -41,7 +41,7 @@ class BatchesModel:
         """Begins to cancel what runs of a batch, and to remove what it has made if `undo`; returns it as it is.
 
         Can be repeated. What is to be undone is written down, lest a server that dies leave it. Raises BatchNotFound,
-        NotYours.
+        NotYours, and Busy where no thread is to be had for it.
         """
         tasks = self._find(batch, caller)
         if not all(caller.may_remove(task.owner) for task in tasks):
@@ -77,16 +77,23 @@ class BatchesModel:
             if under_way is not work:
                 under_way.repeat(undo=work.undo)
                 return
-        threading.Thread(target=self._run, args=(work,), name=f"batch-{work.batch}", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, args=(work,), name=f"batch-{work.batch}", daemon=True).start()
+        except RuntimeError as error:  # there are too many
+            self._forget(work)
+            raise errors.Busy(what="other requests") from error
 
     def _run(self, work: _Withdrawal) -> None:
         try:
             while self._is_due(work):
                 work.run()
         finally:
-            with _lock:
-                if _under_way.get(self._place(work)) is work:  # it broke off
-                    del _under_way[self._place(work)]
+            self._forget(work)
+
+    def _forget(self, work: _Withdrawal) -> None:
+        with _lock:
+            if _under_way.get(self._place(work)) is work:  # it broke off
+                del _under_way[self._place(work)]
 
     def _is_due(self, work: _Withdrawal) -> bool:
         """Whether there is more to do; nobody can ask for more of it once there is not."""

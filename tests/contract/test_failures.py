@@ -5,6 +5,7 @@ The application runs in this process, so that a disk can be made to fail and a c
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -27,10 +28,12 @@ from cloner.clock import wall_clock
 from cloner.engine.copying import ThroughLibvirt
 from cloner.engine.job import Job
 from cloner.engine.journal import Journal
+from cloner.engine.lease import Lease
 from cloner.engine.ledger import Ending, Ledger
 from cloner.engine.plan import Copy
 from cloner.engine.records import FINISHED, RUNNING
 from cloner.hypervisor.inventory import Inventory
+from cloner.model.gone import GoneClones
 from cloner.model.vms import VMsModel
 from cloner.plugin import Cloner
 from cloner.settings import Settings, demo_uri
@@ -330,6 +333,16 @@ def test_ageing_out_goes_on_after_the_journal_could_not_be_written(application: 
     """CherryPy's BackgroundTask ends for good at the first exception."""
     with mock.patch.object(Journal, "age_out", side_effect=errors.JournalUnavailable(cause="database is locked")):
         application.plugin._age_out()
+
+
+def test_housekeeping_goes_on_after_what_nobody_has_foreseen(application: Application) -> None:
+    """With that exception, as when the server has too many files open for a moment, it ended until the next start."""
+    with application.plugin.services.journal.transaction() as transaction:
+        transaction.hold(["/x"], "another server", "started")
+    too_many = OSError(errno.EMFILE, "Too many open files")
+    with mock.patch.object(Lease, "_opened", side_effect=too_many), mock.patch.object(GoneClones, "sweep") as swept:
+        application.plugin._keep_house()
+    assert swept.called
 
 
 def test_with_no_hours_to_keep_them_ended_tasks_are_gone_at_once(tmp_path: Path, application: Application) -> None:

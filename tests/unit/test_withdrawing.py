@@ -282,3 +282,18 @@ def test_a_batch_that_is_undone_is_begun_once(services: Services) -> None:
             go_on.set()
         wait_until(lambda: withdrawals(batch) == 0, 30, "it ends")
         assert deleted.call_count == 2
+
+
+def test_a_batch_for_which_there_was_no_thread_is_undone_all_the_same(services: Services) -> None:
+    batch, tasks = finished(services)
+    model = BatchesModel(services)
+    with mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
+        for undo in (False, True):
+            with pytest.raises(errors.Busy):
+                model.delete(batch, ANYBODY, undo=undo)
+        with pytest.raises(errors.Busy):
+            model.sweep()
+    with mock.patch.object(VMsModel, "delete_made"):
+        model.sweep()
+        wait_until(lambda: services.journal.withdrawals() == {}, 30, "it is undone")
+    assert [task.status for task in services.journal.tasks_of(tasks)] == [KILLED, KILLED]
