@@ -48,8 +48,12 @@ class Lease:
         """Our file, anew. Raises OSError."""
         unseen = self._folder / f".{self.id}"  # until it is locked: an unlocked file is that of a dead server
         descriptor = os.open(unseen, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        unseen.rename(self._folder / self.id)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            unseen.rename(self._folder / self.id)
+        except OSError:  # the next attempt would wait for this one's lock, for ever
+            os.close(descriptor)
+            raise
         return descriptor
 
     def keep(self) -> None:

@@ -237,6 +237,22 @@ def test_a_server_that_starts_is_never_taken_for_dead(lease: Lease, folder: Path
         other.release()
 
 
+def test_a_lease_that_cannot_be_made_anew_is_as_soon_as_it_can_be(lease: Lease, folder: Path) -> None:
+    """What was tried before keeps nothing open, nor locked: the next attempt would wait for itself."""
+    place = folder / lease.id
+    place.unlink()
+    place.mkdir()
+    before = os.listdir("/proc/self/fd")
+    lease.keep()
+    assert os.listdir("/proc/self/fd") == before
+    place.rmdir()
+    lease.keep()
+    other = Lease(folder)
+    assert place.is_file()
+    assert other.is_alive(lease.id)
+    other.release()
+
+
 def test_nobody_else_may_look_into_the_folder(lease: Lease, folder: Path) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
