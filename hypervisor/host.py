@@ -326,13 +326,19 @@ class Host:
             return sorted(infos, key=lambda info: info.name)
 
     def any_volume(self, pool: str) -> VolumeInfo | None:
-        """One of the volumes that a pool has, None where it has none. Raises PoolNotFound, PoolInactive."""
-        with (
-            suppress(errors.VolumeNotFound, UnicodeDecodeError),
-            self._doing("list the storage volumes", pool=pool, name="?") as connection,
-        ):
-            volumes = _active_pool(connection, pool).listAllVolumes()
-            return volume_info(pool, volumes[0]) if volumes else None
+        """One of the volumes of a pool that libvirt can look at, None where it has none such.
+
+        Raises PoolNotFound, PoolInactive.
+        """
+        with self._connections.short_call():  # what is listed belongs to its connection
+            with self._doing("list the storage volumes", pool=pool) as connection:
+                volumes = _active_pool(connection, pool).listAllVolumes()
+            for volume in volumes:
+                with (
+                    suppress(errors.VolumeNotFound, errors.LibvirtFailed, UnicodeDecodeError),
+                    self._doing("look up a storage volume", pool=pool, name="?"),
+                ):
+                    return volume_info(pool, volume)
         return None
 
     def count_volumes(self, pool: str) -> int:

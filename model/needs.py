@@ -158,7 +158,10 @@ class Needs:
         """Whether an image here is that of libvirt: no where another one in its folder was not."""
         folder = os.path.dirname(path)
         if folder not in self._folders:
-            volume = self._services.host.volume_behind(path)
+            try:
+                volume = self._services.host.volume_behind(path)
+            except errors.LibvirtFailed:  # it may not look at this one; another may tell
+                return True
             self._folders[folder] = volume is None or not is_elsewhere(self._services.host, volume)
         return self._folders[folder]
 

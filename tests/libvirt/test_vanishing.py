@@ -10,12 +10,14 @@ import libvirt
 import pytest
 
 from cloner import errors
+from cloner.model.needs import Needs
 from cloner.model.services import Services
 from cloner.model.storagepools import StoragePoolsModel
 from cloner.model.storagevolumes import StorageVolumesModel
+from support.guests import define_guest
 from support.libvirtd import PrivateLibvirtd
 from support.services import server_parts
-from support.storage import MiB, make_raw, pool_path, remove_pool
+from support.storage import MiB, make_qcow2, make_raw, pool_path, remove_pool
 
 
 @pytest.fixture
@@ -84,3 +86,18 @@ def test_a_volume_that_libvirt_may_not_read_any_more_keeps_no_other_from_the_lis
     assert [each["name"] for each in StorageVolumesModel(services).get_list(pool.name())] == ["db.img"]
     with pytest.raises(errors.LibvirtFailed):  # who asks what may be deleted is to know of all
         services.host.list_volumes(pool.name())
+
+
+def test_a_volume_that_libvirt_may_not_read_any_more_keeps_no_other_guest_from_being_deleted(
+    services: Services, conn: libvirt.virConnect, pool: libvirt.virStoragePool
+) -> None:
+    """What it stands on stays all the same, as the server sees its files."""
+    base = make_raw(pool, "base.img", MiB)
+    for name in ("web", "db"):
+        top = make_qcow2(pool, f"{name}.qcow2", MiB, backing=Path(base.path()))
+        define_guest(conn, name, [top])
+    for path in pool_path(pool).iterdir():
+        path.chmod(0)
+    needs = Needs(services)
+    assert needs.users(base.path()) == ["db", "web"]
+    assert needs.overlays(base.path()) == [f"{pool.name()}/{name}.qcow2" for name in ("db", "web")]
