@@ -122,11 +122,18 @@ def held(services: Services, name: str, paths: Collection[str], act: str, caller
 
     Raises SourceInUse when a clone reads one of them, a linked clone stands on one, or somebody else holds one.
     """
-    paths = _with_other_paths(services, paths)
+    known = services.journal.image_paths()
+    paths = _with_other_paths(services, paths, known)
     _forget_gone(services, name, paths, act, caller)
     ours: set[Place] = set()
     try:
-        _hold(services, name, paths, act, caller, ours)
+        with services.journal.transaction() as transaction:
+            new = services.journal.image_paths() - known  # to which nobody adds any more
+            paths = _with_other_paths(services, paths, new)
+            _refuse_used(services, transaction, name, paths, act, caller)
+            transaction.hold(paths, services.lease.id, act)
+            ours.update((services.lease.id, path) for path in paths)
+            _held_here.update(ours)  # before anybody can see it in the journal
         yield
     finally:
         if ours:
@@ -148,28 +155,27 @@ def _forget_held(ours: set[Place]) -> None:
     ours.clear()
 
 
-def _hold(services: Services, name: str, paths: Collection[str], act: str, caller: Caller, ours: set[Place]) -> None:
-    with services.journal.transaction() as transaction:
-        refuse_held(services, transaction, name, paths, act)
-        if any(is_file_being_made(services, transaction, path) for path in paths):
-            cause = "a disk of it is still being made; wait for its task, or cancel that"
-            raise errors.SourceInUse(name=name, act=act, cause=cause)
-        tasks, links = transaction.dependents(paths)
-        if tasks:
-            which = f"task {few([str(task) for task in tasks])}" if caller.is_admin else "a task"
-            cause = f"{which} is cloning it; wait, or cancel that"
-            raise errors.SourceInUse(name=name, act=act, cause=cause)
-        if links:
-            raise _needed(name, act, {f"{link.pool}/{link.name}" for link in links}, caller)
-        transaction.hold(paths, services.lease.id, act)
-        ours.update((services.lease.id, path) for path in paths)
-        _held_here.update(ours)  # before anybody can see it in the journal
+def _refuse_used(
+    services: Services, transaction: Transaction, name: str, paths: Collection[str], act: str, caller: Caller
+) -> None:
+    """Raises SourceInUse while anybody else makes, reads, holds or needs one of the images."""
+    refuse_held(services, transaction, name, paths, act)
+    if any(is_file_being_made(services, transaction, path) for path in paths):
+        cause = "a disk of it is still being made; wait for its task, or cancel that"
+        raise errors.SourceInUse(name=name, act=act, cause=cause)
+    tasks, links = transaction.dependents(paths)
+    if tasks:
+        which = f"task {few([str(task) for task in tasks])}" if caller.is_admin else "a task"
+        cause = f"{which} is cloning it; wait, or cancel that"
+        raise errors.SourceInUse(name=name, act=act, cause=cause)
+    if links:
+        raise _needed(name, act, {f"{link.pool}/{link.name}" for link in links}, caller)
 
 
-def _with_other_paths(services: Services, paths: Collection[str]) -> list[str]:
-    """Paths of images, and all others by which the journal knows the same images."""
-    same = {led_to(path) for path in paths} - {None} if services.connections.is_local else set()
-    others = (path for path in services.journal.image_paths() if led_to(path) in same) if same else ()
+def _with_other_paths(services: Services, paths: Collection[str], known: Collection[str]) -> list[str]:
+    """Paths of images, and all others among those that are known which lead to the same images."""
+    same = {led_to(path) for path in paths} - {None} if known and services.connections.is_local else set()
+    others = (path for path in known if led_to(path) in same) if same else ()
     return list(dict.fromkeys([*paths, *others]))
 
 
@@ -184,8 +190,8 @@ def refuse_open(services: Services, name: str, paths: Collection[str]) -> None:
 def refuse_held(
     services: Services, transaction: Transaction, name: str, paths: Collection[str], act: str = "cloned"
 ) -> None:
-    """Raises SourceInUse while a server that lives holds one of the images."""
-    for hold in transaction.holds(paths):
+    """Raises SourceInUse while a server that lives holds one of the images, by whatever path."""
+    for hold in transaction.holds(_with_other_paths(services, paths, transaction.held())):
         here = services.lease.id
         is_here = hold.server == here
         if hold.path in _held_by(here) if is_here else services.lease.is_alive(hold.server):

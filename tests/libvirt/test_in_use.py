@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import libvirt
@@ -16,6 +17,10 @@ import pytest
 
 from cloner import errors
 from cloner.callers import ANYBODY
+from cloner.model import usage
+from cloner.model.accepting import Request
+from cloner.model.storagevolumes import StorageVolumesModel
+from cloner.model.usage import held
 from cloner.model.vms import VMsModel
 from cloner.plugin import build
 from cloner.settings import Settings
@@ -24,6 +29,7 @@ from support.guests import OVMF_VARS, Disk, inventory, stop_guest
 from support.libvirtd import PrivateLibvirtd
 from support.running import run, wait_until
 from support.server import SYNC_TIMEOUT, Server
+from support.services import server_parts
 from support.storage import (
     GiB,
     MiB,
@@ -219,6 +225,33 @@ def test_a_clone_that_is_being_made_is_known_by_every_pool_that_leads_to_its_fol
         for task in (waiting, made):
             server.request("DELETE", f"tasks/{task['id']}")
             assert server.wait_task(task["id"])["status"] == "killed"
+
+
+@pytest.fixture
+def alias(pool: libvirt.virStoragePool, disk: Path, folder: Path) -> libvirt.virStoragePool:
+    """Another pool that leads to the folder of the disk."""
+    (folder / "link").symlink_to(disk.parent)
+    return make_pool(pool.connect(), f"alias-{pool.name()}", folder / "link")
+
+
+def test_what_is_held_is_not_cloned_by_another_path(
+    libvirtd: PrivateLibvirtd, disk: Path, alias: libvirt.virStoragePool, tmp_path: Path
+) -> None:
+    """A linked clone would stand on what is being started, or is gone in the next moment."""
+    linked = Request({"method": "linked"}, "/p", ANYBODY)
+    with server_parts(libvirtd.uri, tmp_path / "state") as services:
+        volumes = StorageVolumesModel(services)
+        with held(services, "web", [str(disk)], "started", ANYBODY), pytest.raises(errors.SourceInUse):
+            volumes.clone(alias.name(), disk.name, linked)
+        forget_gone = usage._forget_gone
+
+        def meanwhile(*args: Any) -> None:
+            forget_gone(*args)
+            volumes.clone(alias.name(), disk.name, linked)
+
+        late = mock.patch.object(usage, "_forget_gone", meanwhile)
+        with late, pytest.raises(errors.SourceInUse), held(services, "web", [str(disk)], "deleted", ANYBODY):
+            pass
 
 
 def test_a_name_whose_socket_would_be_another_guests_is_refused(
