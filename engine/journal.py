@@ -245,7 +245,7 @@ class Journal:
                 )
             sql.DROP_RESERVATIONS.run(connection, of_task=task_id)
             for link in links:
-                sql.ADD_LINK.run(connection, **{**vars(link), "server": server})
+                sql.ADD_LINK.run(connection, **{**vars(link), "server": server, "task": task_id})
         self.on_end(task_id)
 
     def withdraw(self, task_id: int, *, warning: str | None = None) -> None:
@@ -424,13 +424,13 @@ class Journal:
             return set(connection.execute(query).scalars())
 
     def unlink(self, links: Collection[Link]) -> None:
-        """Forgets overlays that are gone."""
+        """Forgets overlays that are gone, and none that was made by the name of one since."""
         if not links:
             return
         with self._write() as connection:
             for link in links:
                 here = (sql.links.c.parent == link.parent, sql.links.c.pool == link.pool, sql.links.c.name == link.name)
-                connection.execute(sa.delete(sql.links).where(*here))
+                connection.execute(sa.delete(sql.links).where(*here, sql.links.c.task == link.task))
 
     def clone_is_gone(self, uuid: str) -> None:
         """Forgets a clone that is there no more, and frees its MACs."""

@@ -159,4 +159,20 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         # Batches that a server undoes: what they have made is removed.
         "CREATE TABLE withdrawals (batch BIGINT PRIMARY KEY, server VARCHAR(40) NOT NULL)",
     ),
+    (
+        # The task that made it: another volume of that name is another one, on this libvirt or the next.
+        """CREATE TABLE links_of_tasks (
+            parent TEXT NOT NULL,
+            pool VARCHAR(300) NOT NULL,
+            name VARCHAR(300) NOT NULL,
+            server VARCHAR(40) NOT NULL DEFAULT '',
+            path TEXT NOT NULL DEFAULT '',
+            task BIGINT NOT NULL DEFAULT 0,
+            PRIMARY KEY (parent, pool, name, task)
+        )""",
+        "INSERT INTO links_of_tasks SELECT parent, pool, name, server, path, 0 FROM links",
+        "DROP TABLE links",
+        "ALTER TABLE links_of_tasks RENAME TO links",
+        "CREATE INDEX links_by_name ON links (name)",
+    ),
 )

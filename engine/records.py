@@ -103,6 +103,9 @@ class Link:
     path: str = ""
     """Where it was made, wherever its pool leads by now; '' where that is not known."""
 
+    task: int = field(default=0, compare=False)
+    """Which made it, likewise; 0 where that is not known."""
+
 
 @dataclass(frozen=True)
 class Hold:

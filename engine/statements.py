@@ -46,7 +46,10 @@ clones = sa.Table(
 
 facts = sa.Table("facts", _metadata, *(sa.Column(name, sa.String) for name in ("name", "value")))
 links = sa.Table(
-    "links", _metadata, *(sa.Column(name, sa.String) for name in ("parent", "pool", "name", "server", "path"))
+    "links",
+    _metadata,
+    *(sa.Column(name, sa.String) for name in ("parent", "pool", "name", "server", "path")),
+    sa.Column("task", sa.BigInteger),
 )
 
 forgotten = sa.Table(
@@ -118,7 +121,8 @@ ADD_STEP = Prepared(sa.insert(steps))
 ADD_CLONE = Prepared(sa.insert(clones))
 ADD_LINK = Prepared(
     sa.text(
-        "INSERT INTO links (parent, pool, name, server, path) VALUES (:parent, :pool, :name, :server, :path)"
+        "INSERT INTO links (parent, pool, name, server, path, task)"
+        " VALUES (:parent, :pool, :name, :server, :path, :task)"
         " ON CONFLICT DO NOTHING"
     )
 )

@@ -593,6 +593,16 @@ def test_names_and_macs_are_free_after_a_failure(journal: Journal, status: str) 
     assert accepted(journal, "a")
 
 
+def test_an_overlay_by_the_name_of_one_that_is_gone_is_another(journal: Journal) -> None:
+    """It may be on another libvirt, or have been made while it was found out that the former is gone."""
+    link = Link("/a/base.qcow2", "default", "x.qcow2", path="/b/x.qcow2")
+    journal.end(accepted(journal, "a", "one").id, FINISHED, "OK", links=[link])
+    gone = journal.links([link.parent])
+    journal.end(accepted(journal, "b", "other").id, FINISHED, "OK", links=[link])
+    journal.unlink(gone)
+    assert [found.server for found in journal.links([link.parent])] == ["other"]
+
+
 def test_an_image_has_dependents_while_it_is_read_or_linked_to(open_journal: Callable[[], Journal]) -> None:
     journal = open_journal()
     reader, link = accepted(journal), Link("/a/base.qcow2", "default", "x.qcow2", path="/b/x.qcow2")
@@ -604,7 +614,7 @@ def test_an_image_has_dependents_while_it_is_read_or_linked_to(open_journal: Cal
         assert transaction.dependents(["/a/other" + "x" * 1000]) == ([reader.id], [])
         assert transaction.dependents(["/a/base.qcow2", "/a"]) == ([], [link])
     assert again.links(["/a/base.qcow2", "/a"]) == [link]
-    again.unlink([link])
+    again.unlink(again.links(["/a/base.qcow2"]))
     again.end(reader.id, FAILED, "")
     with again.transaction() as transaction:
         assert transaction.dependents(["/a/base.qcow2", "/a/other" + "x" * 1000]) == ([], [])
@@ -682,6 +692,17 @@ def test_a_journal_of_every_older_version_is_brought_up_to_date(
     monkeypatch.undo()
     assert stamp(open_journal()) == NOON + 1
     assert accepted(open_journal()).id == 1
+
+
+def test_overlays_are_known_after_an_update(
+    open_journal: Callable[[], Journal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = next(number for number, each in enumerate(MIGRATIONS) if "links_of_tasks" in each[0])
+    monkeypatch.setattr(journal_module, "MIGRATIONS", MIGRATIONS[:before])
+    with open_journal().connection(writes=True) as connection:
+        connection.exec_driver_sql("INSERT INTO links (parent, pool, name, path) VALUES ('/a', 'default', 'x', '/b')")
+    monkeypatch.undo()
+    assert open_journal().links(["/a"]) == [Link("/a", "default", "x", path="/b")]
 
 
 def test_an_older_program_leaves_a_newer_journal_alone(
