@@ -69,7 +69,8 @@ class Lease:
     def is_alive(self, server: str) -> bool:
         """Whether the server with this id runs. One that never was, or ended in order, does not.
 
-        Where our own file is not to be seen either, the folder was moved or emptied, and nobody is known to be dead.
+        Where our own file is not to be seen either, the folder was moved, emptied or replaced by a copy, and nobody is
+        known to be dead.
         """
         if server == self.id:
             return True
@@ -85,7 +86,7 @@ class Lease:
         except BlockingIOError:
             return True
         else:
-            return False
+            return not self._is_seen()  # it may be a copy
         finally:
             os.close(descriptor)
 

@@ -175,6 +175,19 @@ def test_nobody_is_dead_while_the_folder_is_away(
     assert not lease.is_alive(dead.id)
 
 
+def test_nobody_is_dead_where_the_folder_is_a_copy(lease: Lease, folder: Path, tmp_path: Path) -> None:
+    """Somebody has restored it, or has moved it to another disk: nobody has locked what lies there."""
+    other = Lease(folder)
+    folder.rename(tmp_path / "away")
+    shutil.copytree(tmp_path / "away", folder)
+    assert lease.is_alive(other.id)
+    for each in (lease, other):
+        each.keep()
+        assert lease.is_alive(other.id)
+        assert other.is_alive(lease.id)
+    other.release()
+
+
 def test_whose_file_was_removed_makes_it_anew_and_waits_until_others_have(
     lease: Lease, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
