@@ -117,7 +117,7 @@ class Deletions:
             if self._may_go_yet(uuid):
                 return
             self._finish(uuid, what)
-        except ALONE as error:
+        except (*ALONE, errors.LibvirtFailed) as error:
             log.warning("the storage of the deleted guest %s is kept for now: %s", uuid, error)
         else:
             self._services.journal.end_deletion(uuid)

@@ -134,6 +134,23 @@ def test_a_file_that_cannot_be_removed_keeps_no_other_deletion_from_its_end(serv
     assert services.journal.deletions() == {}
 
 
+def test_a_volume_that_libvirt_cannot_look_at_keeps_no_other_deletion_from_its_end(services: Services) -> None:
+    """Each minute, for ever. As long as it cannot be told what it is, it stays."""
+    for number, name in ((1, "odd.img"), (2, "gone.img")):
+        part = {"pool": "default", "name": name, "path": f"/default-pool/{name}", "file": {}, "changed": 1}
+        what = {"server": "a dead server", "volumes": [part], "nvram": "", "file": {}}
+        services.journal.begin_deletion(f"00000000-0000-4000-8000-00000000000{number}", what)
+
+    def volume(pool: str, name: str) -> None:
+        if name == "odd.img":
+            raise errors.LibvirtFailed(act="look up a storage volume", cause="a test")
+        raise errors.VolumeNotFound(pool=pool, name=name)
+
+    with mock.patch.object(services.host, "volume", side_effect=volume):
+        Deletions(services).sweep()
+    assert list(services.journal.deletions()) == ["00000000-0000-4000-8000-000000000001"]
+
+
 def test_a_deletion_whose_guest_stays_is_forgotten_when_libvirt_has_no_more_to_do_for_it(services: Services) -> None:
     """Longer than libvirt has one client wait for another, its own half minute."""
     domain = services.host.domain("db")
