@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Container, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from .. import errors
@@ -98,9 +99,15 @@ class Services:
 
     def taken_marks(self) -> Callable[[str], bool]:
         """Answers whether any domain of the host has what no two should have in common. May list the host, once."""
-        if self.inventory.is_complete:
-            return lambda mark: bool(self.inventory.is_taken(mark))
-        return {mark for guest in self.guests() for mark in guest.marks}.__contains__
+        listed = cache(lambda: {mark for guest in self.guests() for mark in guest.marks})
+
+        def is_taken(mark: str) -> bool:
+            known = self.inventory.is_taken(mark)  # which may have lost its connection since it was asked last
+            return known if known is not None else mark in listed()
+
+        if not self.inventory.is_complete:  # now rather than while the journal is locked
+            listed()
+        return is_taken
 
 
 def read_wishes(params: Mapping[str, Any]) -> Wishes:

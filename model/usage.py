@@ -27,8 +27,9 @@ from .services import Services
 def writers(inventory: Inventory[Guest], host: Host, volume: VolumeInfo) -> set[str]:
     """UUIDs of the guests that may write to a volume. What is not known is asked for."""
     marks = {disk_mark(place) for place in volume.places}
-    if inventory.is_complete:
-        return {guest.uuid for mark in marks for guest in inventory.having(mark) or ()}
+    known = [inventory.having(mark) for mark in marks]
+    if None not in known:
+        return {guest.uuid for guests in known for guest in guests or ()}
     everyone = (read_guest(domain) for domain in host.list_domains())
     return {guest.uuid for guest in everyone if guest.marks & marks}
 

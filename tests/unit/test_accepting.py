@@ -25,9 +25,11 @@ from cloner.engine.job import Job
 from cloner.engine.plan import DomainPlan
 from cloner.hypervisor.infos import domain_info
 from cloner.model.accepting import Request, accept
+from cloner.model.guests import mac_mark
 from cloner.model.limits import Limits
 from cloner.model.services import MAC, Services
 from cloner.model.storagevolumes import StorageVolumesModel
+from cloner.model.usage import writers, written_volumes
 from cloner.model.vms import VMsModel
 from cloner.plugin import build
 from cloner.settings import Settings, demo_uri
@@ -312,6 +314,18 @@ def test_the_macs_of_two_clones_on_their_way_differ(services: Services) -> None:
         for _ in range(2):
             VMsModel(services).clone("web", Request({}, MOUNT, ANYBODY)).tasks[0]
     assert [call.args[1].identity.macs for call in submitted.call_args_list] == [[first], [second]]
+
+
+def test_what_the_host_has_is_known_though_the_inventory_is_lost_in_the_next_moment(services: Services) -> None:
+    (of_mail,) = macs_of(services, "mail")
+    is_taken = services.taken_marks()
+    db = services.host.domain("db")
+    volume = next(written_volumes(services.host, db))
+    with mock.patch.object(services.inventory, "having", return_value=None):
+        assert writers(services.inventory, services.host, volume) == {db.uuid}
+    services.inventory._lost()
+    assert is_taken(mac_mark(of_mail))
+    assert not is_taken(mac_mark("52:54:00:01:02:03"))
 
 
 # --- Refused ---------------------------------------------------------------------------------------------------------
