@@ -114,7 +114,7 @@ OPERATIONS: Mapping[str, Operation] = {
         {**_one("task"), 202: Reply(("task",)), 204: Reply()}, (errors.TaskNotFound, errors.NotYours)
     ),
     "GET batches/{id}": Operation(_one("batch"), (errors.BatchNotFound,), "Look a batch up"),
-    "DELETE batches/{id}": Operation({202: Reply(("batch",))}, (errors.BatchNotFound, errors.NotYours)),
+    "DELETE batches/{id}": Operation({202: Reply(("batch",))}, (errors.BatchNotFound, errors.NotYours, errors.Busy)),
     "GET events": Operation(
         {200: Reply(("event_stream",), media=(EVENT_STREAM,))},
         (errors.TooManyStreams, errors.InvalidParameter),
