@@ -45,6 +45,9 @@ log = logging.getLogger(__name__)
 
 _WAIT_IN_CHECK_S = 0.8
 
+_IS_NOT_UNDONE = sa.or_(sql.tasks.c.batch.is_(None), sql.tasks.c.batch.not_in(sa.select(sql.withdrawals.c.batch)))
+"""Whether a task is of no batch that is being undone."""
+
 
 class Journal:
     """Opens the journal at an SQLAlchemy URL and brings its schema up to date.
@@ -256,10 +259,13 @@ class Journal:
             here = (sql.tasks.c.id == task_id, sql.tasks.c.status == FINISHED)
             connection.execute(sa.update(sql.tasks).where(*here).values(row | {"changed": next_change(connection)}))
 
-    def forget(self, task_id: int) -> None:
-        """Takes an ended task out of the list."""
+    def forget(self, task_id: int) -> bool:
+        """Takes an ended task out of the list. False for a finished one of a batch that is being undone: it stays."""
+        may_go = sa.or_(sql.tasks.c.status != FINISHED, _IS_NOT_UNDONE)
+        here = sql.tasks.c.id == task_id
         with self._write() as connection:
-            self._forget(connection, sql.tasks.c.id == task_id)
+            self._forget(connection, sa.and_(here, may_go))
+            return connection.execute(sa.select(sql.tasks.c.id).where(here)).first() is None
 
     def age_out(self, older_than: int, keyed_before: int) -> int:
         """Forgets the tasks that ended before `older_than`; returns how many. Both in µs since 1970.
@@ -268,11 +274,9 @@ class Journal:
         being undone: nothing else tells what is to be removed.
         """
         may_go = sa.or_(sql.tasks.c.keyed == 0, sql.tasks.c.created < keyed_before)
-        undone = sa.select(sql.withdrawals.c.batch)
-        may_go = sa.and_(may_go, sa.or_(sql.tasks.c.batch.is_(None), sql.tasks.c.batch.not_in(undone)))
         with self._write() as connection:
             connection.execute(sa.delete(sql.forgotten).where(sql.forgotten.c.at < older_than))
-            return self._forget(connection, sa.and_(sql.tasks.c.ended < older_than, may_go))
+            return self._forget(connection, sa.and_(sql.tasks.c.ended < older_than, may_go, _IS_NOT_UNDONE))
 
     def _forget(self, connection: sa.Connection, which: sa.ColumnElement[bool]) -> int:
         """Takes ended tasks out of the list, and remembers for those who follow it that they were there."""

@@ -54,10 +54,7 @@ class TasksModel:
         if task.status == RUNNING or only_cancel:
             ended = self._find(task_id, caller)
             return resource(ended) | {"explanation": _TOO_LATE[ended.status]}
-        if task.status == FINISHED and task.batch in self._services.journal.withdrawals():
-            return resource(task) | {"explanation": _WITHDRAWN}
-        self._services.journal.forget(task.id)
-        return None
+        return None if self._services.journal.forget(task.id) else resource(task) | {"explanation": _WITHDRAWN}
 
     def _find(self, task_id: str, caller: Caller) -> Task:
         """A task that is there for the caller: a user's own, and every one for an admin."""
