@@ -273,7 +273,7 @@ class Executor:
             log.exception("task %d failed, reference %s", task, reference)
             ending = Ending(task, FAILED, errors.ClonerError(reference=reference))
         if ending is not None:
-            with self._reporting, suppress(errors.ClonerError):
+            with self._reporting, suppress(Exception):  # a worker ends its clone, whether that can be told or not
                 self._journal.report({task: job.done()})
             ending = replace(ending, not_ours=frozenset(job.not_ours), marks=tuple(job.take_marks()))
             self._finish(replace(ending, context=context.current()))
@@ -340,6 +340,8 @@ class Executor:
                     self._cancelled_elsewhere(task)
             except errors.ClonerError as error:
                 log.warning("progress cannot be reported: %s", error)
+            except Exception:  # who asks another server to cancel is heard by nobody else; the stack is in the log
+                log.exception("the reporter stumbled")
 
     def _cancelled_elsewhere(self, task: int) -> None:
         """Ends a task, if it is one of this server's, of which another server was asked for that."""

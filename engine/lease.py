@@ -116,7 +116,7 @@ class Lease:
     def forget_the_dead(self) -> None:
         """Removes the files of servers that died; what they left is to be recovered before."""
         for path in self._folder.iterdir() if self._is_seen() else ():
-            if not path.name.startswith(".") and not self.is_alive(path.name):
+            if path.is_file() and not path.name.startswith(".") and not self.is_alive(path.name):
                 path.unlink(missing_ok=True)
 
     def _leave_to_parent(self) -> None:

@@ -192,7 +192,8 @@ def refuse_held(
     services: Services, transaction: Transaction, name: str, paths: Collection[str], act: str = "cloned"
 ) -> None:
     """Raises SourceInUse while a server that lives holds one of the images, by whatever path."""
-    for hold in transaction.holds(_with_other_paths(services, paths, transaction.held())):
+    known = transaction.held()
+    for hold in transaction.holds(_with_other_paths(services, paths, known)) if known else ():
         here = services.lease.id
         is_here = hold.server == here
         if hold.path in _held_by(here) if is_here else services.lease.is_alive(hold.server):

@@ -165,6 +165,23 @@ def test_what_is_being_made_is_reported_also_after_nothing_was(services: Service
             assert ended(services, task).status == KILLED
 
 
+def test_the_reporter_goes_on_after_what_nobody_thought_of(services: Services) -> None:
+    report, has_failed = services.journal.report, threading.Event()
+
+    def report_but_once(news: Mapping[int, Mapping[str, int]]) -> list[int]:
+        if threading.current_thread().name == "reporter" and not has_failed.is_set():
+            has_failed.set()
+            raise OSError("a test")
+        return report(news)
+
+    with filling(lambda _, job: job.wait(20)), mock.patch.object(services.journal, "report", report_but_once):
+        services.executor.start()
+        task = clone_volume(services)
+        assert has_failed.wait(20)
+        assert services.journal.cancel(task)  # as another server does it
+        assert ended(services, task).status == KILLED
+
+
 def test_a_copy_by_libvirt_is_as_far_as_its_new_volume_is_large(services: Services) -> None:
     with mock.patch.object(services.executor, "submit") as submitted:
         task = clone_volume(services)

@@ -73,6 +73,18 @@ def test_a_small_file_is_copied_to_nothing_that_is_there(tmp_path: Path, *, is_l
     assert not theirs.exists() if is_link else theirs.read_bytes() == b"theirs"
 
 
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_file_is_removed_if_it_is_the_one_that_was_made(tmp_path: Path, *, is_replaced: bool) -> None:
+    path = tmp_path / "copy_VARS.fd"
+    path.write_bytes(b"ours")
+    known = files.identity(str(path))
+    if is_replaced:
+        path.rename(tmp_path / "moved")  # so that its number is not given to the next
+        path.write_bytes(b"theirs")
+    files.remove(str(path), known)
+    assert path.exists() is is_replaced
+
+
 def test_a_folder_is_copied_to_nothing_that_is_there(tmp_path: Path) -> None:
     source, target = tmp_path / "of source", tmp_path / "of clone"
     for folder in (source, target):

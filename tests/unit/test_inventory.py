@@ -133,6 +133,19 @@ def test_it_does_not_know_until_everything_could_be_read(host: Host, followed: I
     wait_until(lambda: names(followed) == {"a", "b"}, PATIENCE, "it knows again")
 
 
+def test_what_it_knew_counts_no_more_once_the_connection_is_lost(
+    host: Host, connection: Connection, followed: Inventory[DomainInfo]
+) -> None:
+    """Until everything has been read over the next one, of which nothing was heard meanwhile."""
+    connections: Any = followed
+    lost = connections._lost
+    lost()
+    assert (followed.is_complete, followed.entries(), followed.is_taken("old")) == (False, None, None)
+    host.domains = {"c": domain("c", "new")}
+    connections._connected(connection)
+    wait_until(lambda: names(followed) == {"c"}, PATIENCE, "it is read anew")
+
+
 def test_what_somebody_undefines_as_soon_as_this_server_has_defined_it_is_not_put_back(
     host: Host, connection: Connection, followed: Inventory[DomainInfo]
 ) -> None:

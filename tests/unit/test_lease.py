@@ -123,6 +123,13 @@ def test_we_are_alive(lease: Lease) -> None:
     assert lease.is_alive(lease.id)
 
 
+def test_what_is_no_file_is_no_server(lease: Lease, folder: Path, start: Callable[[], Server]) -> None:
+    (folder / "lost+found").mkdir()
+    start().kill()
+    lease.forget_the_dead()
+    assert {path.name for path in folder.iterdir()} == {lease.id, "lost+found"}
+
+
 def test_others_know_that_we_are_alive(lease: Lease, folder: Path) -> None:
     other = Lease(folder)
     other.forget_the_dead()
