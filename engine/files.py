@@ -266,6 +266,36 @@ def may_be_still(path: str, known: Mapping[str, int]) -> bool:
         return True
 
 
+def is_there(path: str) -> bool:
+    """Whether something is seen to lie at a path: no where that cannot be told."""
+    try:
+        return _status(path) is not None
+    except Unseen:
+        return False
+
+
+def is_barred(path: str) -> bool:
+    """Whether the server may not look at what lies at a path, in a folder of somebody else's."""
+    try:
+        os.lstat(path)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def is_closed(path: str) -> bool:
+    """Whether a path leads to something that the server may not read."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return not os.access(path, os.R_OK)
+
+
 def begins(whole: str, part: str) -> bool:
     """Whether a small file is the beginning of another. False where one of them cannot be read."""
     try:

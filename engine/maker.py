@@ -315,7 +315,7 @@ def _begun(call: Callable[[], _Result], name: str) -> Future[_Result]:
 def _made_by_start(plan: DomainPlan) -> list[str]:
     """Where libvirt and QEMU are going to make files when the clone starts: its variables, logs, and the like."""
     found = [*plan.paths, *([plan.nvram[1]] if plan.nvram else [])]
-    return [path for path in found if os.path.isabs(path) and not os.path.lexists(path)]
+    return [path for path in found if os.path.isabs(path) and not files.may_be_there(path)]
 
 
 def _copy_nvram(source: str, target: str, *, is_stamped: bool) -> Action:

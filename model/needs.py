@@ -16,7 +16,7 @@ from contextlib import suppress
 from lxml import etree
 
 from .. import errors
-from ..engine import domainxml
+from ..engine import domainxml, files
 from ..engine.imagenames import files_named
 from ..engine.ownfiles import own_files
 from ..engine.qcow2 import read_header
@@ -78,17 +78,21 @@ class Needs:
         return found.union(self.overlays(place))
 
     def _volumes(self) -> Iterator[tuple[str, str]]:
-        """Every image, and what it names. Files are read rather than asked for: libvirt would read them as well."""
+        """Every image, and what it names. Files are read where they can be: libvirt would read them as well."""
         host = self._services.host
         for pool in host.list_pools():
             if not (pool.is_active and pool.holds_files):
                 continue
             is_seen = self._is_seen(pool.name) if self._is_local else False
             if is_seen is not False:
-                with suppress(OSError):
-                    for name in os.listdir(pool.path):
-                        found = _named_by_qcow2(os.path.join(pool.path, name)) or ()
-                        yield from ((f"{pool.name}/{name}", below) for below, _ in found)
+                try:
+                    paths = [os.path.join(pool.path, name) for name in os.listdir(pool.path)]
+                except OSError:
+                    paths, is_seen = [], None
+                for path in paths:
+                    found = _named_by_qcow2(path)
+                    is_seen = None if found is None and files.is_closed(path) else is_seen
+                    yield from ((f"{pool.name}/{os.path.basename(path)}", below) for below, _ in found or ())
             if is_seen:
                 continue
             with suppress(errors.PoolNotFound, errors.PoolInactive):

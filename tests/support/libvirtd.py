@@ -70,7 +70,9 @@ class PrivateLibvirtd:
         if len(os.fsencode(self.folder / LONGEST_SOCKET)) > SOCKET_PATH_LIMIT:
             raise ValueError(f"{self.folder} is too long for sockets below it: set TMPDIR to a shorter path")
         self.uid, self.gid = unprivileged_ids()
-        self._socket = self.folder / "r/libvirt/libvirt-sock"
+        self.socket = self.folder / "r/libvirt/libvirt-sock"
+        """Where it listens, for its own account."""
+
         self._log_file = self.folder / "libvirtd.log"
         self._reapers: list[subprocess.Popen[str]] = []  # one for each start, while it has children
         self._pidfd = -1
@@ -82,7 +84,7 @@ class PrivateLibvirtd:
     @property
     def uri(self) -> str:
         """The URI to connect to; it stays the same over restarts."""
-        return f"qemu+unix:///session?socket={self._socket}"
+        return f"qemu+unix:///session?socket={self.socket}"
 
     @property
     def log(self) -> str:
