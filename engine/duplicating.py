@@ -3,7 +3,8 @@
 What the file is the image of makes no difference: it is plain bytes here, and its holes stay holes.
 
 There are two ways, and which is the faster one nobody can tell beforehand: copy_file_range(2), which a file server does
-by itself, and a buffer of ours, which is a sixth faster on ext4. So the first pieces go by turns.
+by itself, and a buffer of ours, which is a sixth faster on ext4. So the first pieces go by turns. Where a file system
+keeps holes and does not tell where (most of those in FUSE), blocks of zeros are looked for in that buffer.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterator
+from itertools import groupby
 
 from .job import Job
 
@@ -19,6 +21,7 @@ _PIECE = 1 << 22
 """Bytes between two looks at whether the copy is still wanted: large enough to cost nothing, and soon done."""
 
 _BUFFER = 1 << 18
+_ZEROS = bytes(1 << 12)
 _TURNS = 3
 """Pieces that go each way, before it is known which is the faster one."""
 
@@ -85,6 +88,12 @@ def _data(descriptor: int) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
+def _hides_holes(descriptor: int) -> bool:
+    """Whether a file occupies less than its length, and all of it is said to be data."""
+    status = os.fstat(descriptor)
+    return status.st_blocks * 512 < status.st_size and next(_data(descriptor), None) == (0, status.st_size)
+
+
 class _Ways:
     """Moves bytes from one file to the same place of another, by the way that has proved to be the faster one."""
 
@@ -92,7 +101,10 @@ class _Ways:
         self._source = source
         self._target = target
         self._clock = clock
+        self._write = self._write_but_zeros if _hides_holes(source) else self._write_all
         self._ways = [self._in_kernel, self._through_buffer]
+        if self._write == self._write_but_zeros:
+            self._ways.remove(self._in_kernel)
         self._turns = [way for _ in range(_TURNS) for way in self._ways]
         self._fastest: dict[Callable[[int, int], int], float] = {}
         self._buffer = memoryview(bytearray(_BUFFER))
@@ -127,8 +139,25 @@ class _Ways:
             moved += self._write(found, place + moved)
         return moved
 
-    def _write(self, count: int, place: int) -> int:
-        written = 0
-        while written < count:
-            written += os.pwrite(self._target, self._buffer[written:count], place + written)
-        return written
+    def _write_all(self, count: int, place: int) -> int:
+        return self._put(0, count, place)
+
+    def _write_but_zeros(self, count: int, place: int) -> int:
+        """The target is all holes, so that what is left out is zeros there as well."""
+        block = len(_ZEROS)
+        starts = range(0, count, block)
+        for has_data, run in groupby(starts, lambda start: self._has_data(start, min(start + block, count))):
+            if has_data:
+                blocks = list(run)
+                self._put(blocks[0], min(blocks[-1] + block, count), place)
+        return count
+
+    def _has_data(self, start: int, end: int) -> bool:
+        return bytes(self._buffer[start:end]) != _ZEROS[: end - start]
+
+    def _put(self, start: int, end: int, place: int) -> int:
+        """Writes a part of the buffer, which begins at `place`; how much."""
+        written = start
+        while written < end:
+            written += os.pwrite(self._target, self._buffer[written:end], place + written)
+        return written - start
