@@ -12,7 +12,7 @@ from ..hypervisor.host import Host
 from ..hypervisor.infos import DomainInfo, PoolInfo, VolumeInfo
 from ..hypervisor.places import Places
 from . import domainxml, files, locks, qemuimg
-from .chain import Chain, Image, follow, is_link
+from .chain import Chain, Image, follow, image_format, is_link
 from .ownfiles import own_files, problems
 from .qcow2 import read_header
 from .reach import COPY, LIBVIRT, REFLINK, Reach, reach
@@ -132,7 +132,7 @@ class Surveyor:
     def _source_disk(
         self, disk: domainxml.Disk, volume: VolumeInfo, pools: Sequence[PoolInfo], method: str, *, flatten: bool
     ) -> SourceDisk:
-        form = disk.format or volume.format
+        form = image_format(disk.format or volume.format)
         is_local = self._is_local
         chain = follow(volume, form, self._host.volume_at, is_local=is_local)
         if is_local and any(is_elsewhere(self._host, each) for each in (volume, *chain.volumes)):

@@ -132,6 +132,17 @@ def test_a_clone_is_as_large_as_its_source_to_the_sector(
         assert qemu_img_compare(source, copy)
 
 
+@pytest.mark.parametrize("method", ["copy", "linked"])
+def test_an_iso_is_the_one_file_that_it_is(server: Server, pool: libvirt.virStoragePool, method: str) -> None:
+    disc = Path(make_raw(pool, "disc.iso", MiB, {32 * KiB: b"\1CD001\1"}).path())
+    pool.refresh()
+    assert "<format type='iso'/>" in pool.storageVolLookupByName(disc.name).XMLDesc()
+    path = f"storagepools/{pool.name()}/storagevolumes/{disc.name}/clone"
+    task = server.wait_task(server.request("POST", path, {"method": method}).json["id"])
+    assert task["status"] == "finished"
+    assert qemu_img_compare(disc, disc.with_name(task["name"]), strict=method == "copy")
+
+
 @pytest.mark.parametrize("method", ["copy", "libvirt", "linked"])
 def test_every_method_makes_the_same_content(
     server: Server, conn: libvirt.virConnect, pool: libvirt.virStoragePool, guest: Guest, method: str
