@@ -37,8 +37,11 @@ def available(folder: str) -> int:
     """Bytes that are free where a folder lies. Raises OSError.
 
     What was written to a btrfs in the last half minute it has yet to put on its disk, and takes it for free until then.
+    What a user has mounted by FUSE is closed to root as well, who is told that there is nothing at all.
     """
     room = os.statvfs(folder)
+    if not room.f_blocks:
+        raise OSError(errno.ENODATA, "It does not say how much room it has", folder)
     uuid = _btrfs_uuid(folder)
     return room.f_bavail * room.f_frsize - (0 if uuid is None else _uncounted(uuid))
 

@@ -6,17 +6,23 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import libvirt
 import pytest
 
+from cloner.hypervisor.host import Host
+from cloner.hypervisor.infos import pool_info
 from support.answers import at_once, cloned, refusal
 from support.guests import inventory
 from support.libvirtd import PrivateLibvirtd
 from support.running import run, run_as_root
 from support.server import Response, Server
-from support.storage import SMALLEST, MiB, allocated, make_pool, make_raw, pool_path, some_data
+from support.storage import SMALLEST, MiB, allocated, make_pool, make_raw, pool_path, ramfs, some_data
 
 
 def _quarter(pool: libvirt.virStoragePool) -> int:
@@ -144,3 +150,13 @@ def test_a_disk_counts_as_what_it_holds_and_not_as_what_its_guest_sees(
         task = cloned(server, "vms/web", method=method)
     copy = Path(pool.storageVolLookupByName(task["disks"][0]["target"]["name"]).path())
     assert (copy.stat().st_size, allocated(copy)) == (4 << 40, MiB)
+
+
+def test_what_does_not_say_how_much_room_it_has_is_not_full(conn: libvirt.virConnect, folder: Path) -> None:
+    """FUSE says nothing to anybody but who has mounted it, root too; libvirt, which may be that, knows."""
+    pool = make_pool(conn, f"pool-{folder.name}", folder / "pool")
+    there = pool.info()[3]
+    connections: Any = SimpleNamespace(is_local=True, short_call=lambda: nullcontext(conn))
+    with ramfs() as silent:
+        info = replace(pool_info(pool), path=str(silent))
+        assert Host(connections).available(info) == there

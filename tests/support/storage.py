@@ -66,6 +66,20 @@ def mounted(fs: str, size: int | None = None) -> Iterator[Path]:
 
 
 @contextmanager
+def ramfs() -> Iterator[Path]:
+    """Mount one, for a `with`: it keeps holes and says that all is data, and not how much room it has."""
+    folder = Path(tempfile.mkdtemp(prefix="fs-"))
+    try:
+        run_as_root("mount", "-t", "ramfs", "-o", "mode=777", "none", folder)
+        try:
+            yield folder
+        finally:
+            _unmount(folder)
+    finally:
+        folder.rmdir()
+
+
+@contextmanager
 def loop_device(image: Path, size: int) -> Iterator[Path]:
     """A new block device of a size, in bytes, for a `with`. Needs root or `sudo -n`."""
     image.write_bytes(bytes(size))
