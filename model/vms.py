@@ -231,7 +231,7 @@ class VMsModel:
 
     def _is_gone(self, pool: str, path: str | None) -> bool:
         """Whether a volume that libvirt does not find in a pool is nowhere else either."""
-        if path and self._services.connections.is_local:
+        if path and self._services.connections.is_local and not files.is_barred(path):
             return not files.may_be_there(path)
         with suppress(errors.PoolNotFound):
             found = self._services.host.pool(pool)

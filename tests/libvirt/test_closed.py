@@ -81,6 +81,16 @@ def test_a_source_is_free_once_its_linked_clone_is_deleted(
     assert listing(pool_path(pool)) == []
 
 
+def test_a_clone_whose_disk_somebody_has_deleted_leaves_nothing_that_is_named(
+    server: Server, pool: libvirt.virStoragePool, guest: Guest
+) -> None:
+    guest("web", [make_qcow2(pool, "web.qcow2", MiB)])
+    close(pool_path(pool))
+    name = cloned(server, "vms/web")["name"]
+    pool.storageVolLookupByName(f"{name}-vda.qcow2").delete()
+    assert server.request("DELETE", f"vms/{name}").status == 204
+
+
 def test_uefi_variables_that_the_server_cannot_see_are_a_refusal(
     server: Server,
     libvirtd: PrivateLibvirtd,
