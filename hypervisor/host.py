@@ -1,7 +1,7 @@
 """The questions and orders that we have for libvirt: names in, plain data out, libvirt's errors as ours.
 
 Each method is a handful of short calls over one connection. None lists all domains or refreshes a pool, except those
-whose name says that they list, and `definitions`.
+whose name says that they list, `definitions` and `domain_uuids`.
 """
 
 from __future__ import annotations
@@ -140,6 +140,11 @@ class Host:
                     found = read(domain)
                 if found is not None:
                     yield found
+
+    def domain_uuids(self) -> set[str]:
+        """The UUIDs of all domains: by one call, whatever they are."""
+        with self._doing("list the domains") as connection:
+            return {domain.UUIDString() for domain in connection.listAllDomains()}
 
     def has_domain(self, name: str) -> bool:
         try:

@@ -44,6 +44,9 @@ _SOON_S = 5.0
 _PAUSE_S, _LONG_PAUSE_S = 1.0, 60.0
 """Until what could not be read is tried again: because of libvirt, or of what a domain is."""
 
+_LOOK_S = 60.0
+"""Until it is looked which domains there are: of one that is migrated while it is shut off libvirt tells nothing."""
+
 
 @dataclass
 class _Known(Generic[Entry]):
@@ -216,11 +219,15 @@ class Inventory(Generic[Entry]):
         self._news.put((details[-1], domain.UUIDString()))
 
     def _follow(self) -> None:
+        looked = time.monotonic()
         while True:
             for known, uuid in self._due():
                 self._tried(known, uuid)
+            if time.monotonic() >= looked + _LOOK_S:
+                self._look()
+                looked = time.monotonic()
             try:
-                news = self._news.get(timeout=self._patience())
+                news = self._news.get(timeout=min(self._patience(), max(0.0, looked + _LOOK_S - time.monotonic())))
             except queue.Empty:
                 continue
             if news is None:
@@ -229,6 +236,17 @@ class Inventory(Generic[Entry]):
             if known is self._known:
                 self._tried(known, uuid)
 
+    def _look(self) -> None:
+        """Takes out what has gone, and in what has come, without a word."""
+        known = self._known
+        if known is not None and known.is_complete:
+            with suppress(errors.ClonerError):
+                there = self._host.domain_uuids()
+                with self._lock:
+                    changed = known.entries.keys() ^ there
+                for uuid in changed:
+                    self._tried(known, uuid)
+
     def _due(self) -> list[tuple[_Known[Entry], str | None]]:
         """What could not be read, and is to be tried again now."""
         now = time.monotonic()
@@ -236,11 +254,11 @@ class Inventory(Generic[Entry]):
             known = self._known
             return [(known, uuid) for uuid, at in known.unread.items() if at <= now] if known is not None else []
 
-    def _patience(self) -> float | None:
+    def _patience(self) -> float:
         """Seconds until something is to be tried again."""
         with self._lock:
             first = min(self._known.unread.values(), default=math.inf) if self._known is not None else math.inf
-        return None if first == math.inf else max(0.0, first - time.monotonic())
+        return max(0.0, first - time.monotonic())
 
     def _tried(self, known: _Known[Entry], uuid: str | None) -> bool:
         """Whether a domain, or all of them, could be read. Until then the inventory does not know."""

@@ -36,6 +36,9 @@ class Host:
         assert self.may_list.wait(PATIENCE)
         return list(self.domains.values())
 
+    def domain_uuids(self) -> set[str]:
+        return set(self.domains)
+
     def domain_by_uuid(self, uuid: str) -> DomainInfo:
         failure = next(self.failures, None)
         if failure is not None:
@@ -104,6 +107,18 @@ def test_a_domain_that_changed_while_it_could_not_be_read_is_read_again(
     host.failures = iter([errors.Busy(what="a test")] * 2)
     connection.tell("a")
     wait_until(lambda: followed.is_taken("new"), PATIENCE, "it is read again")
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inventory, "_LOOK_S", 0.1)
+
+
+@pytest.mark.usefixtures("often", "followed")
+def test_what_goes_and_comes_without_an_event_is_noticed(host: Host, followed: Inventory[DomainInfo]) -> None:
+    """As libvirt tells of none for a domain that is migrated while it is shut off."""
+    host.domains = {"b": host.domains["b"], "c": domain("c", "new")}
+    wait_until(lambda: names(followed) == {"b", "c"}, PATIENCE, "it is noticed")
 
 
 def test_who_asks_while_everything_is_being_read_gets_what_was_read(host: Host) -> None:
