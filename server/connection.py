@@ -216,10 +216,11 @@ class Connection(HTTPConnection):
 
     @property
     def last_used(self) -> float | None:
-        """What cheroot goes by: it hangs up when that is older than its timeout, thus when a client's time is over."""
-        if self._until is None:
-            return self._put_at
-        return float(time.time() + self._until - time.monotonic() - self.server.timeout)
+        """What cheroot goes by: it hangs up when that is older than its timeout, thus when a client's time is over.
+
+        By the clock that it is given in protocol.py, which nobody sets.
+        """
+        return self._put_at if self._until is None else float(self._until - self.server.timeout)
 
     @last_used.setter
     def last_used(self, at: float) -> None:

@@ -12,8 +12,10 @@ import ssl
 import time
 from contextlib import suppress
 from http import HTTPStatus
+from types import SimpleNamespace
 from typing import Any
 
+from cheroot import connections
 from cheroot.errors import FatalSSLAlert, socket_errors_to_ignore
 from cheroot.server import HeaderReader
 from cheroot.wsgi import Gateway_10
@@ -33,6 +35,10 @@ _LOOK_S = 1.0
 _WAKING_S = 0.2
 _LAST_S = 0.5
 _NAP_S = 0.01
+
+# cheroot looks by the system's clock whose time is over, and that may be set: back, and there would be no look until it
+# is as late again; forward, and everybody's time would be over.
+connections.time = SimpleNamespace(time=time.monotonic, sleep=time.sleep)  # type: ignore[attr-defined]  # not typed
 
 _SECURITY = (
     (
@@ -232,7 +238,7 @@ class HTTPServer(CPWSGIServer):  # type: ignore[misc]  # CherryPy has no types
         if excess > 0:
             for silent in list(itertools.islice(self._watched, excess)):
                 silent.give_up()
-            self._connections._expire(time.time() - self.timeout)  # the next look would be too late
+            self._connections._expire(time.monotonic() - self.timeout)  # the next look would be too late
 
     def _hang_up_on_late(self, size: int) -> None:
         """Has those make room for so many bytes who have not taken their answers for longest."""

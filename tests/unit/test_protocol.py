@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -111,3 +112,27 @@ def test_who_does_not_take_an_answer_makes_room_for_others(monkeypatch: pytest.M
         with client(server) as other:
             other.sendall(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
             assert everything(other) == [MUCH]
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /"])
+def test_a_clock_that_is_set_back_keeps_nobody_who_is_silent(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By it, cheroot would not look again before the hour is over."""
+    monkeypatch.setattr(connection, "HEAD_S", 0.1)
+    with serving(looks_each_s=0.05) as server, client(server) as silent:
+        server.timeout = 0.1
+        now = time.time
+        monkeypatch.setattr(time, "time", lambda: now() - 3600)
+        silent.sendall(said)
+        assert b"200 OK" not in b"".join(iter(lambda: silent.recv(FEW_BYTES), b""))
+
+
+def test_a_clock_that_is_set_forward_hangs_up_on_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(looks_each_s=0.01) as server, client(server) as silent:
+        wait_until(lambda: server._watched, 10, "it is known")
+        now, looked = time.time, threading.Event()
+        expire = server._connections._expire
+        monkeypatch.setattr(time, "time", lambda: now() + 86_400)
+        monkeypatch.setattr(server._connections, "_expire", lambda threshold: (expire(threshold), looked.set()))
+        assert looked.wait(10)
+        silent.sendall(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        assert everything(silent) == [MUCH]
