@@ -281,15 +281,24 @@ class Ledger:
         before the step began. Raises StepFailed for what is another's, lest it be passed over in silence.
         """
         self._host.catch_up()
-        try:
-            volume = self._host.volume(step.args["pool"], step.args["name"])
-        except errors.VolumeNotFound:
+        volume = self._look_at(step.args["pool"], step.args["name"])
+        if volume is None:
             self._remove_unseen(step)
             return False
         is_new = volume.changed is not None and volume.changed >= step.begun - _COARSE_CLOCK_US
         if step.args.get("stamped") or (is_new and self._is_unused(volume, step)):
             return True
         raise errors.StepFailed(cause=f"{volume.path} cannot be told from another's, and is left alone")
+
+    def _look_at(self, pool: str, name: str) -> VolumeInfo | None:
+        """A volume, or None. Raises Busy while libvirt may be making it and its `qemu-img` has not begun its file."""
+        for _ in range(2):
+            try:
+                return self._host.volume(pool, name)
+            except errors.VolumeNotFound:
+                if not self._host.looked_again(pool, name):
+                    break
+        return None
 
     def _remove_unseen(self, step: Step) -> None:
         """Removes the file that a libvirtd which was killed left its qemu-img to make.

@@ -387,6 +387,27 @@ class Host:
             return True
         return False
 
+    def looked_again(self, pool: str, name: str) -> bool:
+        """Has libvirt look into a pool again if it knows a volume there, which it may not see; whether it does.
+
+        Raises Busy while it makes any volume in that pool.
+        """
+        with (
+            suppress(errors.VolumeNotFound),
+            self._doing("refresh the storage pool", pool=pool, name=name) as connection,
+        ):
+            found = _active_pool(connection, pool)
+            found.storageVolLookupByName(name)
+            try:
+                found.refresh(0)
+            except libvirt.libvirtError as error:
+                self._raise_if_lost(error, connection, of_storage=True)
+                if error.get_error_code() == libvirt.VIR_ERR_INTERNAL_ERROR:
+                    raise errors.Busy(what=f"the storage pool: {error.get_error_message()}") from error
+                raise
+            return True
+        return False
+
     def catch_up(self) -> None:
         """Waits until libvirt has begun with what it was asked for before, also by a client that is gone.
 

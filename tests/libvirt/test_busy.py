@@ -14,6 +14,7 @@ from unittest import mock
 import libvirt
 import pytest
 
+from cloner import errors
 from cloner.callers import ANYBODY
 from cloner.model.deletions import Deletions
 from cloner.model.services import Services
@@ -22,7 +23,7 @@ from support.guests import inventory
 from support.libvirtd import PrivateLibvirtd, as_unprivileged
 from support.mortal import MortalServer, journal_is_clean
 from support.running import run, wait_until
-from support.server import Server
+from support.server import Response, Server
 from support.services import server_parts
 from support.storage import MiB, make_qcow2, make_raw
 
@@ -78,13 +79,25 @@ def make_another(libvirtd: PrivateLibvirtd, pool: str) -> None:
         make_qcow2(conn.storagePoolLookupByName(pool), "another.qcow2", MiB)
 
 
+def administer(libvirtd: PrivateLibvirtd, command: str, *options: str) -> str:
+    socket = libvirtd.folder / "r/libvirt/libvirt-admin-sock"
+    uri = f"libvirtd+unix:///session?socket={socket}"
+    return run(*as_unprivileged("virt-admin", "-c", uri, command, "libvirtd", *options))
+
+
 def queued(libvirtd: PrivateLibvirtd) -> int:
     """How many calls wait for libvirtd's worker."""
-    socket = libvirtd.folder / "r/libvirt/libvirt-admin-sock"
-    command = ("virt-admin", "-c", f"libvirtd+unix:///session?socket={socket}", "srv-threadpool-info", "libvirtd")
-    found = re.search(r"jobQueueDepth\s*: (\d+)", run(*as_unprivileged(*command)))
+    found = re.search(r"jobQueueDepth\s*: (\d+)", administer(libvirtd, "srv-threadpool-info"))
     assert found is not None
     return int(found[1])
+
+
+@contextmanager
+def workers(libvirtd: PrivateLibvirtd, count: int) -> Iterator[None]:
+    """It has so many, until the end of the block."""
+    administer(libvirtd, "srv-threadpool-set", "--max-workers", str(count))
+    yield
+    administer(libvirtd, "srv-threadpool-set", "--max-workers", "1")
 
 
 def start(domain: libvirt.virDomain) -> None:
@@ -155,6 +168,40 @@ def test_a_volume_that_libvirtd_makes_after_its_server_has_died_is_removed(
     conn.getCapabilities()  # it comes after whatever libvirtd was asked for before
     pool.storageVolLookupByName("another.qcow2").delete()
     assert inventory(conn) == before
+
+
+@pytest.mark.parametrize("method", ["copy", "libvirt"])
+@pytest.mark.parametrize("body", [{}, {"name": "copy.qcow2"}])
+def test_a_volume_whose_file_libvirtd_has_not_begun_when_its_server_dies_is_removed(
+    libvirtd: PrivateLibvirtd,
+    conn: libvirt.virConnect,
+    pool: libvirt.virStoragePool,
+    tmp_path: Path,
+    method: str,
+    body: dict[str, str],
+) -> None:
+    """Its other workers say that there is no such volume, though they know it: the file is to be made by qemu-img."""
+    make_qcow2(pool, "web.qcow2", MiB)
+    before = inventory(conn)
+    path = f"storagepools/{pool.name()}/storagevolumes/web.qcow2/clone"
+    answers: list[Response] = []
+    with workers(libvirtd, 5), Server(libvirtd.uri, tmp_path / "state") as server:
+
+        def ask() -> None:
+            answers.append(server.request("POST", path, {"method": method, **body}))
+
+        def is_undone() -> bool:
+            """Or said to be."""
+            (task,) = server.request("GET", "tasks").json
+            return task["status"] != "running" or task["message"].startswith(errors.UndoneLater.code)
+
+        with held_up(libvirtd, QEMU_IMG, ask):
+            server.kill()
+            server.start()
+            wait_until(is_undone, PATIENCE, "it is undone, or waits", lambda: server.log)
+        assert server.wait_task(answers[0].json["id"])["status"] == "failed"
+    assert inventory(conn) == before
+    assert journal_is_clean(tmp_path / "state")
 
 
 def test_a_guest_that_libvirtd_defines_after_its_server_has_died_is_removed(

@@ -131,8 +131,13 @@ def test_a_clock_that_is_set_forward_hangs_up_on_nobody(monkeypatch: pytest.Monk
         wait_until(lambda: server._watched, 10, "it is known")
         now, looked = time.time, threading.Event()
         expire = server._connections._expire
+
+        def look(threshold: float) -> None:
+            expire(threshold)
+            looked.set()
+
         monkeypatch.setattr(time, "time", lambda: now() + 86_400)
-        monkeypatch.setattr(server._connections, "_expire", lambda threshold: (expire(threshold), looked.set()))
+        monkeypatch.setattr(server._connections, "_expire", look)
         assert looked.wait(10)
         silent.sendall(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         assert everything(silent) == [MUCH]
