@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 
@@ -104,6 +105,8 @@ def written_paths(host: Host, domain: DomainInfo) -> list[str]:
     return list(dict.fromkeys([volume.path for volume in written_volumes(host, domain)] + loose))
 
 
+_NAP_S = 0.05
+
 Place = tuple[str, str]
 
 _held_here: set[Place] = set()
@@ -180,10 +183,17 @@ def _with_other_paths(services: Services, paths: Collection[str], known: Collect
     return list(dict.fromkeys([*paths, *others]))
 
 
-def refuse_open(services: Services, name: str, paths: Collection[str]) -> None:
-    """Raises SourceInUse for a file that is to go and that a QEMU has open, which libvirt need not know."""
+def refuse_open(services: Services, name: str, paths: Collection[str], patience_s: float = 0.0) -> None:
+    """Raises SourceInUse for a file that is to go and that a QEMU has open, which libvirt need not know.
+
+    Who has it open for no longer than `patience_s` is waited for, such as a `qemu-img` that only looks at it.
+    """
+    until = time.monotonic() + patience_s
     for path in paths if services.connections.is_local else ():
-        if locks.is_open(path):
+        while locks.is_open(path):
+            if time.monotonic() < until:
+                time.sleep(_NAP_S)
+                continue
             cause = f"a QEMU that runs has {path} open; end that first"
             raise errors.SourceInUse(name=name, act="deleted", cause=cause)
 

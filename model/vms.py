@@ -30,6 +30,9 @@ from .usage import (
     written_volumes,
 )
 
+_LOOKS_S = 5.0
+"""How long a program that only looks at an image has it open at most."""
+
 
 class VMsModel:
     def __init__(self, services: Services) -> None:
@@ -258,7 +261,7 @@ class VMsModel:
         left = {}
         for volume in volumes:
             try:
-                refuse_open(self._services, domain.name, [volume.path])
+                refuse_open(self._services, domain.name, [volume.path], _LOOKS_S)
                 self._services.host.delete_volume(volume.pool, volume.name, volume.path)
             except errors.LibvirtUnavailable:  # the deletion goes on when libvirt is back
                 raise
@@ -268,7 +271,7 @@ class VMsModel:
 
     def _remove_nvram(self, domain: DomainInfo, path: str, known: dict[str, int]) -> dict[str, str]:
         try:
-            refuse_open(self._services, domain.name, [path] if known else [])
+            refuse_open(self._services, domain.name, [path] if known else [], _LOOKS_S)
             files.remove(path, known)
         except errors.ClonerError as error:
             return {path: error.reason}

@@ -6,7 +6,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pytest
 
 from cloner import errors
 from cloner.callers import ANYBODY
+from cloner.engine import locks
 from cloner.hypervisor.host import Host
 from cloner.model.accepting import Request
 from cloner.model.deletions import Deletions
@@ -31,7 +32,18 @@ from support.mortal import MortalServer
 from support.running import wait_until
 from support.server import Server
 from support.services import server_parts
-from support.storage import MiB, allocated, listing, make_pool, make_qcow2, make_raw, pool_path, remove_pool, some_data
+from support.storage import (
+    MiB,
+    allocated,
+    listing,
+    make_pool,
+    make_qcow2,
+    make_raw,
+    open_in_qemu,
+    pool_path,
+    remove_pool,
+    some_data,
+)
 
 Guest = Callable[..., libvirt.virDomain]
 
@@ -445,3 +457,29 @@ def test_a_volume_that_libvirt_was_killed_over_and_does_not_see_is_not_passed_ov
         task = server.wait_task(server.request("GET", "tasks").json[-1]["id"])
     assert made.exists() == bool(wanted)  # a name that a person chose may be somebody else's file
     assert (made.name in task["message"]) == bool(wanted)
+
+
+def test_who_looks_at_a_disk_as_its_guest_is_deleted_does_not_have_it_left(
+    libvirtd: PrivateLibvirtd, pool: libvirt.virStoragePool, guest: Guest, tmp_path: Path
+) -> None:
+    """Such as the `qemu-img` of a clone of it that is being planned. It was left for good, since its guest is gone."""
+    disk = Path(make_raw(pool, "web.img", MiB).path())
+    guest("web", [disk])
+    with ExitStack() as looking, server_parts(libvirtd.uri, tmp_path) as server:
+        undefine, is_open = server.host.undefine, locks.is_open
+
+        def undefine_and_look(uuid: str, **options: bool) -> None:
+            undefine(uuid, **options)
+            looking.enter_context(open_in_qemu(disk, "-r"))
+
+        def is_open_once(path: str) -> bool:
+            found = is_open(path)
+            looking.close()
+            return found
+
+        with (
+            mock.patch.object(server.host, "undefine", side_effect=undefine_and_look),
+            mock.patch.object(locks, "is_open", side_effect=is_open_once),
+        ):
+            VMsModel(server).delete("web", ANYBODY, storage=True)
+    assert not disk.exists()
