@@ -266,14 +266,6 @@ def may_be_still(path: str, known: Mapping[str, int]) -> bool:
         return True
 
 
-def is_there(path: str) -> bool:
-    """Whether something is seen to lie at a path: no where that cannot be told."""
-    try:
-        return _status(path) is not None
-    except Unseen:
-        return False
-
-
 def is_barred(path: str) -> bool:
     """Whether the server may not look at what lies at a path, in a folder of somebody else's."""
     try:
@@ -283,6 +275,11 @@ def is_barred(path: str) -> bool:
     except OSError:
         return False
     return False
+
+
+def may_be_in_sight(path: str) -> bool:
+    """Whether something lies at a path, or that cannot be told for now; no where the server may never look."""
+    return not is_barred(path) and may_be_there(path)
 
 
 def is_closed(path: str) -> bool:

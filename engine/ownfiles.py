@@ -55,7 +55,7 @@ def _problem(what: str, path: str | None, setting: str, *, is_local: bool) -> It
         yield f"where libvirt keeps its {what} is not known for this connection; set {setting}"
     elif not os.path.isdir(os.path.dirname(os.path.dirname(path))):
         yield f"its {what} {path} is out of reach of the server; set {setting}"
-    elif files.is_there(path):
+    elif os.path.lexists(path):
         yield from _unreadable(what, path)
     elif files.may_be_there(path):
         yield f"the server cannot see whether its {what} {path} is there: run that as somebody who can"

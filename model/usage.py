@@ -249,7 +249,7 @@ def forget_deleted(services: Services, volumes: Collection[VolumeInfo]) -> None:
     links = services.journal.links_named([volume.name for volume in volumes]) if paths else []
     gone = [link for link in links if paths.get((link.pool, link.name)) == link.path]
     if services.connections.is_local:
-        gone = [link for link in gone if not files.is_there(link.path)]
+        gone = [link for link in gone if not files.may_be_in_sight(link.path)]
     services.journal.unlink([link for link in gone if services.lease.is_of_here(link.server)])
 
 
@@ -260,7 +260,7 @@ def _is_there(services: Services, link: Link) -> bool:
     try:
         pool = services.host.pool(link.pool)
         paths = list(dict.fromkeys(filter(None, [os.path.join(pool.path, link.name), link.path])))
-        seen = [path for path in paths if files.is_there(path)] if is_local else []
+        seen = [path for path in paths if files.may_be_in_sight(path)] if is_local else []
         if pool.is_active and seen:  # it may be another one's by now, or stand on nothing any more
             return any(may_stand_on(path, link.parent) for path in seen)
         if not pool.is_active or services.host.has_volume(pool, link.name):

@@ -38,7 +38,7 @@ _NAP_S = 0.01
 
 # cheroot looks by the system's clock whose time is over, and that may be set: back, and there would be no look until it
 # is as late again; forward, and everybody's time would be over.
-connections.time = SimpleNamespace(time=time.monotonic, sleep=time.sleep)  # type: ignore[attr-defined]  # not typed
+connections.time = SimpleNamespace(**{**vars(time), "time": time.monotonic})  # type: ignore[attr-defined]  # not typed
 
 _SECURITY = (
     (

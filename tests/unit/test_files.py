@@ -93,3 +93,13 @@ def test_a_folder_is_copied_to_nothing_that_is_there(tmp_path: Path) -> None:
     with pytest.raises(errors.VolumeInTheWay):
         files.copy_folder(str(source), str(target))
     assert (target / "state").read_text() == "of clone"
+
+
+@pytest.mark.parametrize(
+    ("failure", "may_be"), [(errno.ENOENT, False), (errno.EACCES, False), (errno.EIO, True), (errno.ESTALE, True)]
+)
+def test_what_is_away_for_now_may_be_there_and_what_is_closed_to_the_server_it_goes_not_by(
+    failure: int, *, may_be: bool
+) -> None:
+    with mock.patch.object(os, "lstat", side_effect=OSError(failure, os.strerror(failure))):
+        assert files.may_be_in_sight("/images/web.img") is may_be
