@@ -461,3 +461,8 @@ class StepFailed(ClonerError):
 
 class InvalidConfiguration(ClonerError):
     code, status, text = "CLNCONF0001E", 500, "Configuration: {cause}"
+
+
+def cause_of(error: ClonerError) -> str:
+    """What went wrong, without the code of an error that only wraps it."""
+    return str(error.data["cause"]) if isinstance(error, StepFailed) else error.reason

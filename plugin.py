@@ -44,10 +44,11 @@ from .model.feed import Feed
 from .model.foresight import Foresight
 from .model.gone import GoneClones
 from .model.guests import read_guest
+from .model.holding import release_left
 from .model.keys import KEPT_US
 from .model.limits import Limits
 from .model.services import Services
-from .model.usage import release_left, running_users
+from .model.usage import running_users
 from .settings import Settings, default_uri, load
 
 log = logging.getLogger(__name__)

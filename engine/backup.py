@@ -71,10 +71,10 @@ def _end_what_runs(copy: Path) -> int:
         for task in running:
             reason = errors.UnderWayInBackup(name=task.plan.get("name", task.target_uri)).reason
             journal.end(task.id, FAILED, reason)
-        for uuid in journal.deletions():  # its disks may be another guest's by then
-            journal.end_deletion(uuid)
-        for batch in journal.withdrawals():  # as may its clones
-            journal.end_withdrawal(batch)
+        for uuid in journal.removals.deletions():  # its disks may be another guest's by then
+            journal.removals.end_deletion(uuid)
+        for batch in journal.removals.withdrawals():  # as may its clones
+            journal.removals.end_withdrawal(batch)
     finally:
         journal.close()
     return len(running)

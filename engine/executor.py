@@ -24,11 +24,12 @@ from ..hypervisor.infos import VolumeInfo
 from .copying import Method
 from .job import Job
 from .journal import Journal
-from .ledger import ALONE, LATER, Ending, Ledger
+from .ledger import Ending, Ledger
 from .maker import Maker, Plan
 from .plan import DomainPlan
 from .postponed import Postponed
 from .records import FAILED, FINISHED, KILLED
+from .undoing import ALONE, LATER
 
 log = logging.getLogger(__name__)
 

@@ -22,6 +22,7 @@ from .. import errors
 from ..clock import Clock, wall_clock
 from . import database
 from . import statements as sql
+from .clones import Clones
 from .database import Writer, open_engine, unavailable
 from .migrations import MIGRATIONS
 from .records import (
@@ -39,7 +40,8 @@ from .records import (
     step_of,
     task_of,
 )
-from .transaction import CHANGED, Transaction, links_on, next_change
+from .removals import Removals
+from .transaction import CHANGED, Transaction, next_change
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +61,8 @@ class Journal:
     def __init__(self, url: str | sa.URL, *, clock: Clock = wall_clock) -> None:
         self.clock = clock
         self._engine = open_engine(url)
+        self.clones = Clones(self.connection)
+        self.removals = Removals(self.connection)
         self.on_change: Callable[[], None] = lambda: None
         """Is told of each change of the list of tasks that this server has written."""
 
@@ -320,27 +324,6 @@ class Journal:
         with self._read() as connection:
             return [task_of(dict(row)) for row in connection.execute(query).mappings()]
 
-    def begin_withdrawal(self, batch: int, server: str) -> None:
-        """Writes down that a server undoes a batch."""
-        with self._write() as connection:
-            connection.execute(sa.delete(sql.withdrawals).where(sql.withdrawals.c.batch == batch))
-            connection.execute(sa.insert(sql.withdrawals).values(batch=batch, server=server))
-
-    def adopt_withdrawal(self, batch: int, of: str, by: str) -> bool:
-        """Makes the undoing of a batch another server's. False if it has ended, or somebody else was faster."""
-        here = (sql.withdrawals.c.batch == batch, sql.withdrawals.c.server == of)
-        with self._write() as connection:
-            return connection.execute(sa.update(sql.withdrawals).where(*here).values(server=by)).rowcount == 1
-
-    def end_withdrawal(self, batch: int) -> None:
-        with self._write() as connection:
-            connection.execute(sa.delete(sql.withdrawals).where(sql.withdrawals.c.batch == batch))
-
-    def withdrawals(self) -> dict[int, str]:
-        """The server that undoes it, by batch: also what servers began that died."""
-        with self._read() as connection:
-            return {row.batch: row.server for row in connection.execute(sa.select(sql.withdrawals))}
-
     def tasks_of(self, ids: Collection[int]) -> list[Task]:
         """The tasks of these ids, as far as they are in the list."""
         query = sa.select(sql.tasks).where(sql.tasks.c.id.in_(ids)).order_by(sql.tasks.c.id)
@@ -388,37 +371,7 @@ class Journal:
         with self._read() as connection:
             return [step_of(dict(row)) for row in connection.execute(sql.STEPS, {"of_task": task_id}).mappings()]
 
-    # --- Clones ------------------------------------------------------------------------------------------------------
-
-    def clone(self, uuid: str) -> Clone | None:
-        """What is known of a domain that we made."""
-        with self._read() as connection:
-            row = connection.execute(sa.select(sql.clones).where(sql.clones.c.uuid == uuid)).mappings().first()
-        return Clone(**{**row, "storage": json.loads(row["storage"])}) if row else None
-
-    def links(self, paths: Collection[str]) -> list[Link]:
-        """Volumes that are overlays on the images at these paths."""
-        with self._read() as connection:
-            return links_on(connection, paths)
-
-    def links_named(self, names: Collection[str]) -> list[Link]:
-        """Overlays of these names, in any pool."""
-        with self._read() as connection:
-            found = connection.execute(sa.select(sql.links).where(sql.links.c.name.in_(names))).mappings()
-            return [Link(**row) for row in found]
-
-    def clones(self) -> dict[str, str]:
-        """The server that made it ('' where that is not known), by the UUID of each domain that we made.
-
-        Also of those that MACs are kept for; of none that is being made.
-        """
-        kept = sa.select(sql.reservations.c.domain).where(
-            sql.reservations.c.domain.is_not(None), sql.reservations.c.task.is_(None)
-        )
-        with self._read() as connection:
-            others = dict.fromkeys(connection.execute(kept).scalars(), "")
-            made = connection.execute(sa.select(sql.clones.c.uuid, sql.clones.c.server)).all()
-        return others | {row.uuid: row.server for row in made}
+    # --- Names -------------------------------------------------------------------------------------------------------
 
     def image_paths(self) -> set[str]:
         """Paths of the images that tasks read, overlays stand on, or somebody holds."""
@@ -426,50 +379,6 @@ class Journal:
         query = sa.union(reading, sa.select(sql.links.c.parent), sa.select(sql.holds.c.path))
         with self._read() as connection:
             return set(connection.execute(query).scalars())
-
-    def unlink(self, links: Collection[Link]) -> None:
-        """Forgets overlays that are gone, and none that was made by the name of one since."""
-        if not links:
-            return
-        with self._write() as connection:
-            for link in links:
-                here = (sql.links.c.parent == link.parent, sql.links.c.pool == link.pool, sql.links.c.name == link.name)
-                connection.execute(sa.delete(sql.links).where(*here, sql.links.c.task == link.task))
-
-    def clone_is_gone(self, uuid: str) -> None:
-        """Forgets a clone that is there no more, and frees its MACs."""
-        with self._write() as connection:
-            connection.execute(sa.delete(sql.clones).where(sql.clones.c.uuid == uuid))
-            connection.execute(
-                sa.delete(sql.reservations).where(sql.reservations.c.domain == uuid, sql.reservations.c.task.is_(None))
-            )
-
-    def begin_deletion(self, uuid: str, what: Mapping[str, Any]) -> None:
-        """Writes down what is going to be removed with a domain."""
-        with self._write() as connection:
-            connection.execute(sa.delete(sql.deletions).where(sql.deletions.c.uuid == uuid))
-            connection.execute(sa.insert(sql.deletions).values(uuid=uuid, what=json.dumps(what)))
-
-    def adopt_deletion(self, uuid: str, of: str, by: str) -> bool:
-        """Makes a deletion of one server another's. False if it has ended, or somebody else was faster."""
-        here = sql.deletions.c.uuid == uuid
-        with self._write() as connection:
-            found = connection.execute(sa.select(sql.deletions.c.what).where(here)).scalar()
-            what = {} if found is None else json.loads(found)
-            if what.get("server") != of:
-                return False
-            adopted = json.dumps(what | {"server": by})
-            connection.execute(sa.update(sql.deletions).where(here).values(what=adopted))
-        return True
-
-    def end_deletion(self, uuid: str) -> None:
-        with self._write() as connection:
-            connection.execute(sa.delete(sql.deletions).where(sql.deletions.c.uuid == uuid))
-
-    def deletions(self) -> dict[str, dict[str, Any]]:
-        """What is being removed, by its domain's UUID: also what servers began that died."""
-        with self._read() as connection:
-            return {row.uuid: json.loads(row.what) for row in connection.execute(sa.select(sql.deletions))}
 
     def reserved(self) -> list[tuple[str, str, str]]:
         """(kind, scope, name) of every reservation that a task holds."""

@@ -27,9 +27,9 @@ from . import domainxml, files, locks, qcow2
 from .copying import Method
 from .job import Job
 from .journal import Journal
-from .ledger import DOMAIN, FILL, NVRAM, START, TPM, VOLUME, Ledger, cause_of
+from .ledger import Ledger
 from .plan import Copy, DomainPlan, VolumePlan
-from .records import BEGUN, DONE, UNDONE, Mark
+from .records import BEGUN, DOMAIN, DONE, FILL, NVRAM, START, TPM, UNDONE, VOLUME, Mark
 
 Plan = DomainPlan | VolumePlan
 _Result = TypeVar("_Result")
@@ -182,13 +182,13 @@ class Maker:
             job.mark(Mark(step.number, UNDONE))
             with suppress(errors.ClonerError):  # now, since a server that dies cannot tell; else with the task's end
                 self._journal.mark(job.task, [Mark(step.number, UNDONE)])
-            raise errors.CloneFailed(step=action.title, cause=cause_of(error)) from error
+            raise errors.CloneFailed(step=action.title, cause=errors.cause_of(error)) from error
         except (errors.CloneCancelled, errors.ServerStopped, errors.CloneFailed):
             raise
         except (errors.SourceStarted, errors.SourceChanged):
             raise
         except errors.ClonerError as error:
-            raise errors.CloneFailed(step=action.title, cause=cause_of(error)) from error
+            raise errors.CloneFailed(step=action.title, cause=errors.cause_of(error)) from error
         job.mark(Mark(step.number, DONE, result, action.promise))
         return result
 
@@ -222,7 +222,7 @@ class Maker:
             return any(self._users(volume, but) for volume in copy.reads)
         except errors.ClonerError as error:
             step = plain(f"Checking that no guest writes to {copy.source.name}")
-            raise errors.CloneFailed(step=step, cause=cause_of(error)) from error
+            raise errors.CloneFailed(step=step, cause=errors.cause_of(error)) from error
 
     def _start(self, job: Job, number: int, plan: DomainPlan) -> str | None:
         """Starts the clone; why it does not start, if so: it is whole all the same, and kept."""

@@ -15,6 +15,9 @@ SOURCE = "source"
 
 BEGUN, DONE, UNDONE = "begun", "done", "undone"
 
+VOLUME, FILL, NVRAM, TPM, DOMAIN, START = "volume", "fill", "nvram", "tpm", "domain", "start"
+"""Kinds of steps."""
+
 
 @dataclass(frozen=True)
 class Task:

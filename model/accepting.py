@@ -26,9 +26,9 @@ from ..engine.transaction import Transaction
 from ..hypervisor.host import Host
 from ..hypervisor.infos import PoolInfo
 from .foresight import Ahead
+from .holding import refuse_held
 from .keys import Key, Keys
 from .services import Services
-from .usage import refuse_held
 
 Plan = DomainPlan | VolumePlan
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import errors
 from ..callers import NOBODY, Caller
-from ..engine.ledger import ANOTHERS, cause_of
+from ..engine.ledger import ANOTHERS
 from ..engine.records import FINISHED, RUNNING, Task
 from .needs import RecentNeeds
 from .services import DOMAIN_NAME, Services
@@ -47,7 +47,7 @@ class BatchesModel:
         if not all(caller.may_remove(task.owner) for task in tasks):
             raise errors.NotYours(what=f"Batch {batch}")
         if undo:
-            self._services.journal.begin_withdrawal(int(batch), self._services.lease.id)
+            self._services.journal.removals.begin_withdrawal(int(batch), self._services.lease.id)
         self._withdraw(_Withdrawal(self._services, caller, int(batch), [task.id for task in tasks], undo=undo))
         return self._resource(batch, tasks)
 
@@ -55,13 +55,13 @@ class BatchesModel:
         """Goes on with undoing what nobody undoes now, though it was asked for. Raises JournalUnavailable."""
         journal = self._services.journal
         for batch, server in self.left().items():
-            if journal.adopt_withdrawal(batch, server, self._services.lease.id):
+            if journal.removals.adopt_withdrawal(batch, server, self._services.lease.id):
                 tasks = [task.id for task in journal.batch(batch)]
                 self._withdraw(_Withdrawal(self._services, NOBODY, batch, tasks, undo=True))
 
     def left(self) -> dict[int, str]:
         """What is to be undone on this libvirt and is by nobody now: the server that was asked for it, by batch."""
-        there = self._services.journal.withdrawals()
+        there = self._services.journal.removals.withdrawals()
         return {batch: server for batch, server in there.items() if self._is_left(batch, server)}
 
     def _is_left(self, batch: int, server: str) -> bool:
@@ -166,7 +166,7 @@ class _Withdrawal:
             if left:
                 time.sleep(_POLL_S)
         if not left:
-            journal.end_withdrawal(self.batch)
+            journal.removals.end_withdrawal(self.batch)
 
     def _remove(self, task: Task, needs: RecentNeeds) -> None:
         """Removes what a task made; if it cannot be, the task says why: to its owner, whoever withdraws it.
@@ -185,6 +185,6 @@ class _Withdrawal:
         except (errors.LibvirtUnavailable, errors.JournalUnavailable):
             raise
         except errors.ClonerError as error:
-            self._services.journal.withdraw(task.id, warning=errors.NotRemoved(cause=cause_of(error)).reason)
+            self._services.journal.withdraw(task.id, warning=errors.NotRemoved(cause=errors.cause_of(error)).reason)
         else:
             self._services.journal.withdraw(task.id)

@@ -15,11 +15,11 @@ from .. import errors
 from ..callers import ANYBODY
 from ..engine import files, locks
 from ..engine.copying import take_back
-from ..engine.ledger import ALONE, LATER
+from ..engine.undoing import ALONE, LATER
 from ..hypervisor.infos import DomainInfo, VolumeInfo
+from .holding import held
 from .needs import Needs
 from .services import Services
-from .usage import held
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Deletions:
         what = {"server": here, "name": domain.name, "volumes": parts, "nvram": nvram, "file": dict(known)}
         _under_way.add((here, domain.uuid))
         try:
-            self._services.journal.begin_deletion(domain.uuid, what)
+            self._services.journal.removals.begin_deletion(domain.uuid, what)
             yield
         except errors.LibvirtUnavailable:  # it may still do what it was asked for: that is swept
             raise
@@ -65,7 +65,7 @@ class Deletions:
             self._break_off(domain.uuid)
             raise
         else:
-            self._services.journal.end_deletion(domain.uuid)
+            self._services.journal.removals.end_deletion(domain.uuid)
         finally:
             _under_way.discard((here, domain.uuid))
 
@@ -76,7 +76,7 @@ class Deletions:
         """
         with suppress(errors.ClonerError):
             if self._services.host.has_domain_uuid(uuid):
-                self._services.journal.end_deletion(uuid)
+                self._services.journal.removals.end_deletion(uuid)
 
     def _seen(self, volume: VolumeInfo) -> dict[str, int]:
         """What a volume's file is known by later on, where the server sees it."""
@@ -85,7 +85,11 @@ class Deletions:
 
     def left(self) -> dict[str, dict[str, Any]]:
         """What was being deleted on this libvirt, and is by nobody now: as the journal has it, by the domain's UUID."""
-        return {uuid: what for uuid, what in self._services.journal.deletions().items() if self._is_left(uuid, what)}
+        return {
+            uuid: what
+            for uuid, what in self._services.journal.removals.deletions().items()
+            if self._is_left(uuid, what)
+        }
 
     def _is_left(self, uuid: str, what: Mapping[str, Any]) -> bool:
         lease = self._services.lease
@@ -108,7 +112,7 @@ class Deletions:
         here = self._services.lease.id
         _under_way.add((here, uuid))
         try:
-            yield self._services.journal.adopt_deletion(uuid, what["server"], here)
+            yield self._services.journal.removals.adopt_deletion(uuid, what["server"], here)
         finally:
             _under_way.discard((here, uuid))
 
@@ -120,7 +124,7 @@ class Deletions:
         except (*ALONE, errors.LibvirtFailed) as error:
             log.warning("the storage of the deleted guest %s is kept for now: %s", uuid, error)
         else:
-            self._services.journal.end_deletion(uuid)
+            self._services.journal.removals.end_deletion(uuid)
 
     def _may_go_yet(self, uuid: str) -> bool:
         """Whether libvirt may still undefine a domain for a server that died, or lost it, since it asked for that."""
@@ -146,7 +150,7 @@ class Deletions:
         if what["file"] and not needs.users(what["nvram"]):
             with self._told(uuid, what["nvram"]):
                 files.remove(what["nvram"], what["file"])
-        self._services.journal.clone_is_gone(uuid)
+        self._services.journal.clones.forget(uuid)
         log.warning("the guest %s was being deleted when that was interrupted, and is gone now", uuid)
 
     def _can_be_told(self, part: Mapping[str, Any]) -> bool:

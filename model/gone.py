@@ -35,7 +35,7 @@ class GoneClones:
         clones: that may be another. Those that were made on another libvirt are for its servers to look for.
         Raises JournalUnavailable and LibvirtUnavailable.
         """
-        made = self._services.journal.clones()  # before it is asked who is there: a clone is defined first
+        made = self._services.journal.clones.servers()  # before it is asked who is there: a clone is defined first
         known = {uuid for uuid, server in made.items() if self._services.lease.is_of_here(server)}
         missing = {uuid for uuid in known if self._services.inventory.is_taken(f"UUID {uuid}") is False}
         missing = {uuid for uuid in missing if not self._services.host.has_domain_uuid(uuid)}
@@ -45,6 +45,6 @@ class GoneClones:
         self._missing = {uuid: self._missing.get(uuid, now) for uuid in missing}
         for uuid, since in list(self._missing.items()):
             if now - since >= _PATIENCE_S:
-                self._services.journal.clone_is_gone(uuid)
+                self._services.journal.clones.forget(uuid)
                 del self._missing[uuid]
                 log.info("the clone %s is gone, by somebody else's hand, and forgotten", uuid)

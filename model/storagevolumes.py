@@ -10,9 +10,10 @@ from ..callers import Caller
 from ..hypervisor.infos import VolumeInfo
 from ..utils import few
 from .accepting import Accepted, Request, accept, check_count
+from .holding import held
 from .needs import Needs
 from .services import Services, paths_in_use, read_wishes
-from .usage import held, refuse_misread, refuse_open, running_users
+from .usage import refuse_misread, refuse_open, running_users
 from .volumeorder import VolumeOrder
 
 _CLOCKS_DIFFER_US = 50_000

@@ -20,9 +20,8 @@ from cloner import errors
 from cloner.engine import journal as journal_module
 from cloner.engine.backup import back_up
 from cloner.engine.journal import Journal
-from cloner.engine.ledger import VOLUME
 from cloner.engine.migrations import MIGRATIONS
-from cloner.engine.records import BEGUN, DONE, FAILED, FINISHED, Mark
+from cloner.engine.records import BEGUN, DONE, FAILED, FINISHED, VOLUME, Mark
 from cloner.model.services import Services
 from cloner.plugin import build
 from cloner.settings import Settings, demo_uri
@@ -125,8 +124,8 @@ def test_a_clone_that_was_under_way_is_not_undone_when_it_is_put_back(
     """By then it may be complete, and in use; a plain copy of the journal's file would have its disks deleted."""
     old = services("old")
     number = make_half_a_clone(old, "web.qcow2")
-    old.journal.begin_deletion("a guest", {})
-    old.journal.begin_withdrawal(1, "a server that was killed")
+    old.journal.removals.begin_deletion("a guest", {})
+    old.journal.removals.begin_withdrawal(1, "a server that was killed")
     (tmp_path / "new").mkdir()
     back_up(old.journal._engine.url, tmp_path / "backup")
     old.journal.close()
@@ -141,8 +140,8 @@ def test_a_clone_that_was_under_way_is_not_undone_when_it_is_put_back(
     assert task.status == FAILED
     assert task.message.startswith("CLNTASK0011E: " if is_backup else "CLNTASK0004E: ")
     assert new.journal.reserved() == []
-    assert (new.journal.deletions() == {}) is is_backup
-    assert (new.journal.withdrawals() == {}) is is_backup
+    assert (new.journal.removals.deletions() == {}) is is_backup
+    assert (new.journal.removals.withdrawals() == {}) is is_backup
 
 
 def test_how_many_are_under_way_is_said(folder: Path, tmp_path: Path) -> None:

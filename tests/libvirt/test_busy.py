@@ -145,7 +145,7 @@ def test_a_guest_that_libvirtd_undefines_after_its_server_has_died_leaves_no_sto
         for thread in (sweeping, other, undefine):
             thread.join(PATIENCE)
         deletions.sweep()
-        assert heir.journal.deletions() == {}
+        assert heir.journal.removals.deletions() == {}
     assert inventory(conn) == before
 
 

@@ -17,10 +17,10 @@ import pytest
 
 from cloner import errors
 from cloner.callers import ANYBODY
-from cloner.model import usage
+from cloner.model import holding
 from cloner.model.accepting import Request
+from cloner.model.holding import held
 from cloner.model.storagevolumes import StorageVolumesModel
-from cloner.model.usage import held
 from cloner.model.vms import VMsModel
 from cloner.plugin import build
 from cloner.settings import Settings
@@ -243,13 +243,13 @@ def test_what_is_held_is_not_cloned_by_another_path(
         volumes = StorageVolumesModel(services)
         with held(services, "web", [str(disk)], "started", ANYBODY), pytest.raises(errors.SourceInUse):
             volumes.clone(alias.name(), disk.name, linked)
-        forget_gone = usage._forget_gone
+        forget_gone = holding._forget_gone
 
         def meanwhile(*args: Any) -> None:
             forget_gone(*args)
             volumes.clone(alias.name(), disk.name, linked)
 
-        late = mock.patch.object(usage, "_forget_gone", meanwhile)
+        late = mock.patch.object(holding, "_forget_gone", meanwhile)
         with late, pytest.raises(errors.SourceInUse), held(services, "web", [str(disk)], "deleted", ANYBODY):
             pass
 

@@ -189,7 +189,7 @@ def test_a_guest_whose_deletion_a_crash_interrupts_leaves_nothing_that_nobody_ne
         make_qcow2(pool, "top.qcow2", MiB, backing=disk)
     with server_parts(libvirtd.uri, tmp_path) as heir:
         Deletions(heir).sweep()
-        assert heir.journal.deletions() == {}
+        assert heir.journal.removals.deletions() == {}
     assert (disk.exists(), nvram.exists()) == (user != "nobody", False)
 
 
@@ -213,7 +213,7 @@ def test_a_guest_goes_with_its_storage_though_libvirt_dies_while_it_is_deleted(
         assert not parts.host.has_domain("web")
         assert disk.exists()
         Deletions(parts).sweep()
-        assert parts.journal.deletions() == {}
+        assert parts.journal.removals.deletions() == {}
     assert not disk.exists()
 
 
@@ -235,7 +235,7 @@ def test_a_guest_that_a_libvirt_undefines_after_all_that_was_given_up_goes_with_
         deletions.sweep()
         conn.lookupByName("web").undefine()
         deletions.sweep()
-        assert parts.journal.deletions() == {}
+        assert parts.journal.removals.deletions() == {}
     assert not disk.exists()
 
 
@@ -268,7 +268,7 @@ def test_a_guest_of_a_host_whose_files_only_libvirt_sees_leaves_no_storage_that_
         disk.write_bytes(b"theirs")
     with server_parts(libvirtd.uri, tmp_path, is_local=False) as heir:
         Deletions(heir).sweep()
-        assert heir.journal.deletions() == {}
+        assert heir.journal.removals.deletions() == {}
     assert disk.exists() is is_changed
 
 
@@ -282,7 +282,7 @@ def interrupted_deletion(libvirtd: PrivateLibvirtd, state_dir: Path, *, is_local
         def die(*_: str) -> None:
             for parts in (mortal, other):
                 assert Deletions(parts).left() == {}
-            assert len(other.journal.deletions()) == 1
+            assert len(other.journal.removals.deletions()) == 1
             raise KeyboardInterrupt
 
         with mock.patch.object(mortal.host, "delete_volume", die), pytest.raises(KeyboardInterrupt):
@@ -381,7 +381,7 @@ def test_a_volume_that_is_being_cloned_is_not_deleted_with_the_guest_that_is_gon
     with server_parts(libvirtd.uri, tmp_path) as heir:
         StorageVolumesModel(heir).clone(pool.name(), "web.img", Request({"method": "linked"}, "/p", ANYBODY))
         Deletions(heir).sweep()
-        assert heir.journal.deletions() == {}
+        assert heir.journal.removals.deletions() == {}
     assert disk.exists()
 
 

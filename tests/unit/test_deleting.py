@@ -15,17 +15,16 @@ from cloner import errors
 from cloner.callers import ANYBODY
 from cloner.engine import files
 from cloner.engine.lease import Lease
-from cloner.engine.ledger import VOLUME
-from cloner.engine.records import DONE, FINISHED, Clone, Mark
+from cloner.engine.records import DONE, FINISHED, VOLUME, Clone, Mark
 from cloner.engine.transaction import Transaction
 from cloner.hypervisor import making
 from cloner.hypervisor.making import VolumeMaker
 from cloner.model import deletions
 from cloner.model.accepting import Request
 from cloner.model.deletions import Deletions
+from cloner.model.holding import held, refuse_held, release_left
 from cloner.model.services import DOMAIN_NAME, VOLUME_NAME, Services
 from cloner.model.storagevolumes import StorageVolumesModel
-from cloner.model.usage import held, refuse_held, release_left
 from cloner.model.vms import VMsModel
 from support.services import connected
 
@@ -127,11 +126,11 @@ def test_what_servers_held_that_died_is_forgotten(services: Services) -> None:
 def test_a_file_that_cannot_be_removed_keeps_no_other_deletion_from_its_end(services: Services) -> None:
     for uuid in (f"00000000-0000-4000-8000-00000000000{number}" for number in (1, 2)):
         what = {"server": "a dead server", "volumes": [], "nvram": f"/{uuid}", "file": {"inode": 1, "device": 1}}
-        services.journal.begin_deletion(uuid, what)
+        services.journal.removals.begin_deletion(uuid, what)
     with mock.patch.object(files, "remove", side_effect=errors.StepFailed(cause="a test")) as remove:
         Deletions(services).sweep()
     assert remove.call_count == 2
-    assert services.journal.deletions() == {}
+    assert services.journal.removals.deletions() == {}
 
 
 def test_a_volume_that_libvirt_cannot_look_at_keeps_no_other_deletion_from_its_end(services: Services) -> None:
@@ -139,7 +138,7 @@ def test_a_volume_that_libvirt_cannot_look_at_keeps_no_other_deletion_from_its_e
     for number, name in ((1, "odd.img"), (2, "gone.img")):
         part = {"pool": "default", "name": name, "path": f"/default-pool/{name}", "file": {}, "changed": 1}
         what = {"server": "a dead server", "volumes": [part], "nvram": "", "file": {}}
-        services.journal.begin_deletion(f"00000000-0000-4000-8000-00000000000{number}", what)
+        services.journal.removals.begin_deletion(f"00000000-0000-4000-8000-00000000000{number}", what)
 
     def volume(pool: str, name: str) -> None:
         if name == "odd.img":
@@ -148,7 +147,7 @@ def test_a_volume_that_libvirt_cannot_look_at_keeps_no_other_deletion_from_its_e
 
     with mock.patch.object(services.host, "volume", side_effect=volume):
         Deletions(services).sweep()
-    assert list(services.journal.deletions()) == ["00000000-0000-4000-8000-000000000001"]
+    assert list(services.journal.removals.deletions()) == ["00000000-0000-4000-8000-000000000001"]
 
 
 def test_a_deletion_whose_guest_stays_is_forgotten_when_libvirt_has_no_more_to_do_for_it(services: Services) -> None:
@@ -156,12 +155,12 @@ def test_a_deletion_whose_guest_stays_is_forgotten_when_libvirt_has_no_more_to_d
     domain = services.host.domain("db")
     part = {"pool": "default", "name": "db-system.qcow2", "path": "/default-pool/db-system.qcow2", "file": {}}
     what = {"server": "a dead server", "volumes": [part], "nvram": "", "file": {}}
-    services.journal.begin_deletion(domain.uuid, what)
+    services.journal.removals.begin_deletion(domain.uuid, what)
     now = 1000.0
     sweeper = Deletions(services, lambda: now)
     for left in ({domain.uuid}, {domain.uuid}, set()):
         sweeper.sweep()
-        assert set(services.journal.deletions()) == left
+        assert set(services.journal.removals.deletions()) == left
         now += 30.0
     assert services.host.has_volume(services.host.pool("default"), "db-system.qcow2")
 
@@ -174,10 +173,10 @@ def test_how_long_a_guest_stays_is_counted_anew_for_each_deletion(services: Serv
     sweeper = Deletions(services, lambda: now)
     for _ in range(2):
         now += 1000.0
-        services.journal.begin_deletion(uuid, what)
+        services.journal.removals.begin_deletion(uuid, what)
         sweeper.sweep()
-        assert set(services.journal.deletions()) == {uuid}
-        services.journal.end_deletion(uuid)
+        assert set(services.journal.removals.deletions()) == {uuid}
+        services.journal.removals.end_deletion(uuid)
         sweeper.sweep()
 
 
@@ -186,7 +185,7 @@ def test_one_server_alone_goes_on_with_a_deletion(services: Services) -> None:
     uuid, path = "00000000-0000-4000-8000-000000000001", "/default-pool/gone.img"
     part = {"pool": "default", "name": "gone.img", "path": path, "file": {"inode": 1, "device": 1}}
     what = {"server": "a dead server", "volumes": [part], "nvram": "", "file": {}}
-    services.journal.begin_deletion(uuid, what)
+    services.journal.removals.begin_deletion(uuid, what)
     other = replace(services, lease=Lease(services.lease._folder))
 
     def meanwhile(*_: object) -> None:
@@ -195,11 +194,11 @@ def test_one_server_alone_goes_on_with_a_deletion(services: Services) -> None:
 
     with mock.patch.object(deletions, "take_back", side_effect=meanwhile):
         Deletions(services).sweep()
-    assert set(services.journal.deletions()) == {uuid}
+    assert set(services.journal.removals.deletions()) == {uuid}
     with mock.patch.object(deletions, "take_back") as take_back:
         Deletions(services).sweep()
     take_back.assert_called_once()
-    assert services.journal.deletions() == {}
+    assert services.journal.removals.deletions() == {}
     other.lease.release()
 
 

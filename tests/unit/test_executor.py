@@ -20,10 +20,10 @@ from cloner.engine.copying import ThroughLibvirt
 from cloner.engine.executor import Bounds
 from cloner.engine.job import Job
 from cloner.engine.lease import Lease
-from cloner.engine.ledger import FILL, VOLUME, Ending
+from cloner.engine.ledger import Ending
 from cloner.engine.plan import Copy, VolumePlan
 from cloner.engine.postponed import Postponed
-from cloner.engine.records import DONE, FAILED, FINISHED, KILLED, RUNNING, Mark, Task
+from cloner.engine.records import DONE, FAILED, FILL, FINISHED, KILLED, RUNNING, VOLUME, Mark, Task
 from cloner.hypervisor.infos import VolumeInfo
 from cloner.model.accepting import Request
 from cloner.model.services import Services
@@ -282,7 +282,7 @@ def test_a_volume_whose_source_was_changed_is_not_finished_by_the_next_server(
         services.journal.begin(task, number, kind, args, "")
     ending = Ending(task, FAILED, errors.SourceChanged(name="web.qcow2"), marks=tuple(marks[: 2 - filled]))
     died = errors.Busy(what="a test")
-    with mock.patch.object(services.ledger, "_undo", side_effect=died), pytest.raises(errors.Busy):
+    with mock.patch.object(services.ledger._undoing, "undo", side_effect=died), pytest.raises(errors.Busy):
         services.ledger.fail(ending)
     assert services.journal.adopt(task, services.lease.id, "a dead server")
     services.ledger.recover()
@@ -399,7 +399,7 @@ def test_a_clone_that_cannot_be_undone_keeps_no_other_from_it(services: Services
         tasks = [
             transaction.add_task(transaction.new_task_id(), "volume", "", "a dead server", {}).id for _ in range(2)
         ]
-    undone = mock.patch.object(services.ledger, "_undo", side_effect=[errors.Busy(what="a test"), []])
+    undone = mock.patch.object(services.ledger._undoing, "undo", side_effect=[errors.Busy(what="a test"), []])
     with undone, pytest.raises(errors.Busy):
         services.ledger.recover()
     statuses = [task.status for task in services.journal.tasks_of(tasks)]

@@ -13,9 +13,9 @@ from cloner.callers import ANYBODY
 from cloner.engine.lease import Lease
 from cloner.engine.records import FINISHED, Clone, Link
 from cloner.model.gone import GoneClones
+from cloner.model.holding import held
 from cloner.model.needs import Needs
 from cloner.model.services import DOMAIN_NAME, MAC, Services
-from cloner.model.usage import held
 from cloner.model.vms import VMsModel
 from cloner.plugin import build
 from cloner.settings import Settings, demo_uri
@@ -69,7 +69,7 @@ def kept(services: Services) -> tuple[bool, bool]:
     """Whether the clone that is gone is remembered, and whether its MAC is."""
     with services.journal.transaction() as transaction:
         has_mac = transaction.is_reserved(MAC, "", "mac of gone")
-    return services.journal.clone(UUIDS["gone"]) is not None, has_mac
+    return services.journal.clones.find(UUIDS["gone"]) is not None, has_mac
 
 
 def test_a_clone_that_is_gone_for_an_hour_is_forgotten(services: Services, clock: SetClock) -> None:
@@ -81,7 +81,7 @@ def test_a_clone_that_is_gone_for_an_hour_is_forgotten(services: Services, clock
     clock.now = HOUR
     gone.sweep()
     assert kept(services) == (False, False)
-    assert set(services.journal.clones()) == {UUIDS["here"]}
+    assert set(services.journal.clones.servers()) == {UUIDS["here"]}
 
 
 def test_the_hour_begins_anew_when_it_was_back_meanwhile(services: Services, clock: SetClock) -> None:
@@ -97,7 +97,7 @@ def test_the_hour_begins_anew_when_it_was_back_meanwhile(services: Services, clo
 
 def test_a_clone_that_is_being_made_is_not_gone(services: Services, clock: SetClock) -> None:
     """Its domain is defined last."""
-    services.journal.clone_is_gone(UUIDS["gone"])
+    services.journal.clones.forget(UUIDS["gone"])
     accept(services, "gone")
     gone = GoneClones(services, clock)
     for clock.now in (0, HOUR, 2 * HOUR):
@@ -106,7 +106,7 @@ def test_a_clone_that_is_being_made_is_not_gone(services: Services, clock: SetCl
 
 
 def test_of_a_host_that_has_none_of_the_clones_nothing_is_concluded(services: Services, clock: SetClock) -> None:
-    services.journal.clone_is_gone(UUIDS["here"])
+    services.journal.clones.forget(UUIDS["here"])
     gone = GoneClones(services, clock)
     for clock.now in (0, HOUR):
         gone.sweep()
@@ -115,7 +115,7 @@ def test_of_a_host_that_has_none_of_the_clones_nothing_is_concluded(services: Se
 
 def test_a_clone_on_another_libvirt_is_not_missing_from_this_one(services: Services, clock: SetClock) -> None:
     """Servers of both forgot each other's: their disks stayed when they were deleted, and their users lost them."""
-    services.journal.clone_is_gone(UUIDS["gone"])
+    services.journal.clones.forget(UUIDS["gone"])
     other = Lease(services.lease._folder, "qemu:///system")
     task = accept(services, "gone", other.id)
     link = Link("/base.qcow2", "default", "gone.qcow2")

@@ -554,8 +554,8 @@ def test_a_clone_is_remembered_with_its_storage(open_journal: Callable[[], Journ
     first.end(accepted(first).id, FINISHED, "OK", clone_of())
     first.close()
     again = open_journal()
-    assert again.clone("uuid of web-clone-1") == clone_of()
-    assert again.clone("another") is None
+    assert again.clones.find("uuid of web-clone-1") == clone_of()
+    assert again.clones.find("another") is None
 
 
 def test_a_clones_macs_are_its_own_until_it_is_gone(journal: Journal) -> None:
@@ -563,23 +563,23 @@ def test_a_clones_macs_are_its_own_until_it_is_gone(journal: Journal) -> None:
     journal.end(task.id, FINISHED, "OK", clone_of())
     journal.forget(task.id)
     assert is_reserved(journal, "mac", "mac of web-clone-1")
-    journal.clone_is_gone("uuid of web-clone-1")
+    journal.clones.forget("uuid of web-clone-1")
     assert not is_reserved(journal, "mac", "mac of web-clone-1")
-    assert journal.clone("uuid of web-clone-1") is None
+    assert journal.clones.find("uuid of web-clone-1") is None
 
 
 def test_a_clone_that_is_gone_takes_no_other_ones_macs_with_it(journal: Journal) -> None:
     for name in "ab":
         journal.end(accepted(journal, name).id, FINISHED, "OK", clone_of(name))
-    journal.clone_is_gone("uuid of a")
+    journal.clones.forget("uuid of a")
     assert is_reserved(journal, "mac", "mac of b")
-    assert journal.clone("uuid of b") == clone_of("b")
+    assert journal.clones.find("uuid of b") == clone_of("b")
 
 
 def test_a_running_tasks_macs_stay_though_its_domain_is_gone(journal: Journal) -> None:
     """Somebody may delete the domain before its task has ended, which then frees them."""
     task = accepted(journal)
-    journal.clone_is_gone("uuid of web-clone-1")
+    journal.clones.forget("uuid of web-clone-1")
     assert is_reserved(journal, "mac", "mac of web-clone-1")
     journal.end(task.id, FAILED, "")
     assert not is_reserved(journal, "mac", "mac of web-clone-1")
@@ -597,10 +597,10 @@ def test_an_overlay_by_the_name_of_one_that_is_gone_is_another(journal: Journal)
     """It may be on another libvirt, or have been made while it was found out that the former is gone."""
     link = Link("/a/base.qcow2", "default", "x.qcow2", path="/b/x.qcow2")
     journal.end(accepted(journal, "a", "one").id, FINISHED, "OK", links=[link])
-    gone = journal.links([link.parent])
+    gone = journal.clones.links([link.parent])
     journal.end(accepted(journal, "b", "other").id, FINISHED, "OK", links=[link])
-    journal.unlink(gone)
-    assert [found.server for found in journal.links([link.parent])] == ["other"]
+    journal.clones.unlink(gone)
+    assert [found.server for found in journal.clones.links([link.parent])] == ["other"]
 
 
 def test_an_image_has_dependents_while_it_is_read_or_linked_to(open_journal: Callable[[], Journal]) -> None:
@@ -613,8 +613,8 @@ def test_an_image_has_dependents_while_it_is_read_or_linked_to(open_journal: Cal
     with again.transaction() as transaction:
         assert transaction.dependents(["/a/other" + "x" * 1000]) == ([reader.id], [])
         assert transaction.dependents(["/a/base.qcow2", "/a"]) == ([], [link])
-    assert again.links(["/a/base.qcow2", "/a"]) == [link]
-    again.unlink(again.links(["/a/base.qcow2"]))
+    assert again.clones.links(["/a/base.qcow2", "/a"]) == [link]
+    again.clones.unlink(again.clones.links(["/a/base.qcow2"]))
     again.end(reader.id, FAILED, "")
     with again.transaction() as transaction:
         assert transaction.dependents(["/a/base.qcow2", "/a/other" + "x" * 1000]) == ([], [])
@@ -702,7 +702,7 @@ def test_overlays_are_known_after_an_update(
     with open_journal().connection(writes=True) as connection:
         connection.exec_driver_sql("INSERT INTO links (parent, pool, name, path) VALUES ('/a', 'default', 'x', '/b')")
     monkeypatch.undo()
-    assert open_journal().links(["/a"]) == [Link("/a", "default", "x", path="/b")]
+    assert open_journal().clones.links(["/a"]) == [Link("/a", "default", "x", path="/b")]
 
 
 def test_an_older_program_leaves_a_newer_journal_alone(

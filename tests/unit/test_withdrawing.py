@@ -17,6 +17,7 @@ from cloner.engine.records import FINISHED, KILLED, Task
 from cloner.hypervisor.infos import Definition
 from cloner.model.accepting import Request
 from cloner.model.batches import BatchesModel
+from cloner.model.deleting import Deleting
 from cloner.model.guests import disk_mark
 from cloner.model.needs import Needs, RecentNeeds
 from cloner.model.services import Services
@@ -167,11 +168,11 @@ def test_a_user_of_whom_an_event_has_told_since_counts_too(services: Services) -
     """Where the look at the host is older than that."""
     volume = services.host.volume("default", "web.qcow2")
     needs = mock.Mock(**{"users.return_value": [], "overlays.return_value": []})
-    model, uuid = VMsModel(services), services.host.domain("web").uuid
+    deleting, uuid = Deleting(services), services.host.domain("web").uuid
     wait_until(lambda: services.inventory.is_complete, 10, "the inventory is complete")
     assert [user.uuid for user in services.inventory.having(disk_mark(volume.path)) or ()] == [uuid]
-    assert not model._is_needed(volume, uuid, needs)
-    assert model._is_needed(volume, "of another", needs)
+    assert not deleting._is_needed(volume, uuid, needs)
+    assert deleting._is_needed(volume, "of another", needs)
 
 
 def test_a_look_at_the_host_that_takes_long_lasts_as_long(services: Services) -> None:
@@ -212,7 +213,7 @@ def test_a_batch_that_was_being_undone_when_its_server_died_is_undone_by_the_nex
         assert withdrawals(batch) == 0, "as long as its server lives"
         services.lease.release()
         BatchesModel(heir).sweep()
-        wait_until(lambda: heir.journal.withdrawals() == {}, 30, "it is undone")
+        wait_until(lambda: heir.journal.removals.withdrawals() == {}, 30, "it is undone")
         assert deleted.call_count == 2
         assert [task.status for task in heir.journal.tasks_of(tasks)] == [KILLED, KILLED]
 
@@ -239,7 +240,7 @@ def test_a_batch_whose_libvirt_is_away_is_undone_when_that_is_back(services: Ser
     assert [(task.status, task.warning) for task in kept] == [(FINISHED, None), (FINISHED, None)]
     with mock.patch.object(VMsModel, "delete_made"):
         BatchesModel(services).sweep()
-        wait_until(lambda: services.journal.withdrawals() == {}, 30, "it is undone")
+        wait_until(lambda: services.journal.removals.withdrawals() == {}, 30, "it is undone")
     assert [task.status for task in services.journal.tasks_of(tasks)] == [KILLED, KILLED]
 
 
@@ -257,7 +258,7 @@ def test_what_is_still_to_be_undone_does_not_leave_the_list(services: Services) 
     assert "being removed with its batch" in kept["explanation"]
     with mock.patch.object(VMsModel, "delete_made") as deleted:
         BatchesModel(services).sweep()
-        wait_until(lambda: services.journal.withdrawals() == {}, 30, "it is undone")
+        wait_until(lambda: services.journal.removals.withdrawals() == {}, 30, "it is undone")
     assert deleted.call_count == 2
     assert TasksModel(services).delete(str(tasks[0]), ANYBODY) is None
     assert services.journal.age_out(tomorrow, tomorrow) == 1
@@ -295,13 +296,13 @@ def test_a_batch_for_which_there_was_no_thread_is_undone_all_the_same(services: 
             model.sweep()
     with mock.patch.object(VMsModel, "delete_made"):
         model.sweep()
-        wait_until(lambda: services.journal.withdrawals() == {}, 30, "it is undone")
+        wait_until(lambda: services.journal.removals.withdrawals() == {}, 30, "it is undone")
     assert [task.status for task in services.journal.tasks_of(tasks)] == [KILLED, KILLED]
 
 
 def test_a_task_whose_batch_is_undone_from_this_moment_on_stays_in_the_list(services: Services) -> None:
     batch, tasks = finished(services)
-    with mock.patch.object(BatchesModel, "_withdraw"), mock.patch.object(services.journal, "withdrawals", dict):
+    with mock.patch.object(BatchesModel, "_withdraw"), mock.patch.object(services.journal.removals, "withdrawals", dict):
         BatchesModel(services).delete(batch, ANYBODY, undo=True)  # just after it was looked for
         assert TasksModel(services).delete(str(tasks[0]), ANYBODY) is not None
     assert [task.id for task in services.journal.tasks_of(tasks)] == tasks
