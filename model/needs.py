@@ -45,7 +45,6 @@ class Needs:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._is_local = services.connections.is_local
-        self._folders: dict[str, bool] = {}
         self._found: dict[str, Collection[tuple[str, str | None]]] = {}
         self._names: dict[str | Identity, dict[str, str]] = {}
         self._above: dict[str | Identity, set[str]] = {}
@@ -154,20 +153,8 @@ class Needs:
     def _named_by(self, path: str) -> Collection[tuple[str, str | None]]:
         if path not in self._found:  # many may stand on one
             found = _named_by_qcow2(path) if self._is_local else None
-            found = found if found is not None and self._is_libvirts(path) else None
             self._found[path] = found if found is not None else self._told_of(path)
         return self._found[path]
-
-    def _is_libvirts(self, path: str) -> bool:
-        """Whether an image here is that of libvirt: no where another one in its folder was not."""
-        folder = os.path.dirname(path)
-        if folder not in self._folders:
-            try:
-                volume = self._services.host.volume_behind(path)
-            except errors.LibvirtFailed:  # it may not look at this one; another may tell
-                return True
-            self._folders[folder] = volume is None or not is_elsewhere(self._services.host, volume)
-        return self._folders[folder]
 
     def _told_of(self, path: str) -> Collection[tuple[str, str | None]]:
         """What libvirt says that an image stands on."""

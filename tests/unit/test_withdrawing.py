@@ -302,7 +302,10 @@ def test_a_batch_for_which_there_was_no_thread_is_undone_all_the_same(services: 
 
 def test_a_task_whose_batch_is_undone_from_this_moment_on_stays_in_the_list(services: Services) -> None:
     batch, tasks = finished(services)
-    with mock.patch.object(BatchesModel, "_withdraw"), mock.patch.object(services.journal.removals, "withdrawals", dict):
+    with (
+        mock.patch.object(BatchesModel, "_withdraw"),
+        mock.patch.object(services.journal.removals, "withdrawals", dict),
+    ):
         BatchesModel(services).delete(batch, ANYBODY, undo=True)  # just after it was looked for
         assert TasksModel(services).delete(str(tasks[0]), ANYBODY) is not None
     assert [task.id for task in services.journal.tasks_of(tasks)] == tasks
