@@ -15,14 +15,12 @@ from .holding import forget_deleted
 from .needs import Needs
 from .services import Services
 from .usage import (
+    LOOKS_S,
     files_in_no_pool,
     refuse_open,
     stopped_volumes,
     written_volumes,
 )
-
-_LOOKS_S = 5.0
-"""How long a program that only looks at an image has it open at most."""
 
 
 class Deleting:
@@ -154,7 +152,7 @@ class Deleting:
         left = {}
         for volume in volumes:
             try:
-                refuse_open(self._services, domain.name, [volume.path], _LOOKS_S)
+                refuse_open(self._services, domain.name, [volume.path], LOOKS_S)
                 self._services.host.delete_volume(volume.pool, volume.name, volume.path)
             except errors.LibvirtUnavailable:  # the deletion goes on when libvirt is back
                 raise
@@ -164,7 +162,7 @@ class Deleting:
 
     def _remove_nvram(self, domain: DomainInfo, path: str, known: dict[str, int]) -> dict[str, str]:
         try:
-            refuse_open(self._services, domain.name, [path] if known else [], _LOOKS_S)
+            refuse_open(self._services, domain.name, [path] if known else [], LOOKS_S)
             files.remove(path, known)
         except errors.ClonerError as error:
             return {path: error.reason}

@@ -13,13 +13,14 @@ from typing import Any
 
 from .. import errors
 from ..callers import ANYBODY
-from ..engine import files, locks
+from ..engine import files
 from ..engine.copying import take_back
 from ..engine.undoing import ALONE, LATER
 from ..hypervisor.infos import DomainInfo, VolumeInfo
 from .holding import held
 from .needs import Needs
 from .services import Services
+from .usage import is_kept_open
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +142,7 @@ class Deletions:
         needs = Needs(self._services)
         for part in what["volumes"]:
             places = (part["path"], f"{part['pool']}/{part['name']}")
-            is_needed = needs.users(*places) or needs.overlays(*places) or locks.is_open(part["path"])
+            is_needed = needs.users(*places) or needs.overlays(*places) or is_kept_open(part["path"])
             if self._can_be_told(part) and not is_needed:
                 self._remove(uuid, part)
             else:

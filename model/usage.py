@@ -18,6 +18,11 @@ from ..hypervisor.inventory import Inventory
 from .guests import Guest, disk_mark, read_guest
 from .services import Services
 
+LOOKS_S = 5.0
+"""How long a program that only looks at an image has it open at most."""
+
+_NAP_S = 0.05
+
 
 def writers(inventory: Inventory[Guest], host: Host, volume: VolumeInfo) -> set[str]:
     """UUIDs of the guests that may write to a volume. What is not known is asked for."""
@@ -99,19 +104,22 @@ def written_paths(host: Host, domain: DomainInfo) -> list[str]:
     return list(dict.fromkeys([volume.path for volume in written_volumes(host, domain)] + loose))
 
 
-_NAP_S = 0.05
-
-
 def refuse_open(services: Services, name: str, paths: Collection[str], patience_s: float = 0.0) -> None:
     """Raises SourceInUse for a file that is to go and that a QEMU has open, which libvirt need not know.
 
     Who has it open for no longer than `patience_s` is waited for, such as a `qemu-img` that only looks at it.
     """
-    until = time.monotonic() + patience_s
     for path in paths if services.connections.is_local else ():
-        while locks.is_open(path):
-            if time.monotonic() < until:
-                time.sleep(_NAP_S)
-                continue
+        if is_kept_open(path, patience_s):
             cause = f"a QEMU that runs has {path} open; end that first"
             raise errors.SourceInUse(name=name, act="deleted", cause=cause)
+
+
+def is_kept_open(path: str, patience_s: float = LOOKS_S) -> bool:
+    """Whether a QEMU has a file open, and for longer than who only looks at it."""
+    until = time.monotonic() + patience_s
+    while locks.is_open(path):
+        if time.monotonic() >= until:
+            return True
+        time.sleep(_NAP_S)
+    return False

@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
-from itertools import product
+from itertools import chain, product, repeat
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -169,7 +169,7 @@ def test_a_disk_that_is_full_of_a_clone_and_has_the_journal_too_is_freed(
     assert listing(folder) == ["filler", "web.img"]
 
 
-@pytest.mark.parametrize("user", ["nobody", "a guest", "a volume"])
+@pytest.mark.parametrize("user", ["nobody", "who looks", "a guest", "a volume"])
 def test_a_guest_whose_deletion_a_crash_interrupts_leaves_nothing_that_nobody_needs(
     libvirtd: PrivateLibvirtd,
     pool: libvirt.virStoragePool,
@@ -187,10 +187,11 @@ def test_a_guest_whose_deletion_a_crash_interrupts_leaves_nothing_that_nobody_ne
         guest("mine", [disk])
     elif user == "a volume":
         make_qcow2(pool, "top.qcow2", MiB, backing=disk)
-    with server_parts(libvirtd.uri, tmp_path) as heir:
+    looks = mock.patch.object(locks, "is_open", side_effect=chain([user == "who looks"], repeat(False)))
+    with looks, server_parts(libvirtd.uri, tmp_path) as heir:
         Deletions(heir).sweep()
         assert heir.journal.removals.deletions() == {}
-    assert (disk.exists(), nvram.exists()) == (user != "nobody", False)
+    assert (disk.exists(), nvram.exists()) == (user in ("a guest", "a volume"), False)
 
 
 @pytest.mark.parametrize("moment", ["undefine", "delete_volume"])
