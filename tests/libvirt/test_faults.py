@@ -20,7 +20,7 @@ from support.storage import KiB, MiB, mounted, sha256
 from support.trials import Case, FailingServer, Fault, Trials, faults, uefi_guest
 
 WRITE = "make: journal.begin in journal._write"
-DELETE = "undo: virStorageVol.delete in host.delete_volume"
+DELETE = "undo: virStorageVol.delete in storage.delete_volume"
 
 
 @pytest.fixture(scope="module")
