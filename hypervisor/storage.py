@@ -126,8 +126,8 @@ class Storage(Asking):
                     infos.append(volume_info(pool, volume))
             return sorted(infos, key=lambda info: info.name)
 
-    def any_volume(self, pool: str) -> VolumeInfo | None:
-        """One of the volumes of a pool that libvirt can look at, None where it has none such.
+    def any_file(self, pool: str) -> VolumeInfo | None:
+        """One of the volumes of a pool that are files, and that libvirt can look at. None where it has none such.
 
         Raises PoolNotFound, PoolInactive.
         """
@@ -139,7 +139,9 @@ class Storage(Asking):
                     suppress(errors.VolumeNotFound, errors.LibvirtFailed, UnicodeDecodeError),
                     self._doing("look up a storage volume", pool=pool, name="?"),
                 ):
-                    return volume_info(pool, volume)
+                    info = volume_info(pool, volume)
+                    if info.type == "file":
+                        return info
         return None
 
     def count_volumes(self, pool: str) -> int:

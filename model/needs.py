@@ -101,7 +101,7 @@ class Needs:
     def _is_seen(self, pool: str) -> bool | None:
         """Whether the server sees the files of a pool, as one of them tells; None where that may have been removed."""
         with suppress(errors.PoolNotFound, errors.PoolInactive):
-            volume = self._services.host.any_volume(pool)
+            volume = self._services.host.any_file(pool)
             if volume is not None:
                 is_here = os.path.lexists(volume.path)
                 return not is_elsewhere(self._services.host, volume) if is_here else None

@@ -123,6 +123,26 @@ def test_what_libvirts_images_stand_on_is_not_deleted(  # noqa: PLR0917 - a pool
     assert base.exists()
 
 
+def test_a_subfolder_of_a_pool_that_is_here_as_well_does_not_tell_whose_its_images_are(
+    server: Server,
+    pool: libvirt.virStoragePool,
+    hidden: libvirt.virStoragePool,
+    others: libvirt.virStoragePool,
+    guest: Guest,
+) -> None:
+    """Whichever libvirt names first: it has many here."""
+    base = Path(make_qcow2(pool, "base.qcow2", MiB).path())
+    guest("base", [base])
+    make_qcow2(hidden, "top.qcow2", MiB, backing=base)
+    make_qcow2(others, "top.qcow2", MiB)
+    for number in range(20):
+        for folder in map(pool_path, (hidden, others)):
+            (folder / f"images-{number}").mkdir()
+    hidden.refresh()
+    assert server.request("DELETE", "vms/base", {"storage": True}).status == 204
+    assert base.exists()
+
+
 def test_what_a_linked_clone_of_libvirts_stands_on_is_not_started(
     server: Server,
     pool: libvirt.virStoragePool,

@@ -47,7 +47,7 @@ def needs(
         definitions=lambda: [domain],
         list_pools=lambda: pools,
         volume_behind=lambda _: None,
-        any_volume=lambda _: SimpleNamespace(path=str(known)) if known else None,
+        any_file=lambda _: SimpleNamespace(path=str(known)) if known else None,
         list_volumes=lambda _: [],
     )
     services: Any = SimpleNamespace(host=host, connections=SimpleNamespace(is_local=is_local), places=Places())
