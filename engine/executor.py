@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from uuid import uuid4
@@ -102,7 +102,6 @@ class Executor:
         self._postponed = Postponed(_JANITOR_INTERVAL_S)
         self._lock = threading.Lock()
         self._waiting = {lane: threading.Condition(self._lock) for lane in LANES}
-        self._reporting = threading.Lock()  # what is seen first is written first
         self._stand_ins = threading.BoundedSemaphore(_STAND_INS)
         self._stopping = threading.Event()
         self._has_work = threading.Event()
@@ -274,9 +273,8 @@ class Executor:
             log.exception("task %d failed, reference %s", task, reference)
             ending = Ending(task, FAILED, errors.ClonerError(reference=reference))
         if ending is not None:
-            with self._reporting, suppress(Exception):  # a worker ends its clone, whether that can be told or not
-                self._journal.report({task: job.done()})
-            ending = replace(ending, not_ours=frozenset(job.not_ours), marks=tuple(job.take_marks()))
+            # Its bytes are not told by themselves: where the journal is locked, what was made would stay for longer.
+            ending = replace(ending, done=job.done(), not_ours=frozenset(job.not_ours), marks=tuple(job.take_marks()))
             self._finish(replace(ending, context=context.current()))
         with self._lock:
             del self._jobs[task]
@@ -331,13 +329,10 @@ class Executor:
                 if is_idle:
                     self._has_work.clear()
             try:
-                with self._reporting:
-                    # A job that ends before it is looked at twice has its last word in its end.
-                    seen = {task: job.done() for task, job in jobs.items() if task in told}
-                    news = {task: done for task, done in seen.items() if done != told[task]}
-                    told = {task: told.get(task, {}) for task in jobs} | news
-                    cancelled = self._journal.report(news) if not is_idle else ()
-                for task in cancelled:
+                # A job that ends before it is looked at twice has its last word in its end.
+                news = {task: done for task, job in jobs.items() if task in told and (done := job.done()) != told[task]}
+                told = {task: told.get(task, {}) for task in jobs} | news
+                for task in self._journal.report(news) if not is_idle else ():
                     self._cancelled_elsewhere(task)
             except errors.ClonerError as error:
                 log.warning("progress cannot be reported: %s", error)

@@ -57,6 +57,9 @@ class Ending:
     marks: tuple[Mark, ...] = ()
     """How steps went that the journal has not been told yet."""
 
+    done: Mapping[str, int] | None = None
+    """Its bytes by item; None where nobody knows them better than the journal."""
+
     context: Context = NOBODY
     """For whom the task was."""
 
@@ -118,7 +121,7 @@ class Ledger:
         # A clone that was defined was there for everybody, who may have put its disks into another guest.
         was_seen = ending.is_adopted and any(step.kind == DOMAIN and step.state != UNDONE for step in steps)
         outcome = _with_leftovers(ending.error, self._undoing.undo(known, tell, was_seen=was_seen))
-        self._journal.end(ending.task, ending.status, outcome.reason)
+        self._journal.end(ending.task, ending.status, outcome.reason, done=ending.done)
         log.warning("task %d ended: %s", ending.task, outcome.reason)
 
     def tell_wait(self, task: int, why: errors.ClonerError) -> None:

@@ -224,27 +224,18 @@ def test_what_is_shown_of_a_clone_that_fails_is_not_less_afterwards_though_the_j
     assert shown == sorted(shown)
 
 
-def test_how_far_a_clone_is_that_fails_is_written_after_all_that_was_seen_of_it_before(services: Services) -> None:
+def test_a_clone_that_fails_does_not_wait_for_the_reporter_and_how_far_it_was_stays_told(services: Services) -> None:
     """The reporter's transaction has to wait, and meanwhile the clone goes on, and fails."""
-    report, is_seen, may_go_on = services.journal.report, threading.Event(), threading.Event()
+    report, is_seen, may_go_on, is_late = services.journal.report, *(threading.Event() for _ in range(3))
 
     def report_late(news: Mapping[int, Mapping[str, int]]) -> list[int]:
-        if news and threading.current_thread().name == "reporter":
+        if news:
             is_seen.set()
-            assert may_go_on.wait(20)
-            return report(news)
+            assert may_go_on.wait(40)
         found = report(news)
-        if is_seen.is_set():
-            may_go_on.set()
+        if news:
+            is_late.set()
         return found
-
-    def wait_for_turn() -> None:
-        if threading.current_thread().name != "reporter":
-            may_go_on.set()
-        turn.acquire()
-
-    turn = threading.Lock()
-    reporting = mock.MagicMock(__enter__=lambda _: wait_for_turn(), __exit__=lambda *_: turn.release())
 
     def some(copy: Copy, job: Job) -> None:
         job.progress(copy.item)(1)
@@ -252,17 +243,13 @@ def test_how_far_a_clone_is_that_fails_is_written_after_all_that_was_seen_of_it_
         job.progress(copy.item)(2)
         raise errors.StepFailed(cause="a test")
 
-    later = errors.Busy(what="a test")
-    with (
-        filling(some),
-        mock.patch.object(services.journal, "report", report_late),
-        mock.patch.object(services.ledger, "fail", side_effect=later),
-        mock.patch.object(services.executor, "_reporting", reporting),
-    ):
+    with filling(some), mock.patch.object(services.journal, "report", report_late):
         services.executor.start()
         task = clone_volume(services)
-        wait_until(lambda: services.executor.to_undo() > 0, 20, "it has failed")
-        wait_until(lambda: not turn.locked(), 20, "all is written")
+        assert ended(services, task).status == FAILED
+        assert seen(services, task) == 2
+        may_go_on.set()
+        assert is_late.wait(20)
         assert seen(services, task) == 2
 
 
