@@ -105,7 +105,6 @@ UNDER_WAY = Prepared(
         _THERE, sa.exists().where(steps.c.task == promises.c.task)
     )
 )
-HELD = Prepared(sa.select(holds.c.path))
 HELD_AT = Prepared(sa.select(holds.c.path, holds.c.server, holds.c.act).where(holds.c.path == sa.bindparam("at")))
 RUNNING_OF = Prepared(
     sa.select(sa.func.count()).where(tasks.c.owner == sa.bindparam("of_owner"), tasks.c.status == "running")

@@ -74,10 +74,6 @@ class Transaction(StampSource):
         """Who does something to images at these paths."""
         return [Hold(*row) for path in paths for row in sql.HELD_AT.rows(self._connection, at=path)]
 
-    def held(self) -> set[str]:
-        """Paths of the images to which anybody does something: few at any time."""
-        return {path for (path,) in sql.HELD.rows(self._connection)}
-
     def hold(self, paths: Collection[str], server: str, act: str) -> None:
         """Keeps images for a server, until `release`; none of them may be held already."""
         if paths:

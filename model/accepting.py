@@ -26,7 +26,7 @@ from ..engine.transaction import Transaction
 from ..hypervisor.host import Host
 from ..hypervisor.infos import PoolInfo
 from .foresight import Ahead
-from .holding import refuse_held
+from .holding import places_of, refuse_held
 from .keys import Key, Keys
 from .services import Services
 
@@ -125,6 +125,8 @@ class _Found:
         self.stamps = stamps
         self.draft = self._first = order.draft(lambda _pool: sys.maxsize)
         self.names: Sequence[Free | None] = ()
+        self.reads: Sequence[str] = ()
+        """Where what is read lies, as it may be held."""
 
     def decide(self, room: Callable[[PoolInfo], int]) -> Draft:
         """As `Order.draft`."""
@@ -242,6 +244,7 @@ def _accept(services: Services, request: Request, order: Order) -> Accepted:
 def _find_names(services: Services, request: Request, order: Order, stamps: Ahead) -> _Found:
     """Looks for names as long as the journal is not locked; not where it will say that it is too much at once."""
     found = _Found(order, stamps)
+    found.reads = places_of(services, found.draft.reads)
     if request.count == 1 or not _is_too_much(services, request, found.draft):
         found.names = [order.find_name(found.draft, stamps) for _ in range(request.count)]
     return found
@@ -278,7 +281,7 @@ def _reserve_all(
     for number in range(request.count):
         draft = found.decide(room)
         if number == 0:
-            refuse_held(services, transaction, order.name, draft.reads)
+            refuse_held(services, transaction, order.name, found.reads)
         services.limits.check(transaction, request.caller, draft.copies)
         task_id = transaction.new_task_id()
         plan, path = order.reserve(transaction, draft, task_id, found.name(number))

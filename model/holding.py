@@ -43,14 +43,17 @@ def held(services: Services, name: str, paths: Collection[str], act: str, caller
     known = services.journal.image_paths()
     paths = _with_other_paths(services, paths, known)
     _forget_gone(services, name, paths, act, caller)
+    seen = places_of(services, paths)
     ours: set[Place] = set()
     try:
         with services.journal.transaction() as transaction:
             new = services.journal.image_paths() - known  # to which nobody adds any more
             paths = _with_other_paths(services, paths, new)
+            places = list(dict.fromkeys([*paths, *seen]))
+            refuse_held(services, transaction, name, places, act)
             _refuse_used(services, transaction, name, paths, act, caller)
-            transaction.hold(paths, services.lease.id, act)
-            ours.update((services.lease.id, path) for path in paths)
+            transaction.hold(places, services.lease.id, act)
+            ours.update((services.lease.id, place) for place in places)
             _held_here.update(ours)  # before anybody can see it in the journal
         yield
     finally:
@@ -76,8 +79,7 @@ def _forget_held(ours: set[Place]) -> None:
 def _refuse_used(
     services: Services, transaction: Transaction, name: str, paths: Collection[str], act: str, caller: Caller
 ) -> None:
-    """Raises SourceInUse while anybody else makes, reads, holds or needs one of the images."""
-    refuse_held(services, transaction, name, paths, act)
+    """Raises SourceInUse while anybody else makes, reads or needs one of the images."""
     if any(is_file_being_made(services, transaction, path) for path in paths):
         cause = "a disk of it is still being made; wait for its task, or cancel that"
         raise errors.SourceInUse(name=name, act=act, cause=cause)
@@ -97,12 +99,20 @@ def _with_other_paths(services: Services, paths: Collection[str], known: Collect
     return list(dict.fromkeys([*paths, *others]))
 
 
+def places_of(services: Services, paths: Collection[str]) -> list[str]:
+    """Paths of images, and the files that they lead to, by which who comes by another path knows that one is held.
+
+    Not to be asked for while the journal is locked: a file server that is away answers when it is back.
+    """
+    found = [led_to(path) for path in paths] if services.connections.is_local else []
+    return [*paths, *dict.fromkeys("inode {}:{}".format(*identity) for identity in found if identity is not None)]
+
+
 def refuse_held(
-    services: Services, transaction: Transaction, name: str, paths: Collection[str], act: str = "cloned"
+    services: Services, transaction: Transaction, name: str, places: Collection[str], act: str = "cloned"
 ) -> None:
-    """Raises SourceInUse while a server that lives holds one of the images, by whatever path."""
-    known = transaction.held()
-    for hold in transaction.holds(_with_other_paths(services, paths, known)) if known else ():
+    """Raises SourceInUse while a server that lives holds one of the images, as `places_of` has them."""
+    for hold in transaction.holds(places):
         here = services.lease.id
         is_here = hold.server == here
         if hold.path in _held_by(here) if is_here else services.lease.is_alive(hold.server):

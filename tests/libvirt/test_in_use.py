@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -34,6 +35,7 @@ from support.storage import (
     GiB,
     MiB,
     allocated,
+    away,
     listing,
     make_pool,
     make_qcow2,
@@ -252,6 +254,24 @@ def test_what_is_held_is_not_cloned_by_another_path(
         late = mock.patch.object(holding, "_forget_gone", meanwhile)
         with late, pytest.raises(errors.SourceInUse), held(services, "web", [str(disk)], "deleted", ANYBODY):
             pass
+
+
+def test_what_is_held_on_a_file_server_that_is_away_keeps_no_other_clone_waiting(
+    libvirtd: PrivateLibvirtd, pool: libvirt.virStoragePool, disk: Path, folder: Path, tmp_path: Path
+) -> None:
+    """Who looked at it waited for ever, and kept the journal locked: so did all who write to that."""
+    held_one = folder / "away" / "web.img"
+    held_one.parent.mkdir()
+    held_one.touch()
+    with (
+        server_parts(libvirtd.uri, tmp_path / "state") as services,
+        held(services, "web", [str(held_one)], "started", ANYBODY),
+        ThreadPoolExecutor() as others,
+        away(held_one.parent),
+    ):
+        clone = StorageVolumesModel(services).clone
+        accepted = others.submit(clone, pool.name(), disk.name, Request({}, "/p", ANYBODY))
+        assert accepted.result(20).tasks
 
 
 def test_a_name_whose_socket_would_be_another_guests_is_refused(

@@ -258,3 +258,22 @@ def open_in_qemu(path: Path, *options: str, form: str = "raw") -> Iterator[None]
         process.stdout.readline()
         yield
         process.stdin.close()
+
+
+@contextmanager
+def away(folder: Path) -> Iterator[None]:
+    """A folder of a file server that does not answer: who looks at what is in it waits to the end of the block."""
+    server = os.open("/dev/fuse", os.O_RDWR)
+    prefix = () if os.geteuid() == 0 else ("sudo", "-n")
+    options = "fd=0,rootmode=40000,user_id=0,group_id=0,allow_other"
+    argv = [*prefix, "mount", "--internal-only", "-t", "fuse", "-o", options, "away", str(folder)]
+    try:
+        subprocess.run(argv, stdin=server, timeout=COMMAND_TIMEOUT, check=True)
+    except BaseException:
+        os.close(server)
+        raise
+    try:
+        yield
+    finally:
+        os.close(server)
+        run_as_root("umount", "--lazy", folder)
