@@ -81,14 +81,23 @@ class Undoing:
         raise errors.StepFailed(cause=f"{volume.path} cannot be told from another's, and is left alone")
 
     def _look_at(self, pool: str, name: str) -> VolumeInfo | None:
-        """A volume, or None. Raises Busy while libvirt may be making it and its `qemu-img` has not begun its file."""
+        """A volume, or None. Raises Busy while libvirt may be making it and its `qemu-img` has not begun its file.
+
+        Raises StepFailed where its folder is not there: the pool would be stopped, if libvirt looked into that.
+        """
         for _ in range(2):
             try:
                 return self._host.volume(pool, name)
             except errors.VolumeNotFound:
+                self._check_folder(pool)
                 if not self._host.looked_again(pool, name):
                     break
         return None
+
+    def _check_folder(self, name: str) -> None:
+        pool = self._host.pool(name)
+        if self._host.is_local and pool.holds_files and not (files.is_barred(pool.path) or os.path.isdir(pool.path)):
+            raise errors.StepFailed(cause=f"the folder of its pool, {pool.path}, is not there")
 
     def _remove_unseen(self, step: Step) -> None:
         """Removes the file that a libvirtd which was killed left its qemu-img to make.

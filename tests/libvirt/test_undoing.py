@@ -460,6 +460,24 @@ def test_a_volume_that_libvirt_was_killed_over_and_does_not_see_is_not_passed_ov
     assert (made.name in task["message"]) == bool(wanted)
 
 
+def test_a_pool_whose_folder_is_away_as_a_clone_is_undone_goes_on(
+    libvirtd: PrivateLibvirtd, pool: libvirt.virStoragePool, guest: Guest, tmp_path: Path
+) -> None:
+    """Of a pool that it cannot look into libvirt makes a stopped one, for everybody and for good."""
+    guest("web", [make_raw(pool, "web.img", MiB)])
+    body, state = {"method": "copy", "name": "copy"}, tmp_path / "state"
+    with MortalServer(libvirtd.uri, tmp_path / "trial" / "state", 0) as trial:
+        at = trial.points_of("vms/web", body | {"name": "trial"}).index("after create") + 1
+    with MortalServer(libvirtd.uri, state, at) as server:
+        server.clone_and_die("vms/web", body)
+    away = pool_path(pool).rename(pool_path(pool).with_name("away"))
+    with Server(libvirtd.uri, state) as server:
+        task = server.wait_task(server.request("GET", "tasks").json[-1]["id"])
+    assert "copy-vda.img" in task["message"]
+    assert pool.isActive()
+    away.rename(pool_path(pool))
+
+
 def test_who_looks_at_a_disk_as_its_guest_is_deleted_does_not_have_it_left(
     libvirtd: PrivateLibvirtd, pool: libvirt.virStoragePool, guest: Guest, tmp_path: Path
 ) -> None:
