@@ -49,6 +49,9 @@ class Lease:
         unseen = self._folder / f".{self.id}"  # until it is locked: an unlocked file is that of a dead server
         descriptor = os.open(unseen, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
+            with suppress(OSError):  # a server that is not root is to be able to ask root's
+                folder = self._folder.stat()
+                os.fchown(descriptor, folder.st_uid, folder.st_gid)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             unseen.rename(self._folder / self.id)
         except OSError:  # the next attempt would wait for this one's lock, for ever
@@ -70,15 +73,18 @@ class Lease:
         """Whether the server with this id runs. One that never was, or ended in order, does not.
 
         Where our own file is not to be seen either, the folder was moved, emptied or replaced by a copy, and nobody is
-        known to be dead.
+        known to be dead. Nor is whose file cannot be opened.
         """
         if server == self.id:
             return True
-        descriptor = self._opened(server)
-        if descriptor is None and self._is_seen():
-            descriptor = self._opened(server)  # the folder may have come back since
-            if descriptor is None:
-                return False
+        try:
+            descriptor = self._opened(server)
+            if descriptor is None and self._is_seen():
+                descriptor = self._opened(server)  # the folder may have come back since
+                if descriptor is None:
+                    return False
+        except OSError:  # it may not be asked, or no file is left to open
+            return True
         if descriptor is None:
             return True
         try:

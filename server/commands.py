@@ -45,7 +45,15 @@ def recover(settings: Settings, *, dry_run: bool) -> int:
     Batches are left to the next server.
     """
     services = build(settings)
-    services.connections.start(_CONNECT_S)
+    try:
+        services.connections.start(_CONNECT_S)
+        _recover(services, dry_run=dry_run)
+    finally:
+        _close(services)
+    return 0
+
+
+def _recover(services: Services, *, dry_run: bool) -> None:
     for task in services.ledger.waiting():
         is_told = task.message.startswith(errors.UndoneLater.code)
         print(f"task {task.id}, {task.target_uri}: {task.message if is_told else ANOTHERS}")
@@ -68,8 +76,6 @@ def recover(settings: Settings, *, dry_run: bool) -> int:
         services.ledger.recover()
         wait = _unfinished(services, [task.id for task, _ in orphans]) + len(deletions.left())
         print(f"{len(orphans) + len(left) - wait} recovered" + (f", {wait} not yet" if wait else ""))
-    _close(services)
-    return 0
 
 
 def _rest_of_deletion(services: Services, uuid: str, what: Mapping[str, Any]) -> str:

@@ -11,13 +11,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from cloner.engine.lease import Lease
 
+NOBODY = 65534
 SERVER = """
 import sys
 from pathlib import Path
@@ -276,6 +278,59 @@ def test_a_lease_that_cannot_be_made_anew_is_as_soon_as_it_can_be(lease: Lease, 
 def test_nobody_else_may_look_into_the_folder(lease: Lease, folder: Path) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+
+
+@pytest.fixture
+def nobodys() -> Iterator[Path]:
+    """A folder of the leases of servers that are not root's."""
+    with TemporaryDirectory() as place:
+        folder = Path(place) / "state" / "servers"
+        folder.mkdir(mode=0o700, parents=True)
+        for path in (folder, *folder.parents[:2]):
+            os.chown(path, NOBODY, NOBODY)
+        yield folder
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    os.setegid(NOBODY)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts servers as several users")
+def test_a_server_that_is_not_root_knows_whether_one_of_roots_lives(nobodys: Path) -> None:
+    """`cloner recover` by root, killed, left a file there: nothing of servers that died was undone any more."""
+    roots = Server(nobodys)
+    try:
+        with unprivileged():
+            lease = Lease(nobodys)
+            assert lease.is_alive(roots.id)
+    finally:
+        roots.kill()
+    with unprivileged():
+        assert not lease.is_alive(roots.id)
+        lease.forget_the_dead()
+        assert [path.name for path in nobodys.iterdir()] == [lease.id]
+    lease.release()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone may give somebody what they may not open")
+def test_who_cannot_be_asked_is_not_dead_and_keeps_nobody_from_seeing_to_others(nobodys: Path) -> None:
+    closed, dead = nobodys / "closed", nobodys / "dead"
+    closed.touch(0o600)
+    dead.touch()
+    dead.chmod(0o666)
+    with unprivileged():
+        lease = Lease(nobodys)
+        assert lease.is_alive(closed.name)
+        lease.forget_the_dead()
+        assert {path.name for path in nobodys.iterdir()} == {lease.id, closed.name}
+    lease.release()
 
 
 def test_ids_are_distinct(folder: Path) -> None:
