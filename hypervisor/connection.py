@@ -17,6 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import chain
 from urllib.parse import urlsplit
@@ -84,6 +85,9 @@ class Connections:
         self._long_calls = threading.BoundedSemaphore(long_calls)
         self.starts = threading.BoundedSemaphore(STARTS)
         """The turns of those that start a guest."""
+
+        self._opens = threading.BoundedSemaphore(long_calls + STARTS)
+        """One for each that may need a connection of its own: to open it may last for ever, too."""
 
         self._idle: list[libvirt.virConnect] = []
         self._useless: WeakSet[libvirt.virConnect] = WeakSet()
@@ -164,13 +168,16 @@ class Connections:
 
     @contextmanager
     def long_call(self) -> Iterator[libvirt.virConnect]:
-        """A connection for one long call, when its turn has come. Raises LibvirtUnavailable."""
+        """A connection for one long call, when its turn has come. Raises LibvirtUnavailable, and Busy as below."""
         with self._long_calls, self.own_call() as connection:
             yield connection
 
     @contextmanager
     def own_call(self) -> Iterator[libvirt.virConnect]:
-        """A connection that nobody else waits for, for who has had their turn. Raises LibvirtUnavailable."""
+        """A connection that nobody else waits for, for who has had their turn.
+
+        Raises LibvirtUnavailable, and Busy where libvirt takes no more clients for some seconds.
+        """
         if self.is_test_driver:  # each connection to it is a host of its own
             yield self._connected()
             return
@@ -216,10 +223,41 @@ class Connections:
                 connection = self._idle.pop()
                 if _is_alive(connection):
                     return connection
+        opened = self._begin_to_open()
+        with suppress(TimeoutError):
+            return opened.result(TURN_S)
+        if opened.cancel():
+            raise errors.Busy(what="its other clients")
+        return opened.result()
+
+    def _begin_to_open(self) -> Future[libvirt.virConnect]:
+        """A connection that is being opened, in a thread of its own: a libvirtd that has all clients lets that wait.
+
+        One that nobody waits for any more is kept for the next. Raises Busy.
+        """
+        opened: Future[libvirt.virConnect] = Future()
+        if not self._opens.acquire(timeout=TURN_S):
+            raise errors.Busy(what="its other clients")
         try:
-            return self._open()
+            threading.Thread(target=self._open_for, args=(opened,), name="libvirt-own", daemon=True).start()
+        except RuntimeError as error:  # there are too many
+            self._opens.release()
+            raise errors.Busy(what="other requests") from error
+        return opened
+
+    def _open_for(self, opened: Future[libvirt.virConnect]) -> None:
+        try:
+            connection = self._open()
         except libvirt.libvirtError as error:
-            raise errors.LibvirtUnavailable(uri=self.uri, cause=error.get_error_message()) from error
+            if opened.set_running_or_notify_cancel():
+                opened.set_exception(errors.LibvirtUnavailable(uri=self.uri, cause=error.get_error_message()))
+        else:
+            if opened.set_running_or_notify_cancel():
+                opened.set_result(connection)
+            else:
+                self._give_back(connection)
+        finally:
+            self._opens.release()
 
     def _give_back(self, connection: libvirt.virConnect) -> None:
         if _is_alive(connection) and connection not in self._useless:

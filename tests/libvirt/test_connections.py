@@ -157,6 +157,47 @@ def test_a_libvirtd_that_takes_few_clients_is_one_that_is_there() -> None:
     assert found.stdout.split() == ["True", "1"]
 
 
+# Who needs a connection of their own comes while others have all that libvirtd takes, and again when they have left.
+CROWDED = """
+import os, sys, threading
+import libvirt
+from cloner import errors
+from cloner.hypervisor import connection
+connection.TURN_S = 0.2
+connections = connection.Connections(sys.argv[1], long_calls=1)
+connections.start(20)
+while connections._short.qsize() < connection.SHORT_CALLS:
+    pass
+others = [libvirt.open(sys.argv[1]) for _ in range(6)]
+begun = threading.active_count()
+def told():
+    try:
+        with connections.own_call() as mine:
+            return mine.isAlive()
+    except errors.Busy as error:
+        return error.status
+print(*(told() for _ in range(8)), threading.active_count() - begun)
+for each in others:
+    each.close()
+while not connections._idle:
+    pass
+print(told(), told(), flush=True)
+os._exit(0)
+"""
+
+
+def test_who_needs_a_connection_that_libvirtd_does_not_take_is_told_so_and_not_served_when_it_is_too_late() -> None:
+    """A guest was started as soon as there was room, long after its start was said to be broken off."""
+    libvirtd = PrivateLibvirtd()
+    with (libvirtd.folder / "libvirtd.conf").open("a") as configuration:
+        configuration.write("max_clients = 15\nmax_anonymous_clients = 15\n")
+    with libvirtd:
+        found = subprocess.run(
+            [sys.executable, "-c", CROWDED, libvirtd.uri], capture_output=True, text=True, timeout=60, check=True
+        )
+    assert found.stdout.split() == [*["503"] * 8, "5", "1", "1"]
+
+
 # Between here and a libvirtd that is far away, something forgets the connections for short calls, and is silent.
 FORGETS = """
 import socket, sys, threading
