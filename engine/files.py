@@ -16,6 +16,7 @@ from pathlib import Path
 from .. import errors
 from ..hypervisor.infos import VolumeInfo
 from . import locks
+from .opening import open_file
 
 _FICLONE = 0x40049409
 _FICLONERANGE = 0x4020940D
@@ -79,7 +80,7 @@ def opened(path: str, flags: int) -> Iterator[int]:
 
 @contextmanager
 def _opened(path: str, flags: int, mode: int = 0o600) -> Iterator[int]:
-    descriptor = os.open(path, flags, mode)
+    descriptor = open_file(path, flags, mode)
     try:
         yield descriptor
     finally:
@@ -193,7 +194,7 @@ def identity(path: str) -> dict[str, int]:
     An inode's number is given to the next file once it is free; its generation then differs (FS_IOC_GETVERSION, which
     not every file system has).
     """
-    with suppress(OSError), _opened(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK) as descriptor:
+    with suppress(OSError, errors.Busy), _opened(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK) as descriptor:
         status = os.fstat(descriptor)
         return _identity(descriptor, status) if stat.S_ISREG(status.st_mode) else {}
     with suppress(OSError):  # one that cannot be opened can still be told by its number

@@ -8,6 +8,8 @@ import stat
 import struct
 from contextlib import suppress
 
+from .opening import open_file
+
 _LOCK = "hhqqi4x"
 """`struct flock` of fcntl(2) on 64 bits: type, whence, start, length, process."""
 
@@ -34,13 +36,13 @@ def is_open(path: str) -> bool:
 
 
 def _is_locked_at(path: str, start: int, length: int) -> bool:
-    """No for what is neither a file nor a block device, or cannot be read."""
+    """No for what is neither a file nor a block device, or cannot be read. Raises Busy."""
     if path.startswith("/dev/"):  # LVM's names are links to devices
         path = os.path.realpath(path)
     with suppress(OSError, ValueError):
         mode = os.lstat(path).st_mode
         if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            descriptor = open_file(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 return _is_locked(descriptor, start, length)
             finally:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from .opening import open_file
+
 _MAGIC = b"QFI\xfb"
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQ")
 _FEATURES = struct.Struct(">Q")
@@ -103,7 +105,7 @@ def _in_whole(size: int, unit: int) -> int:
 
 
 def read_header(path: str) -> Header | None:
-    """The header of an image; None if the file is no qcow2 of a known version. Raises OSError."""
+    """The header of an image; None if the file is no qcow2 of a known version. Raises OSError and Busy."""
     with open(path, "rb", opener=_not_followed) as file:
         start = file.read(_HEADER_BYTES)
         if len(start) < _FEATURES_AT + _FEATURES.size:
@@ -131,7 +133,7 @@ def read_header(path: str) -> Header | None:
 
 
 def _not_followed(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    return open_file(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _read_at(file: BinaryIO, offset: int, length: int) -> bytes:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import resource
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +13,8 @@ from xml.sax.saxutils import quoteattr
 
 import pytest
 
-from cloner.engine import locks
+from cloner import errors
+from cloner.engine import files, locks
 from cloner.hypervisor.infos import Definition, PoolInfo
 from cloner.hypervisor.places import Places
 from cloner.model.needs import Needs
@@ -205,3 +209,34 @@ def test_what_is_no_image_is_open_to_nobody(tmp_path: Path) -> None:
 
 def states(path: Path) -> tuple[bool, bool]:
     return locks.is_open(str(path)), locks.is_written(str(path))
+
+
+@contextmanager
+def no_file_left() -> Iterator[None]:
+    """Nothing can be opened: as many files are open as may be (RLIMIT_NOFILE)."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    first_free = os.open("/", os.O_RDONLY)
+    os.close(first_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first_free, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_who_can_open_no_file_for_now_takes_none_for_not_needed_nor_for_unused(tmp_path: Path) -> None:
+    base, overlay = tmp_path / "base.qcow2", tmp_path / "overlay.qcow2"
+    run("qemu-img", "create", "-q", "-f", "qcow2", base, "1M")
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", overlay)
+    assert needs(disk(overlay, "qcow2")).users(str(base)) == ["other"]
+    with open_in_qemu(base, form="qcow2"):
+        assert locks.is_open(str(base))
+        with no_file_left():
+            for ask in (
+                lambda: needs(disk(overlay, "qcow2")).users(str(base)),
+                lambda: locks.is_open(str(base)),
+                lambda: files.look(str(base)),
+                lambda: files.reflink_refusal(str(base), str(tmp_path)),
+            ):
+                with pytest.raises(errors.Busy):
+                    ask()
