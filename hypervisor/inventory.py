@@ -57,6 +57,9 @@ class _Known(Generic[Entry]):
     owners: dict[str, set[str]] = field(default_factory=dict)
     """UUIDs of the domains that have a mark."""
 
+    newer: set[str] = field(default_factory=set)
+    """UUIDs of the domains that were looked at one by one before everything was read, those that had gone as well."""
+
     unread: dict[str | None, float] = field(default_factory=lambda: {None: math.inf})
     """UUIDs of the domains that changed and could not be read, and when they are tried again; None is all domains."""
 
@@ -293,7 +296,7 @@ class Inventory(Generic[Entry]):
         for domain in self._host.list_domains():
             entry = self._read(domain)
             with self._lock:
-                if domain.uuid not in known.entries:  # what was taken in meanwhile is newer
+                if domain.uuid not in known.entries and domain.uuid not in known.newer:
                     self._put(known, domain.uuid, entry)
         log.info("inventory: %d domains", len(known.entries))
 
@@ -306,6 +309,8 @@ class Inventory(Generic[Entry]):
             with self._lock:
                 before = known.entries.get(uuid)
                 self._put(known, uuid, entry)
+                if None in known.unread:
+                    known.newer.add(uuid)
         if before != entry:
             self.on_change(before, entry)
         if entry is not None:

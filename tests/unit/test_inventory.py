@@ -138,6 +138,31 @@ def test_who_asks_while_everything_is_being_read_gets_what_was_read(host: Host) 
     anew.stop()
 
 
+def test_what_this_server_undefines_while_everything_is_being_read_is_not_put_back(host: Host) -> None:
+    """A guest whose DELETE was answered was in the list again, until libvirt's event about that was heard."""
+    connections: Any = SimpleNamespace()
+    stands_in: Any = SimpleNamespace(domain_by_uuid=host.domain_by_uuid)
+    told = list(host.domains.values())
+    is_told, may_go_on = Event(), Event()
+
+    def list_domains() -> Iterator[DomainInfo]:
+        is_told.set()
+        assert may_go_on.wait(PATIENCE)
+        yield from told
+
+    stands_in.list_domains = list_domains
+    found = Inventory(connections, stands_in, lambda each: each, lambda each: {each.xml})
+    found.start()
+    connections.on_connect(Connection())
+    assert is_told.wait(PATIENCE)
+    del host.domains["a"]
+    found.gone("a")
+    may_go_on.set()
+    wait_until(lambda: found.is_complete, PATIENCE, "everything is read")
+    found.stop()
+    assert names(found) == {"b"}
+
+
 def test_it_does_not_know_until_everything_could_be_read(host: Host, followed: Inventory[DomainInfo]) -> None:
     """What this server undefines is taken out at once, in the thread that does it."""
     host.failures = repeat(errors.Busy(what="a test"))
