@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 import libvirt
@@ -46,6 +47,9 @@ _PAUSE_S, _LONG_PAUSE_S = 1.0, 60.0
 
 _LOOK_S = 60.0
 """Until it is looked which domains there are: of one that is migrated while it is shut off libvirt tells nothing."""
+
+_READ_AGAIN = 50
+"""How many domains are read again then: nor does it tell of a device that is attached to a configuration alone."""
 
 
 @dataclass
@@ -249,6 +253,19 @@ class Inventory(Generic[Entry]):
                     changed = known.entries.keys() ^ there
                 for uuid in changed:
                     self._tried(known, uuid)
+                with self._lock:
+                    longest_known = list(islice(known.entries, _READ_AGAIN))  # what is read anew is put at the end
+                for uuid in longest_known:
+                    self._read_again(known, uuid)
+
+    def _read_again(self, known: _Known[Entry], uuid: str) -> None:
+        """Where that cannot be, a domain stays as it was known: nothing has told that it changed."""
+        try:
+            self._take_in(known, uuid)
+        except errors.ClonerError as error:
+            log.debug("%s is not read again: %s", uuid, error)
+        except Exception:  # one odd domain must not end the thread; the stack is in the log
+            log.exception("the inventory stumbled")
 
     def _due(self) -> list[tuple[_Known[Entry], str | None]]:
         """What could not be read, and is to be tried again now."""

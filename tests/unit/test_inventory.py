@@ -121,6 +121,19 @@ def test_what_goes_and_comes_without_an_event_is_noticed(host: Host, followed: I
     wait_until(lambda: names(followed) == {"b", "c"}, PATIENCE, "it is noticed")
 
 
+@pytest.mark.usefixtures("often", "followed")
+@pytest.mark.parametrize("failures", [[], [errors.Busy(what="a test")], [ValueError("an odd domain")]])
+def test_what_changes_without_an_event_is_noticed_in_turn(
+    host: Host, followed: Inventory[DomainInfo], monkeypatch: pytest.MonkeyPatch, failures: list[Exception]
+) -> None:
+    """As libvirt tells of none for a device that is attached to a definition. Meanwhile what was known counts."""
+    monkeypatch.setattr(inventory, "_READ_AGAIN", 1)
+    host.failures = iter(failures)
+    host.domains = {uuid: domain(uuid, f"new {uuid}") for uuid in ("a", "b")}
+    wait_until(lambda: followed.is_taken("new a") and followed.is_taken("new b"), PATIENCE, "both are noticed")
+    assert followed.is_taken("old") is False
+
+
 def test_who_asks_while_everything_is_being_read_gets_what_was_read(host: Host) -> None:
     connections: Any = SimpleNamespace()
     stands_in: Any = host
