@@ -101,10 +101,8 @@ class _Ways:
         self._source = source
         self._target = target
         self._clock = clock
-        self._write = self._write_but_zeros if _hides_holes(source) else self._write_all
-        self._ways = [self._in_kernel, self._through_buffer]
-        if self._write == self._write_but_zeros:
-            self._ways.remove(self._in_kernel)
+        self._hides_holes = _hides_holes(source)
+        self._ways = [self._through_buffer] if self._hides_holes else [self._in_kernel, self._through_buffer]
         self._turns = [way for _ in range(_TURNS) for way in self._ways]
         self._fastest: dict[Callable[[int, int], int], float] = {}
         self._buffer = memoryview(bytearray(_BUFFER))
@@ -136,13 +134,14 @@ class _Ways:
             found = os.preadv(self._source, [self._buffer[: count - moved]], place + moved)
             if found == 0:
                 break
-            moved += self._write(found, place + moved)
+            if self._hides_holes:
+                self._put_but_zeros(found, place + moved)
+            else:
+                self._put(0, found, place + moved)
+            moved += found
         return moved
 
-    def _write_all(self, count: int, place: int) -> int:
-        return self._put(0, count, place)
-
-    def _write_but_zeros(self, count: int, place: int) -> int:
+    def _put_but_zeros(self, count: int, place: int) -> None:
         """The target is all holes, so that what is left out is zeros there as well."""
         block = len(_ZEROS)
         starts = range(0, count, block)
@@ -150,14 +149,11 @@ class _Ways:
             if has_data:
                 blocks = list(run)
                 self._put(blocks[0], min(blocks[-1] + block, count), place)
-        return count
 
     def _has_data(self, start: int, end: int) -> bool:
         return bytes(self._buffer[start:end]) != _ZEROS[: end - start]
 
-    def _put(self, start: int, end: int, place: int) -> int:
-        """Writes a part of the buffer, which begins at `place`; how much."""
-        written = start
-        while written < end:
-            written += os.pwrite(self._target, self._buffer[written:end], place + written)
-        return written - start
+    def _put(self, start: int, end: int, place: int) -> None:
+        """Writes a part of the buffer, which begins at `place`."""
+        while start < end:
+            start += os.pwrite(self._target, self._buffer[start:end], place + start)

@@ -1,8 +1,4 @@
-"""How a task ends, by what the journal says of its steps: complete, or taken back step by step, also after a crash.
-
-Nothing is removed that is not known to be ours: a domain by its UUID, a file by its inode, a volume by having been made
-exclusively and not before the step.
-"""
+"""How a task ends, by what the journal says of its steps: complete, or taken back step by step, also after a crash."""
 
 from __future__ import annotations
 

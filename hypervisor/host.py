@@ -1,7 +1,7 @@
 """The questions and orders that we have for libvirt: names in, plain data out, libvirt's errors as ours.
 
-Each method is a handful of short calls over one connection. None lists all domains or refreshes a pool, except those
-whose name says that they list, `definitions` and `domain_uuids`.
+Each method is a handful of short calls over one connection. None lists all domains, except those whose name says that
+they list, `definitions` and `domain_uuids`.
 """
 
 from __future__ import annotations
@@ -30,17 +30,13 @@ from .storage import Storage
 
 _EXISTS = {libvirt.VIR_ERR_DOM_EXIST, libvirt.VIR_ERR_OPERATION_FAILED}
 
-
 _HEAD_START_S = 0.1
 
 Read = TypeVar("Read")
 
 
 class Host(Storage):
-    """One libvirt host, through its connections.
-
-    Every method raises LibvirtUnavailable when the host cannot be asked, and LibvirtFailed for what is not foreseen.
-    """
+    """One libvirt host, through its connections: its domains here, its storage in what this is made of."""
 
     def __init__(self, connections: Connections) -> None:
         super().__init__(connections)

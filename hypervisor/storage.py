@@ -1,7 +1,7 @@
 """The questions and orders that we have for libvirt about storage: pools and volumes.
 
-Each method is a handful of short calls over one connection. None lists volumes or refreshes a pool, except those whose
-name says that they list.
+Each method is a handful of short calls over one connection. None lists volumes, except those whose name says that they
+list and `any_file`; and `looked_again` alone has a pool refreshed.
 """
 
 from __future__ import annotations
