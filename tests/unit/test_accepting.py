@@ -92,6 +92,13 @@ def nothing_listed(services: Services) -> Iterator[None]:
         yield
 
 
+def test_a_list_of_guests_asks_libvirt_nothing(services: Services) -> None:
+    """Of a host whose guests are known."""
+    model = VMsModel(services)
+    with mock.patch.object(services.connections, "_control", None):
+        assert [each["name"] for each in model.get_list(ANYBODY)] == ["db", "mail", "web", "win-uefi"]
+
+
 def test_the_watch_sees_lists_of_a_host_and_of_a_pool(services: Services) -> None:
     with nothing_listed(services):
         for ask in (

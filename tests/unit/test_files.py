@@ -103,3 +103,14 @@ def test_what_is_away_for_now_may_be_there_and_what_is_closed_to_the_server_it_g
 ) -> None:
     with mock.patch.object(os, "lstat", side_effect=OSError(failure, os.strerror(failure))):
         assert files.may_be_in_sight("/images/web.img") is may_be
+
+
+def test_a_file_that_took_the_place_of_ours_is_not_opened_to_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "copy.img"
+    path.touch()
+    known = files.identity(str(path))
+    path.rename(tmp_path / "moved")  # so that its number is not given to the next
+    path.write_bytes(b"theirs")
+    with pytest.raises(OSError, match="replaced"), files.opened_own(str(path), known):
+        path.write_bytes(b"")
+    assert path.read_bytes() == b"theirs"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
@@ -24,7 +25,7 @@ from cloner.engine.plan import (
     split_volume_name,
 )
 from cloner.engine.reach import COPY, LIBVIRT, LINKED, REFLINK, Reach
-from cloner.engine.survey import SourceDisk, Survey
+from cloner.engine.survey import SourceDisk, Survey, network_volume
 from cloner.hypervisor.infos import DomainInfo, PoolInfo, VolumeInfo
 from cloner.hypervisor.places import Places
 from cloner.utils import MAX_FILE_NAME_BYTES, MAX_NAME_BYTES, byte_length, get_next_clone_name
@@ -615,6 +616,19 @@ def test_what_a_clone_reads_is_its_sources_and_what_they_stand_on() -> None:
 
 
 # --- Ceph ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("of_pool", "of_disk", "is_it"),
+    [(["mon1", "mon2"], ("mon2",), True), (["mon1"], ("mon9",), False), ([], ("mon9",), True), (["mon1"], (), True)],
+)
+def test_an_image_of_that_name_on_other_monitors_is_another(
+    of_pool: list[str], of_disk: tuple[str, ...], *, is_it: bool
+) -> None:
+    image = volume("web", "raw", type="network", path="ceph-pool/web")
+    host: Any = SimpleNamespace(volume_at=lambda _: image, pool_hosts=lambda _: of_pool)
+    found = network_volume(host, disk(image, type="network", network=NetworkSource("rbd", image.path, of_disk)).disk)
+    assert found == (image if is_it else None)
 
 
 def test_a_disk_in_ceph_is_cloned_by_libvirt_into_its_own_pool() -> None:

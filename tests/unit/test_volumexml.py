@@ -49,3 +49,11 @@ def test_another_format_takes_nothing_over() -> None:
     target = etree.fromstring(new_volume(replace(COPY, format="raw"))).find("target")
     assert target is not None
     assert [child.tag for child in target] == ["format"]
+
+
+def test_an_overlay_says_what_it_stands_on_and_what_format_that_has() -> None:
+    """Else QEMU would go by what a guest may have written into a raw disk."""
+    xml = etree.fromstring(new_volume(replace(COPY, overlay_of=("/images/web.img", "raw"))))
+    assert xml.findtext("backingStore/path") == "/images/web.img"
+    (form,) = xml.iterfind("backingStore/format")
+    assert form.get("type") == "raw"
